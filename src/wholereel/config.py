@@ -1,0 +1,325 @@
+"""The settings of experiments, as data: stages of a recipe and their parts. Torch-free, so that the command line starts fast.
+
+A `Recipe` is a frozen tree of stages; each stage has a sub-directory of the run. A string `"stage:NAME"` in a `root` or `weights`
+field means "what the earlier stage NAME of this run made". `root=None` means the path given on the command line (`--data`).
+Not here: what the settings do (each room reads its own), nor named experiments (`recipes/`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+__all__ = [
+    "Aggregate",
+    "Augment",
+    "Clips",
+    "Convert",
+    "Data",
+    "Evaluate",
+    "Extract",
+    "Fit",
+    "Memory",
+    "Model",
+    "Optim",
+    "Recipe",
+    "Stage",
+    "Strategy",
+    "Task",
+    "Train",
+    "Views",
+    "World",
+]
+
+Aggregate = Literal["logits", "prob", "max", "clip", "mix"]
+Plan = Literal["stratified", "random", "uniform", "contiguous"]
+Interaction = Literal["assoc", "avg", "max", "nl_dot", "nl_softmax"]
+
+
+@dataclass(frozen=True)
+class Clips:
+    """Which frames of a video are read (spec of the plans: `media/clip_plans.py`).
+
+    Args:
+        plan: where the clips start.
+        count: N, clips of a video in a batch; for `contiguous` the largest N (the rest of the video is left out).
+        frames: T, frames of a clip.
+        stride: distance of a clip's frames, in frames of `frame_rate`.
+        frame_rate: common frame rate that the video's time line is resampled to; `None` = each video's own.
+        coverage: N = clamp(ceil(duration / span), 1, count) for each video; missing clips are masked.
+    """
+
+    plan: Plan = "stratified"
+    count: int = 4
+    frames: int = 8
+    stride: int = 8
+    frame_rate: float | None = None
+    coverage: bool = False
+
+
+@dataclass(frozen=True)
+class Augment:
+    """Geometry and colour of training clips; drawn once per video unless `per_clip`.
+
+    Args:
+        short_side: range of the short side in pixels after jitter, inclusive.
+        crop: side of the square crop; random in training, centre at test.
+        flip: probability of a horizontal flip. Zero where left and right mean something.
+        color_jitter: strength of brightness, contrast and saturation jitter, 0 = off.
+        per_clip: independent draws for the clips of one video.
+    """
+
+    short_side: tuple[int, int] = (128, 160)
+    crop: int = 112
+    flip: float = 0.5
+    color_jitter: float = 0.0
+    per_clip: bool = False
+
+
+@dataclass(frozen=True)
+class Data:
+    """A data set and how clips are taken from it.
+
+    Args:
+        root: folder of classes, manifest file (`.csv`, `.jsonl`, `.parquet`, PySlowFast list), or `"stage:NAME"`.
+        split: rows with this value in the manifest's `split` column; `None` = all.
+        labels: label columns (one a label space).
+        clips, augment: see there.
+        limit: use only the first so many samples; `None` = all.
+        cache: decode every video once, scale it to the short side and keep the frames on disk under the run's cache (small
+            videos only). The same pixels with and without, except that jitter of the short side is then not possible.
+        workers: loader processes; 0 = none.
+        max_bad: largest fraction of samples replaced in one epoch before training stops.
+    """
+
+    root: str | None = None
+    split: str | None = "train"
+    labels: tuple[str, ...] = ("label",)
+    clips: Clips = field(default_factory=Clips)
+    augment: Augment = field(default_factory=Augment)
+    limit: int | None = None
+    cache: bool = False
+    workers: int = 2
+    max_bad: float = 0.01
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Collaborative memory (arXiv 2104.01198) and its variants.
+
+    Args:
+        after: stages of the clip model behind which a block stands; `("last",)` = in front of the head.
+        interaction, infusion, value, position_norm: see `memory/collaborative.py`.
+        dim: width of keys and queries; `None` = a quarter of the features' width.
+        value_dim: width of values where `value="separate"`; `None` = `dim`.
+        ref_positions: S_ref of `position_norm="ref"`.
+        clip_pos: learned vectors per relative clip index, for at most this many clips; 0 = none.
+        rescale_head: divide the head's weights by 1.5 when a block is put in front of it, so that logits stay equal at step 0.
+    """
+
+    after: tuple[str, ...] = ("last",)
+    interaction: Interaction = "assoc"
+    infusion: Literal["gate", "residual"] = "gate"
+    value: Literal["tied", "separate"] = "tied"
+    position_norm: Literal["sum", "mean", "ref"] = "mean"
+    dim: int | None = None
+    value_dim: int | None = None
+    ref_positions: int | None = None
+    clip_pos: int = 0
+    rescale_head: bool = True
+
+
+@dataclass(frozen=True)
+class Model:
+    """A registered clip model, optionally with a memory.
+
+    Args:
+        name: as in `wholereel models`.
+        weights: `None`, `"file:PATH"`, `"hub:NAME"` or `"stage:NAME"`; the head is replaced where the classes differ.
+        options: keyword arguments of the model's builder.
+        memory: `None` = clips are judged one by one.
+    """
+
+    name: str
+    weights: str | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+    memory: Memory | None = None
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is learned, and the video-level loss (spec: `tasks/classification.py`).
+
+    Args:
+        kind: name in the table of tasks.
+        multi_label: sigmoid and binary cross-entropy instead of softmax and cross-entropy.
+        aggregate: how clip logits become one loss and one score.
+        mix: share of the `clip` loss in `aggregate="mix"`, 0 to 1.
+        label_smoothing: as in `torch.nn.functional.cross_entropy`.
+        dropout: in front of the classifier.
+    """
+
+    kind: str = "classify"
+    multi_label: bool = False
+    aggregate: Aggregate = "logits"
+    mix: float = 0.5
+    label_smoothing: float = 0.0
+    dropout: float = 0.0
+
+
+@dataclass(frozen=True)
+class Strategy:
+    """How the gradient of a video's loss is obtained.
+
+    Args:
+        name: name in the table `training/strategies`.
+        variant: of `multi_iteration`: `"step"` or `"accumulate"`.
+    """
+
+    name: Literal["full", "batch_reduction", "multi_iteration", "exact"] = "full"
+    variant: Literal["step", "accumulate"] = "accumulate"
+
+
+@dataclass(frozen=True)
+class Optim:
+    """Optimiser, schedule and averaging.
+
+    Args:
+        name: `"sgd"` (with momentum) or `"adamw"`.
+        lr: learning rate at the peak; for `lr_batch` videos per step where that is given, scaled linearly from there.
+        momentum, nesterov: of SGD. betas: of AdamW.
+        weight_decay: not applied to norm parameters and biases.
+        memory_lr, head_lr: factors on `lr` for memory blocks and the classifier.
+        warmup: epochs of linear warm-up from `warmup_start` times the peak.
+        schedule: after the warm-up; `cosine` ends at `final` times the peak.
+        clip_norm: largest gradient norm; `None` = no clipping.
+        ema: decay of the averaged weights per step; `None` = off. Evaluation and export use the average.
+        norm: BatchNorm in training: `train`, `frozen` (running statistics as constants) or `sync` (over ranks).
+    """
+
+    name: Literal["sgd", "adamw"] = "sgd"
+    lr: float = 0.1
+    lr_batch: int | None = None
+    momentum: float = 0.9
+    nesterov: bool = False
+    betas: tuple[float, float] = (0.9, 0.999)
+    weight_decay: float = 1e-4
+    memory_lr: float = 1.0
+    head_lr: float = 1.0
+    warmup: float = 0.0
+    warmup_start: float = 0.01
+    schedule: Literal["cosine", "constant"] = "cosine"
+    final: float = 0.0
+    clip_norm: float | None = None
+    ema: float | None = None
+    norm: Literal["train", "frozen", "sync"] = "train"
+
+
+@dataclass(frozen=True)
+class Views:
+    """How a video is looked at in evaluation.
+
+    Args:
+        clips: temporal views; plan `uniform` unless the protocol says otherwise.
+        short_side, crop: pixels. crops: 1 (centre) or 3 (along the longer side).
+        memory_over: one memory per spatial crop (`"crop"`) or one for all views (`"all"`).
+        combine: views into one score: `"task"` (as trained), `"softmax_mean"` or `"sigmoid_max"`.
+    """
+
+    clips: Clips = field(default_factory=lambda: Clips(plan="uniform"))
+    short_side: int = 128
+    crop: int = 112
+    crops: Literal[1, 3] = 1
+    memory_over: Literal["crop", "all"] = "crop"
+    combine: Literal["task", "softmax_mean", "sigmoid_max"] = "task"
+
+
+@dataclass(frozen=True)
+class World:
+    """Make a generated data set (`datasets/worlds`)."""
+
+    world: str
+    profile: Literal["smoke", "std", "full"] = "std"
+    seed: int = 0
+    sizes: Mapping[str, int] | None = None
+
+
+@dataclass(frozen=True)
+class Train:
+    """Fit a model. `batch` counts videos per optimiser step and process, before the strategy's own arithmetic."""
+
+    model: Model
+    data: Data
+    task: Task = field(default_factory=Task)
+    strategy: Strategy = field(default_factory=Strategy)
+    optim: Optim = field(default_factory=Optim)
+    epochs: int = 10
+    batch: int = 8
+    accumulate: int = 1
+    precision: Literal["fp32", "bf16"] = "fp32"
+    val: Data | None = None
+    views: Views | None = None
+    validate_every: int = 1
+    select: str = "video_top1"
+    checkpoint_minutes: float = 10.0
+    seed: int = 0
+    compile: bool = False
+
+
+@dataclass(frozen=True)
+class Evaluate:
+    """Measure a trained model: `model` is a run's stage (`"stage:NAME"`) or a model package on disk."""
+
+    model: str
+    data: Data
+    views: Views = field(default_factory=Views)
+    batch: int = 8
+    precision: Literal["fp32", "bf16"] = "fp32"
+
+
+@dataclass(frozen=True)
+class Extract:
+    """Run a model over a data set and keep `what` ("features", "scores") in shards."""
+
+    model: str
+    data: Data
+    views: Views = field(default_factory=Views)
+    what: Literal["features", "scores"] = "features"
+    batch: int = 8
+
+
+@dataclass(frozen=True)
+class Convert:
+    """Turn a model package into another: `to="video"` inserts `memory`, `to="clip"` drops it."""
+
+    model: str
+    to: Literal["video", "clip"]
+    memory: Memory | None = None
+
+
+@dataclass(frozen=True)
+class Fit:
+    """A closed-form or convex fit on extracted features: `"ridge"` (closed form)."""
+
+    features: str
+    method: Literal["ridge"] = "ridge"
+    strength: float = 1.0
+
+
+Stage = World | Train | Evaluate | Extract | Convert | Fit
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A named experiment: stages by name, in the order in which they run.
+
+    Args:
+        name: as on the command line.
+        stages: mapping from stage name to stage.
+        summary: one line for `wholereel list`.
+    """
+
+    name: str
+    stages: Mapping[str, Stage]
+    summary: str = ""
