@@ -18,8 +18,6 @@ __all__ = [
     "Convert",
     "Data",
     "Evaluate",
-    "Extract",
-    "Fit",
     "Memory",
     "Model",
     "Optim",
@@ -177,7 +175,7 @@ class Strategy:
         variant: of `multi_iteration`: `"step"` or `"accumulate"`.
     """
 
-    name: Literal["full", "batch_reduction", "multi_iteration", "exact"] = "full"
+    name: Literal["full", "batch_reduction", "multi_iteration"] = "full"
     variant: Literal["step", "accumulate"] = "accumulate"
 
 
@@ -279,17 +277,6 @@ class Evaluate:
 
 
 @dataclass(frozen=True)
-class Extract:
-    """Run a model over a data set and keep `what` ("features", "scores") in shards."""
-
-    model: str
-    data: Data
-    views: Views = field(default_factory=Views)
-    what: Literal["features", "scores"] = "features"
-    batch: int = 8
-
-
-@dataclass(frozen=True)
 class Convert:
     """Turn a model package into another: `to="video"` inserts `memory`, `to="clip"` drops it."""
 
@@ -298,16 +285,7 @@ class Convert:
     memory: Memory | None = None
 
 
-@dataclass(frozen=True)
-class Fit:
-    """A closed-form or convex fit on extracted features: `"ridge"` (closed form)."""
-
-    features: str
-    method: Literal["ridge"] = "ridge"
-    strength: float = 1.0
-
-
-Stage = World | Train | Evaluate | Extract | Convert | Fit
+Stage = World | Train | Evaluate | Convert
 
 
 @dataclass(frozen=True)
