@@ -1,0 +1,1 @@
+"""Pure functions on tensors (torch only), each with its fast twin where there is one."""
