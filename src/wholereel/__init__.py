@@ -1,0 +1,100 @@
+"""wholereel: video models that learn from, and run on, whole videos.
+
+The public face, in reading order. Names are loaded when they are first used, so `import wholereel` is cheap and imports neither
+torch nor a recipe:
+
+    >>> import wholereel
+    >>> wholereel.list_models("tiny*")          # doctest: +SKIP
+    >>> predictor = wholereel.Predictor("runs/demo")       # doctest: +SKIP
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from wholereel.datasets.manifest import Manifest, Sample, read_manifest
+    from wholereel.errors import CheckpointError, ConfigError, DataError, MissingExtraError, VideoError, WholereelError
+    from wholereel.inference.predictor import Predictor, VideoPrediction
+    from wholereel.media.video_reader import Frames, VideoMetadata, VideoReader, probe_video
+    from wholereel.memory.collaborative import CollaborativeMemory, CollaborativeState
+    from wholereel.models.package import Package, load_package, save_package
+    from wholereel.models.registry import create_model, list_models
+    from wholereel.models.video_model import VideoModel, VideoState
+
+__version__ = "0.1.0"
+
+__all__ = [
+    # use a trained model on a file
+    "Predictor",
+    "VideoPrediction",
+    # read videos
+    "VideoReader",
+    "VideoMetadata",
+    "Frames",
+    "probe_video",
+    # data sets
+    "read_manifest",
+    "Manifest",
+    "Sample",
+    # models and their memory
+    "create_model",
+    "list_models",
+    "VideoModel",
+    "VideoState",
+    "CollaborativeMemory",
+    "CollaborativeState",
+    "load_package",
+    "save_package",
+    "Package",
+    # errors meant for the user
+    "WholereelError",
+    "DataError",
+    "VideoError",
+    "CheckpointError",
+    "ConfigError",
+    "MissingExtraError",
+    "__version__",
+]
+
+# Where each public name lives; the only table to touch when a name becomes public.
+_HOME = {
+    "Predictor": "inference.predictor",
+    "VideoPrediction": "inference.predictor",
+    "VideoReader": "media.video_reader",
+    "VideoMetadata": "media.video_reader",
+    "Frames": "media.video_reader",
+    "probe_video": "media.video_reader",
+    "read_manifest": "datasets.manifest",
+    "Manifest": "datasets.manifest",
+    "Sample": "datasets.manifest",
+    "create_model": "models.registry",
+    "list_models": "models.registry",
+    "VideoModel": "models.video_model",
+    "VideoState": "models.video_model",
+    "CollaborativeMemory": "memory.collaborative",
+    "CollaborativeState": "memory.collaborative",
+    "load_package": "models.package",
+    "save_package": "models.package",
+    "Package": "models.package",
+    "WholereelError": "errors",
+    "DataError": "errors",
+    "VideoError": "errors",
+    "CheckpointError": "errors",
+    "ConfigError": "errors",
+    "MissingExtraError": "errors",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Load a public name on its first use (PEP 562) and keep it, so that the next use is a plain attribute."""
+    if name not in _HOME:
+        raise AttributeError(f"module 'wholereel' has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"wholereel.{_HOME[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
