@@ -1,8 +1,8 @@
 """`--set path.to.field=value`: change a recipe by paths, and say how two recipes differ. Torch-free.
 
-A path follows fields of the settings and keys of mappings (`stages.train.optim.lr`); a value is written in YAML (`[1, 2]`,
-`null`, `{after: [layer3]}`) and checked against the field's annotation, so that a misspelt name or a wrong type ends before
-anything runs.
+A path follows fields of the settings and keys of mappings (`stages.train.optim.lr`); a value is written in YAML
+(`[1, 2]`, `null`, `{after: [layer3]}`) and checked against the field's annotation, so that a misspelt name or a wrong
+type ends before anything runs.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def apply_overrides(recipe: config.Recipe, assignments: Iterable[str]) -> config
 def stage_overrides(recipe: config.Recipe, **values: object) -> list[str]:
     """Assignments that set the same field in all training and evaluation stages that have it; `None` is left out.
 
-    Generated data keep their own seed, so that `--seed` compares trainings on the same data; `batch` is the training batch.
+    Generated data keep their own seed, so that `--seed` compares trainings on the same data; `batch` is training only.
 
     Raises: ConfigError: no stage of the recipe has such a field.
     """

@@ -1,7 +1,7 @@
 """Settings to plain data and back, with every value checked against the field's annotation. Torch-free.
 
-Plain data is what JSON and YAML hold: mappings, lists, strings, numbers, booleans, null. A stage carries its type under the
-key "kind" ("train", "evaluate", ...). Used by `--set`, by the run directory's `config.json` and by resuming.
+Plain data is what JSON and YAML hold: mappings, lists, strings, numbers, booleans, null. A stage carries its type
+under the key "kind" ("train", "evaluate", ...). Used by `--set`, by the run directory's `config.json` and by resuming.
 Not here: paths such as `stages.train.optim.lr` (`overrides.py`).
 """
 
