@@ -1,0 +1,48 @@
+"""`--devices`: one process, or several through torchrun, which starts this same command once per process."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+
+from wholereel.errors import ConfigError
+
+__all__ = ["device_kind", "launched", "process_count", "relaunch", "torchrun_command"]
+
+KINDS = ("auto", "cpu", "cuda")
+
+
+def process_count(devices: str) -> int:
+    """Number of processes that `--devices` asks for.
+
+    Raises: ConfigError: neither a kind of device nor a positive number.
+    """
+    if devices in KINDS:
+        return 1
+    if devices.isdecimal() and int(devices) > 0:
+        return int(devices)
+    raise ConfigError(f"--devices {devices}: expected auto, cpu, cuda or a number of processes (one for each GPU).")
+
+
+def device_kind(devices: str) -> str:
+    """What each process uses: `auto` (its own GPU where there is one), `cpu` or `cuda`."""
+    return devices if devices in KINDS else "auto"
+
+
+def launched() -> bool:
+    """Whether torchrun (or another launcher with its variables) has started this process."""
+    return "RANK" in os.environ and "WORLD_SIZE" in os.environ
+
+
+def torchrun_command(processes: int, words: Sequence[str]) -> list[str]:
+    """The words that run `wholereel WORDS` in several processes of this machine."""
+    run = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
+    return [sys.executable, *run, "-m", "wholereel", *words]
+
+
+def relaunch(processes: int, words: Sequence[str]) -> None:
+    """Become torchrun; does not return. Signals and the exit code are then torchrun's own."""
+    command = torchrun_command(processes, words)
+    sys.stdout.flush()
+    os.execv(command[0], command)
