@@ -24,7 +24,7 @@ def write_video(
     path: str | Path,
     frames: Iterable[np.ndarray] | np.ndarray,
     *,
-    frame_rate: Fraction | float | int,
+    frame_rate: Fraction | float,
     gop: int,
     codec: str = "libx264",
     options: dict[str, str] | None = None,
@@ -155,5 +155,5 @@ def _encode_sound(
     yield Fraction(wave_CS.shape[1], rate), stream.encode(None)
 
 
-def _as_fraction(frame_rate: Fraction | float | int) -> Fraction:
+def _as_fraction(frame_rate: Fraction | float) -> Fraction:
     return Fraction(frame_rate).limit_denominator(1001)
