@@ -61,9 +61,10 @@ class Decoder:
             self.close()
             self._open()
 
-    def packets(self) -> Iterator[av.Packet]:
+    def packets(self, *, flush: bool = True) -> Iterator[av.Packet]:
+        """Packets from where the demuxer stands."""
         self._fresh = False
-        return video_packets(self.container, self.stream)
+        return video_packets(self.container, self.stream, flush=flush)
 
     def sequential(self) -> Iterator[av.VideoFrame]:
         """All frames from the beginning; packets that do not decode give none."""
@@ -146,7 +147,7 @@ class Decoder:
 
     def _seek(self, timeline: Timeline, key: int, goal: int) -> tuple[Landing, Iterator[av.Packet]]:
         """Ask the demuxer for key packet `goal` and walk to key packet `key`; packets follow from there on."""
-        key_tick, key_dts = int(timeline.key_ticks_K[key]), int(timeline.key_dts_K[key])
+        key_tick = int(timeline.key_ticks_K[key])
         self._fresh = False
         try:
             self.container.seek(int(timeline.key_dts_K[goal]), stream=self.stream)
@@ -154,7 +155,7 @@ class Decoder:
             return "missed", iter(())
         packets = self.packets()
         for packet in packets:
-            if packet.size == 0 or packet.pts is None or packet.dts is None or packet.dts > key_dts:
+            if packet.pts is None or (packet.is_keyframe and packet.pts > key_tick):
                 break
             if packet.pts == key_tick:
                 # The size tells a whole packet from one that a transport stream resumed in the middle.

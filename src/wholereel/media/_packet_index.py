@@ -7,15 +7,16 @@ Extra axes: F frames in the order of presentation, K key packets.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from fractions import Fraction
 
+import av
 import numpy as np
 from av.container import InputContainer
 from av.video.stream import VideoStream
 
 from wholereel.media._bitstream import FRAMES_IN_PACKET, TRUSTED_CODECS
-from wholereel.media._container import video_packets
 
 __all__ = ["Timeline", "predict_from_packets", "timeline_from_table"]
 
@@ -50,8 +51,10 @@ class Timeline:
         return int(np.searchsorted(self.key_ticks_K, self.ticks_F[frame], side="right")) - 1
 
 
-def predict_from_packets(container: InputContainer, stream: VideoStream) -> Timeline | None:
-    """Read all packets (no decoding) of a file that is at its beginning; None if the frames must be counted instead."""
+def predict_from_packets(
+    container: InputContainer, stream: VideoStream, packets: Iterable[av.Packet]
+) -> Timeline | None:
+    """Time line from all packets of a stream, undecoded; None if the frames must be counted instead."""
     codec = stream.codec_context.codec.canonical_name
     if codec not in TRUSTED_CODECS or stream.time_base is None:
         return None
@@ -59,14 +62,15 @@ def predict_from_packets(container: InputContainer, stream: VideoStream) -> Time
         return None  # AVI stores no presentation times: those of reordered frames are guesses
     shown = FRAMES_IN_PACKET.get(codec)
     rows: list[tuple[int, int, int, bool, bool]] = []
-    for packet in video_packets(container, stream, flush=False):
-        if packet.pts is None or packet.dts is None or packet.is_corrupt:
+    for packet in packets:
+        if packet.pts is None or packet.is_corrupt:
             return None
         frames = shown(bytes(packet)) if shown is not None else 1
         if frames != 1 and (codec != "vp8" or packet.is_keyframe):
             return None
         discarded = packet.is_discard or frames == 0
-        rows.append((packet.pts, packet.dts, packet.size, packet.is_keyframe, discarded))
+        dts = packet.pts if packet.dts is None else packet.dts  # Matroska stores none, and seeks by presentation time
+        rows.append((packet.pts, dts, packet.size, packet.is_keyframe, discarded))
     if not rows:
         return None
     return timeline_from_table(np.array(rows, dtype=np.int64), stream.time_base)
@@ -82,7 +86,7 @@ def timeline_from_table(packets_P5: np.ndarray, time_base: Fraction) -> Timeline
     pts_P, dts_P, sizes_P = packets_P5[:, 0], packets_P5[:, 1], packets_P5[:, 2]
     keys_P, discarded_P = packets_P5[:, 3] != 0, packets_P5[:, 4] != 0
     ticks_F = np.sort(pts_P[~discarded_P])
-    if not keys_P[0] or len(ticks_F) == 0 or np.any(np.diff(ticks_F) <= 0) or np.any(np.diff(dts_P) <= 0):
+    if not keys_P[0] or len(ticks_F) == 0 or np.any(np.diff(ticks_F) <= 0):
         return None
     # Frames shown before the first key frame refer to what is not in the file.
     if np.any(pts_P < pts_P[0]):
@@ -91,7 +95,7 @@ def timeline_from_table(packets_P5: np.ndarray, time_base: Fraction) -> Timeline
     if np.any(np.maximum.accumulate(pts_P)[: -MAX_REORDER - 1] >= pts_P[MAX_REORDER + 1 :]):
         return None
     key_ticks_K = pts_P[keys_P]
-    if np.any(np.diff(key_ticks_K) <= 0):
+    if np.any(np.diff(key_ticks_K) <= 0) or np.any(np.diff(dts_P[keys_P]) <= 0):
         return None
     return Timeline(
         seconds_F=seconds_after_first(ticks_F, time_base),

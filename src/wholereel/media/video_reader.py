@@ -220,7 +220,7 @@ class VideoReader:
                 return timeline
         if self._promised():
             return None
-        return predict_from_packets(container, stream)
+        return predict_from_packets(container, stream, self._decoder.packets(flush=False))
 
     def _count(self) -> Timeline:
         """Decode everything once to know what there is."""
