@@ -1,0 +1,88 @@
+"""`wholereel predict`: classes of video files, with a timeline of each."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from tyro.conf import Positional, arg
+
+from wholereel.errors import ConfigError, DataError
+
+if TYPE_CHECKING:
+    from wholereel.inference.prediction import VideoPrediction
+
+__all__ = ["predict"]
+
+
+def predict(
+    run: Annotated[Path, arg(metavar="RUN")],
+    videos: Annotated[tuple[Path, ...], Positional, arg(metavar="VIDEO ...")],
+    /,
+    out: Annotated[Path | None, arg(metavar="DIR")] = None,
+    top: int = 5,
+    json: bool = False,
+    device: Annotated[str, arg(metavar="auto|cpu|cuda")] = "auto",
+) -> int:
+    """Print the top classes of each video and write its timeline (HTML, PNG, JSON).
+
+    Args:
+        run: Run directory, one of its stages, or a model package.
+        videos: Files. One that cannot be read is reported, the others go on; the exit code is then 2.
+        out: Where the timelines go, one folder a video; predictions/ in the run where not given.
+        top: Number of classes to print.
+        json: Print one JSON object a video instead.
+        device: Where the model runs.
+    """
+    from wholereel.inference.predictor import Predictor
+
+    if not videos:
+        raise ConfigError("predict needs at least one video file: wholereel predict RUN video.mp4")
+    if top < 1:
+        raise ConfigError(f"--top {top}: expected 1 or more.")
+    predictor = Predictor(run, device=device)
+    folder = out or run / "predictions"
+    failed = 0
+    for video, name in zip(videos, _folder_names(videos), strict=True):
+        try:
+            prediction = predictor(video)
+        except DataError as error:
+            failed += 1
+            print(f"error: {error}", file=sys.stderr)
+            continue
+        written = _write(prediction, folder / name)
+        print(prediction.to_json() if json else _lines(prediction, top, written), flush=True)
+    return 2 if failed else 0
+
+
+def _write(prediction: VideoPrediction, folder: Path) -> dict[str, Path]:
+    from wholereel.report.timeline import write_timeline
+
+    has_plots = importlib.util.find_spec("matplotlib") is not None
+    if not has_plots:
+        print("note: no PNG without matplotlib (pip install 'wholereel[plots]')", file=sys.stderr)
+    return write_timeline(prediction, folder, png=has_plots)
+
+
+def _folder_names(videos: Sequence[Path]) -> list[str]:
+    """A folder for each video: its stem, numbered from the second of the same name on."""
+    names: list[str] = []
+    for video in videos:
+        name, number = video.stem, 1
+        while name in names:
+            number += 1
+            name = f"{video.stem}-{number}"
+        names.append(name)
+    return names
+
+
+def _lines(prediction: VideoPrediction, top: int, written: Mapping[str, Path]) -> str:
+    best = prediction.top(top)
+    width = max(len(name) for name, _ in best)
+    lines = [f"{prediction.path}: {prediction.duration:.1f} s, {len(prediction.seconds_N2)} clips"]
+    lines += [f"  {name:<{width}}  {score:.3f}" for name, score in best]
+    lines += [f"  {written.get('html', written['json'])}"]
+    return "\n".join(lines)
