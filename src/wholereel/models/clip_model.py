@@ -1,0 +1,120 @@
+"""What every clip model promises, so that heads, memories, tasks and exports need to know no architecture.
+
+A clip model is a sequence of named stages, each `(B, C, T, H, W)` to `(B, C', T', H', W')`, then an average over all
+positions, dropout and one linear layer. Any number of frames and any size are legal.
+Not here: architectures (one a file), the table of names (`registry.py`), memory (`video_model.py`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from torch import Tensor, nn
+
+__all__ = ["ClipModel", "ModelInfo", "init_convolutions"]
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """What is needed in order to use a model rightly.
+
+    Args:
+        mean, std: of the pixels in [0, 1], per channel.
+        crop: side of the training crop in pixels.
+        frames, stride, frame_rate: the clip it is meant for: T frames at a stride, at so many frames per second.
+        licence: of published weights in this layout; empty where there are none.
+        origin: paper and public implementation that the architecture follows.
+    """
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    crop: int
+    frames: int
+    stride: int
+    frame_rate: float
+    licence: str = ""
+    origin: str = ""
+
+
+class ClipModel(nn.Module):
+    """Base of clip models: subclasses define their stages as attributes named in `stage_names`, `dropout` and the
+    classifier.
+
+    Class attributes:
+        stage_names: attributes that are the stages, in order.
+        classifier: attribute that is the linear layer.
+        feature_layout: order of the axes of features.
+    """
+
+    stage_names: ClassVar[tuple[str, ...]] = ()
+    classifier: ClassVar[str] = "fc"
+    feature_layout: ClassVar[str] = "BDTHW"
+
+    info: ModelInfo
+    dropout: nn.Dropout
+    num_features: int
+    num_classes: int
+    feature_info: list[dict[str, Any]]
+
+    @property
+    def stages(self) -> Mapping[str, nn.Module]:
+        """The stages by name, in order; a memory can stand after any of them."""
+        return {name: getattr(self, name) for name in self.stage_names}
+
+    def reset_classifier(self, num_classes: int, dropout: float = 0.0) -> None:
+        """A new classifier with fresh weights; `num_classes=0` removes it, then `forward` returns pooled features.
+
+        Args:
+            num_classes: K.
+            dropout: probability in front of the classifier.
+        Raises: ValueError: negative classes or a probability outside [0, 1).
+        """
+        if num_classes < 0 or not 0.0 <= dropout < 1.0:
+            raise ValueError(f"needs num_classes >= 0 and dropout in [0, 1), got {num_classes} and {dropout}")
+        like = next(self.parameters())
+        self.num_classes = num_classes
+        self.dropout = nn.Dropout(dropout)
+        head: nn.Module = nn.Identity()
+        if num_classes:
+            head = nn.Linear(self.num_features, num_classes, device=like.device, dtype=like.dtype)
+            nn.init.normal_(head.weight, std=0.01)
+            nn.init.zeros_(head.bias)
+        setattr(self, self.classifier, head)
+
+    def stage_inputs(self, stage: str) -> tuple[str, ...]:
+        """Names of the weights that are the only readers of a stage's output and linear in it; empty where there are
+        others."""
+        last = stage == self.stage_names[-1]
+        return (f"{self.classifier}.weight",) if last and self.num_classes else ()
+
+    def forward_features(self, x_BCTHW: Tensor) -> Tensor:
+        """Output of the last stage, `(B, D, T', H', W')`."""
+        for stage in self.stages.values():
+            x_BCTHW = stage(x_BCTHW)
+        return x_BCTHW
+
+    def forward_head(self, x_BDTHW: Tensor, pre_logits: bool = False) -> Tensor:
+        """Average over positions, dropout, classifier: `(B, K)`; `(B, D)` before dropout if `pre_logits`."""
+        pooled_BD = x_BDTHW.mean((2, 3, 4))
+        if pre_logits:
+            return pooled_BD
+        logits_BK: Tensor = getattr(self, self.classifier)(self.dropout(pooled_BD))
+        return logits_BK
+
+    def forward(self, x_BCTHW: Tensor) -> Tensor:
+        """Logits `(B, K)` of normalised clips."""
+        return self.forward_head(self.forward_features(x_BCTHW))
+
+
+def init_convolutions(model: nn.Module) -> None:
+    """He normal (fan out) for convolutions, ones and zeros for norms, as torchvision's video networks begin."""
+    for module in model.modules():
+        if isinstance(module, (nn.Conv1d, nn.Conv2d, nn.Conv3d)):
+            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+        elif isinstance(module, (nn.modules.batchnorm._BatchNorm, nn.GroupNorm)):
+            nn.init.ones_(module.weight)
+            nn.init.zeros_(module.bias)

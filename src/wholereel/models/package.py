@@ -1,0 +1,234 @@
+"""Model packages: a trained model on disk with all that is needed to use it, and models from settings.
+
+A package is a directory with `model.safetensors` (weights, and the description as metadata) and `model.json` (the same
+description, for people and other programs). The weights file is the truth: it is replaced in one step, so a killed save
+leaves the old package or the new one, never a mixture.
+Not here: training checkpoints (`training/`), which also hold the optimiser.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from wholereel import config
+from wholereel.errors import CheckpointError, ConfigError
+from wholereel.models.conversion import to_clip_level, to_video_level
+from wholereel.models.registry import create_model
+from wholereel.models.video_model import VideoModel
+from wholereel.models.weights import PACKAGE_WEIGHTS, KeyReport, fit_clip_weights, read_tensors, weights_path
+
+__all__ = ["Package", "build_model", "build_model_with_report", "load_package", "save_package"]
+
+FORMAT = 1
+METADATA_KEY = "wholereel"
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Package:
+    """A loaded model package.
+
+    Args:
+        model: in eval mode, on the CPU.
+        spec: the settings that build the model.
+        classes: K names in the order of the logits.
+        task: what was trained, and how clips become one score.
+        clips: which clips it reads. short_side, crop: pixels. mean, std: of pixels in [0, 1], per channel.
+        extra: whatever else was stored: run, metrics, licence, origin.
+    """
+
+    model: VideoModel
+    spec: config.Model
+    classes: tuple[str, ...]
+    task: config.Task
+    clips: config.Clips
+    short_side: int
+    crop: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    extra: Mapping[str, Any]
+
+
+def save_package(
+    directory: str | Path,
+    model: VideoModel,
+    *,
+    spec: config.Model,
+    num_classes: int,
+    classes: tuple[str, ...],
+    task: config.Task,
+    input: Mapping[str, Any],  # the name that the file format has
+    extra: Mapping[str, Any] | None = None,
+) -> Path:
+    """Write a package, or replace the one that is there.
+
+    Args:
+        spec: settings that build this model; where its weights came from is kept as provenance only.
+        input: `mean`, `std`, `short_side`, `crop` and `clips` (`config.Clips`).
+        extra: anything that JSON can hold.
+    Raises: ValueError: classes, settings and model do not agree.
+    """
+    if len(classes) != num_classes or model.num_classes != num_classes or spec.memory != model.memory:
+        raise ValueError(
+            f"{len(classes)} class names, num_classes={num_classes}, a model for {model.num_classes} classes; "
+            f"settings with {spec.memory}, a model with {model.memory}: these must agree"
+        )
+    needed = {"mean", "std", "short_side", "crop", "clips"}
+    if needed - set(input):
+        raise ValueError(f"input lacks {', '.join(sorted(needed - set(input)))}")
+    description = {
+        "format": FORMAT,
+        "model": dataclasses.asdict(spec),
+        "num_classes": num_classes,
+        "classes": list(classes),
+        "task": dataclasses.asdict(task),
+        "input": {**input, "clips": dataclasses.asdict(input["clips"])},
+        "extra": dict(extra or {}),
+    }
+    text = json.dumps(description, indent=1)
+    directory = Path(directory)
+    directory.mkdir(parents=True, exist_ok=True)
+    tensors = {key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()}
+    part = directory / f".{PACKAGE_WEIGHTS}.part"
+    save_file(tensors, part, metadata={METADATA_KEY: text})
+    os.replace(part, directory / PACKAGE_WEIGHTS)
+    part = directory / ".model.json.part"
+    part.write_text(text + "\n", encoding="utf-8")
+    os.replace(part, directory / "model.json")
+    return directory
+
+
+def load_package(directory: str | Path) -> Package:
+    """Read a package.
+
+    Raises: CheckpointError: not a package, or one whose weights do not fit its settings.
+    """
+    path = Path(directory) / PACKAGE_WEIGHTS
+    if not path.is_file():
+        expected = "a model package, as training writes in best/ and last/"
+        raise CheckpointError(directory, f"there is no {PACKAGE_WEIGHTS} in it", expected)
+    description = _description(path)
+    if description is None:
+        raise CheckpointError(path, "weights without a description", "a file written by wholereel's save_package")
+    try:
+        spec = _model_settings(description["model"])
+        task = config.Task(**description["task"])
+        given = dict(description["input"])
+        clips = config.Clips(**given["clips"])
+        classes = tuple(description["classes"])
+        model = VideoModel(create_model(spec.name, num_classes=description["num_classes"], **spec.options), spec.memory)
+        sizes = int(given["short_side"]), int(given["crop"])
+        colours = tuple(given["mean"]), tuple(given["std"])
+    except (KeyError, TypeError) as error:
+        raise CheckpointError(path, f"a description that cannot be used ({error})", f"format {FORMAT}") from error
+    _fit_exactly(model, read_tensors(path), path)
+    return Package(model.eval(), spec, classes, task, clips, *sizes, *colours, description["extra"])
+
+
+def build_model(spec: config.Model, num_classes: int) -> VideoModel:
+    """The model that the settings describe; what happened to loaded weights is logged, see
+    `build_model_with_report`."""
+    return build_model_with_report(spec, num_classes)[0]
+
+
+def build_model_with_report(spec: config.Model, num_classes: int) -> tuple[VideoModel, KeyReport]:
+    """Build a model; weights of a clip model are taken to the video level, and the reverse, as `spec.memory` asks.
+
+    Raises:
+        ConfigError: an unknown model, option or source of weights; settings of a memory that do not fit the model.
+        CheckpointError: weights that do not fit, with the keys.
+    """
+    clip_model = create_model(spec.name, num_classes=num_classes, **spec.options)
+    try:
+        model = VideoModel(clip_model, spec.memory)
+    except ValueError as error:
+        raise ConfigError(f"model {spec.name!r}: {error}") from error
+    if spec.weights is None:
+        return model, KeyReport()
+    path = weights_path(spec.weights)
+    tensors = read_tensors(path)
+    if any(key.startswith("memories.") for key in tensors):
+        model, report = _from_video_level(model, spec, tensors, path)
+    else:
+        plain = {key.removeprefix("clip_model."): value for key, value in tensors.items()}
+        report = fit_clip_weights(clip_model, plain, path)
+        if spec.memory is not None:
+            model, converted = to_video_level(VideoModel(clip_model), spec.memory)
+            report = report + converted
+    log.info("%s: %s", path, report)
+    return model, report
+
+
+def _from_video_level(
+    model: VideoModel, spec: config.Model, tensors: Mapping[str, Tensor], path: Path
+) -> tuple[VideoModel, KeyReport]:
+    held = _held_memory(path)
+    if held is None and spec.memory is None:
+        raise CheckpointError(
+            path, "a memory without its settings", "a model package", "Name the memory in the settings."
+        )
+    memory = held or spec.memory
+    if held and spec.memory and held != dataclasses.replace(spec.memory, rescale_head=held.rescale_head):
+        raise CheckpointError(path, f"holds {held}", str(spec.memory), "Use the same settings or other weights.")
+    video_level = model if spec.memory is not None else VideoModel(model.clip_model, memory)
+    parts: dict[str, dict[str, Tensor]] = {"clip_model": {}, "memories": {}}
+    for key, value in tensors.items():
+        part, _, name = key.partition(".")
+        if part not in parts:
+            raise CheckpointError(path, f"1 keys left over: {key}", "keys that begin with clip_model. or memories.")
+        parts[part][name] = value
+    report = fit_clip_weights(video_level.clip_model, parts["clip_model"], path)
+    report = KeyReport(
+        tuple(f"clip_model.{key}" for key in report.missing), tuple(f"clip_model.{key}" for key in report.unused)
+    )
+    _fit_exactly(video_level.memories, parts["memories"], path)
+    if spec.memory is not None:
+        return video_level, report
+    converted, dropped = to_clip_level(video_level)
+    return converted, report + dropped
+
+
+def _fit_exactly(module: Any, tensors: Mapping[str, Tensor], path: Path) -> None:
+    try:
+        module.load_state_dict(dict(tensors))
+    except RuntimeError as error:
+        found = " ".join(str(error).split())
+        raise CheckpointError(path, found, f"the keys of {type(module).__name__}") from error
+
+
+def _description(path: Path) -> dict[str, Any] | None:
+    try:
+        with safe_open(path, framework="pt") as file:
+            text = (file.metadata() or {}).get(METADATA_KEY)
+        description = None if text is None else json.loads(text)
+    except (SafetensorError, json.JSONDecodeError, OSError) as error:
+        raise CheckpointError(
+            path, f"cannot be read ({error})", "a file written by wholereel's save_package"
+        ) from error
+    if description is not None and description.get("format") != FORMAT:
+        found = f"package format {description.get('format')}"
+        raise CheckpointError(path, found, f"format {FORMAT}", "Update wholereel.")
+    return description
+
+
+def _held_memory(path: Path) -> config.Memory | None:
+    description = _description(path) if path.suffix == ".safetensors" else None
+    return None if description is None else _model_settings(description["model"]).memory
+
+
+def _model_settings(fields: Mapping[str, Any]) -> config.Model:
+    memory = fields["memory"]
+    if memory is not None:
+        memory = config.Memory(**{**memory, "after": tuple(memory["after"])})
+    return config.Model(**{**fields, "memory": memory})

@@ -1,0 +1,84 @@
+"""The table of models, and how one is made from its name.
+
+Not here: architectures (one a file), weight files (`weights.py`), memory (`video_model.py`).
+"""
+
+from __future__ import annotations
+
+import difflib
+import fnmatch
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from wholereel.errors import ConfigError
+from wholereel.models import tiny, video_resnet
+from wholereel.models.clip_model import ClipModel
+from wholereel.models.weights import load_clip_weights
+
+__all__ = ["MODELS", "ModelEntry", "create_model", "list_models"]
+
+
+@dataclass(frozen=True)
+class ModelEntry:
+    """A row of the table: the builder, and what kind of model it makes."""
+
+    build: Callable[..., ClipModel]
+    kind: str = "clip"
+
+
+MODELS: dict[str, ModelEntry] = {
+    "mc2_18": ModelEntry(video_resnet.mc2_18),
+    "mc3_18": ModelEntry(video_resnet.mc3_18),
+    "mc4_18": ModelEntry(video_resnet.mc4_18),
+    "mc5_18": ModelEntry(video_resnet.mc5_18),
+    "r2plus1d_18": ModelEntry(video_resnet.r2plus1d_18),
+    "r3d_18": ModelEntry(video_resnet.r3d_18),
+    "tiny2d": ModelEntry(tiny.tiny2d),
+    "tiny_r2plus1d": ModelEntry(tiny.tiny_r2plus1d),
+    "tiny_r3d": ModelEntry(tiny.tiny_r3d),
+}
+
+
+def list_models(pattern: str = "*", kind: str | None = None) -> list[str]:
+    """Names in the table, sorted.
+
+    Args:
+        pattern: shell pattern, e.g. `"*_18"`.
+        kind: only models of this kind.
+    """
+    return sorted(
+        name for name, entry in MODELS.items() if fnmatch.fnmatch(name, pattern) and kind in (None, entry.kind)
+    )
+
+
+def create_model(
+    name: str, *, num_classes: int = 400, weights: str | None = None, in_channels: int = 3, **options: Any
+) -> ClipModel:
+    """Make a model, with fresh weights or with those of a file.
+
+    Args:
+        name: row of `MODELS`.
+        num_classes: K; 0 = no classifier.
+        weights: `"file:PATH"` or `"hub:NAME"`, see `weights.py`. A classifier for other classes is replaced by a fresh
+            one.
+        in_channels: C of the input.
+        **options: further arguments of the model's builder.
+    Raises:
+        ConfigError: an unknown name or option.
+        CheckpointError: weights that do not fit.
+    """
+    if name not in MODELS:
+        close = difflib.get_close_matches(name, MODELS, n=3, cutoff=0.4)
+        hint = f" Did you mean {' or '.join(repr(one) for one in close)}?" if close else ""
+        raise ConfigError(f"there is no model {name!r}.{hint} Models: {', '.join(sorted(MODELS))}.")
+    build = MODELS[name].build
+    legal = [option for option in inspect.signature(build).parameters if option not in ("num_classes", "in_channels")]
+    unknown = sorted(set(options) - set(legal))
+    if unknown:
+        raise ConfigError(f"model {name!r} has no option {', '.join(unknown)}; its options are {', '.join(legal)}.")
+    model = build(num_classes=num_classes, in_channels=in_channels, **options)
+    if weights is not None:
+        load_clip_weights(model, weights)
+    return model

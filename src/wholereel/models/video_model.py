@@ -1,0 +1,303 @@
+"""A clip model with memory blocks: clips of one video exchange what they know before each is judged.
+
+Source: arXiv 2104.01198 for the memory; where blocks stand is our choice: after any stages, by default in front of the
+head.
+All state is explicit: `logits, state = model(clip, state)`. The network is cut at the blocks into *segments*; what a
+strategy or a stream needs beyond `forward` is built from them: `run_segment`, `encode`, `read`, `contributions`.
+Not here: insertion into trained models (`conversion.py`), losses (`tasks/`), strategies (`training/`).
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from wholereel import config
+from wholereel.memory.collaborative import NO_CLIP, CollaborativeMemory
+from wholereel.memory.state import PlaceState, State, TokenState, VideoState
+from wholereel.models.clip_model import ClipModel, ModelInfo
+from wholereel.ops.checks import check_all
+
+__all__ = ["LAST", "Summary", "VideoModel", "build_memory", "memory_places"]
+
+LAST = "last"  # the place in front of the head, under whatever name the last stage has
+
+
+@dataclass(frozen=True)
+class Summary(State):
+    """All that the judgement of a clip needs of it besides the memory: a few numbers instead of a feature map.
+
+    Args:
+        push: what the clip contributes to its video's memory.
+        query_BP: pooled query. pooled_BD: pooled features, float32 or wider.
+    """
+
+    push: PlaceState
+    query_BP: Tensor
+    pooled_BD: Tensor
+
+
+torch.export.register_dataclass(Summary, serialized_type_name="wholereel.Summary")
+
+
+def memory_places(stages: Mapping[str, nn.Module], memory: config.Memory | None) -> tuple[str, ...]:
+    """Where blocks stand, in the order of the network; the last stage is called `"last"`.
+
+    Raises: ValueError: a stage that does not exist, or one named twice.
+    """
+    names = list(stages)
+    wanted = [] if memory is None else [LAST if name == names[-1] else name for name in memory.after]
+    legal = [*names[:-1], LAST]
+    for name in wanted:
+        if name not in legal or wanted.count(name) > 1:
+            stages_said = f"{', '.join(names)} or {LAST!r} (= {names[-1]})"
+            raise ValueError(f"memory.after may name each of {stages_said} once, got {memory}")
+    return tuple(name for name in legal if name in wanted)
+
+
+def build_memory(dim: int, memory: config.Memory) -> CollaborativeMemory:
+    """The block for D = `dim` that the settings describe."""
+    return CollaborativeMemory(
+        dim,
+        memory.dim,
+        memory.value_dim,
+        interaction=memory.interaction,
+        infusion=memory.infusion,
+        value=memory.value,
+        position_norm=memory.position_norm,
+        ref_positions=memory.ref_positions,
+        clip_pos=memory.clip_pos,
+    )
+
+
+class VideoModel(nn.Module):
+    """Any clip model, with or without memory, behind one interface.
+
+    Args:
+        clip_model: judges a clip; its head must be an average over positions followed by a linear layer.
+        memory: settings of the blocks; `None` = clips are judged one by one.
+    Raises: ValueError: places or sizes that do not fit the model.
+    """
+
+    def __init__(self, clip_model: ClipModel, memory: config.Memory | None = None) -> None:
+        super().__init__()
+        self.clip_model = clip_model
+        self.memory = memory
+        stages = list(clip_model.stages)
+        self.places = memory_places(clip_model.stages, memory)
+        widths = {info["name"]: info["channels"] for info in clip_model.feature_info}
+        widths[LAST] = clip_model.num_features
+        self.memories = nn.ModuleDict()
+        if memory is not None:
+            self.memories.update({place: build_memory(widths[place], memory) for place in self.places})
+        ends = [0, *(stages.index(stages[-1] if place == LAST else place) + 1 for place in self.places), len(stages)]
+        # Stage names before, between and after the blocks: one more than there are places, possibly empty.
+        self.segments = tuple(tuple(stages[begin:end]) for begin, end in pairwise(ends))
+
+    @property
+    def num_classes(self) -> int:
+        return self.clip_model.num_classes
+
+    @property
+    def info(self) -> ModelInfo:
+        return self.clip_model.info
+
+    def init_state(
+        self,
+        batch_size: int,
+        *,
+        clip_shape: tuple[int, int, int, int] | None = None,
+        clips: int | None = None,
+        device: torch.device | str | None = None,
+    ) -> VideoState:
+        """The memory of B videos of which nothing has been seen.
+
+        Args:
+            clip_shape: (C, T, H, W) of the clips to come, and
+            clips: the largest number of them in a video; only the non-local interactions need both.
+            device: the model's where `None`.
+        """
+        positions: dict[str, int | None] = dict.fromkeys(self.places)
+        if clip_shape is not None and clips is not None:
+            positions.update(self._positions(clip_shape))
+        return VideoState(
+            tuple(
+                block.init_state(batch_size, clips=clips, positions=positions[place], device=device)
+                for place, block in self.blocks()
+            )
+        )
+
+    def blocks(self) -> tuple[tuple[str, CollaborativeMemory], ...]:
+        """The memory blocks with their places, in the order of the network."""
+        return tuple(cast("list[tuple[str, CollaborativeMemory]]", list(self.memories.items())))
+
+    def forward(
+        self,
+        clips: Tensor,
+        state: VideoState | None = None,
+        valid_BN: Tensor | None = None,
+        *,
+        order_BN: Tensor | None = None,
+    ) -> tuple[Tensor, VideoState]:
+        """Logits of clips that share a memory. All clips given push first, then each reads, together with those in
+        `state`.
+
+        Args:
+            clips: normalised, `BNCTHW`, or `BCTHW` for one clip of each video.
+            state: what earlier clips left; nothing where `None`.
+            valid_BN: bool; False clips neither push nor mean anything in the result.
+            order_BN: int64 index of each clip in its video, for `clip_pos`; counted on from `state` where `None`.
+        Returns: logits `(B, N, K)`, or `(B, K)` for `BCTHW`; and the state with the new clips.
+        Raises: ValueError: wrong shapes, a state of another model, a video without any valid clip.
+        """
+        clips_BNCTHW = _with_clip_axis(clips)
+        batch_clips = clips_BNCTHW.shape[:2]
+        if state is not None and len(state.places) != len(self.places):
+            raise ValueError(f"the state has {len(state.places)} places, the model {len(self.places)}: {self.places}")
+        if valid_BN is not None and not self.places:
+            check_all(valid_BN.any(1), NO_CLIP)
+        x_BCTHW = clips_BNCTHW.flatten(0, 1)
+        places: list[PlaceState] = []
+        for index, (place, block) in enumerate(self.blocks()):
+            x_BCTHW = self.run_segment(index, x_BCTHW)
+            earlier = None if state is None else state.places[index]
+            infused, place_state = block(
+                x_BCTHW.unflatten(0, batch_clips), valid_BN, earlier, order_BN=order_BN, pooled=place == LAST
+            )
+            # In front of the head only the pooled features are needed: a map of one position has them as its mean.
+            infused = infused[..., None, None, None].to(x_BCTHW.dtype) if place == LAST else infused
+            x_BCTHW = infused.flatten(0, 1)
+            places.append(place_state)
+        logits = self.clip_model.forward_head(self.run_segment(len(self.places), x_BCTHW))
+        logits = logits if clips.ndim == 5 else logits.unflatten(0, batch_clips)
+        return logits, VideoState(tuple(places))
+
+    def run_segment(self, index: int, x_BCTHW: Tensor) -> Tensor:
+        """The stages between two blocks: segment 0 reads pixels, segment i what block i-1 infused."""
+        stages = self.clip_model.stages
+        for name in self.segments[index]:
+            x_BCTHW = stages[name](x_BCTHW)
+        return x_BCTHW
+
+    @torch.no_grad()
+    def contributions(self, clips_BNCTHW: Tensor, valid_BN: Tensor | None = None) -> tuple[VideoState, ...]:
+        """What each clip pushes at every place while it reads the complete memory of all N clips; merged, they are that
+        memory.
+
+        Only one clip goes through the network at a time, and only feature maps at blocks are kept (none for one block
+        in front of the head). BatchNorm in train mode sees the clips one index at a time; running statistics stay as
+        they were.
+        Raises: ValueError: wrong shapes, a video without any valid clip.
+        """
+        clips = _with_clip_axis(clips_BNCTHW).shape[1]
+        maps = list(clips_BNCTHW.unbind(1))
+        pushes: list[list[PlaceState]] = [[] for _ in range(clips)]
+        with _unchanged_buffers(self):
+            for index, (place, block) in enumerate(self.blocks()):
+                for n in range(clips):
+                    x_BNCTHW = self.run_segment(index, maps[n])[:, None]
+                    valid = None if valid_BN is None else valid_BN[:, n : n + 1]
+                    before_B = _clips_before(n, x_BNCTHW, valid_BN)
+                    push = block.push(x_BNCTHW, valid, order_BN=before_B[:, None])
+                    pushes[n].append(_with_room(push, clips))
+                    maps[n] = maps[n] if place == LAST else x_BNCTHW[:, 0]
+                memory = _merged([states[index] for states in pushes])
+                check_all(memory.clips_B > 0, NO_CLIP)
+                if place != LAST:
+                    maps = [_read_only(block, memory, x_BCTHW) for x_BCTHW in maps]
+        return tuple(VideoState(tuple(states)) for states in pushes)
+
+    def encode(self, clip_BCTHW: Tensor, *, order_B: Tensor | None = None) -> Summary:
+        """All that depends on the pixels of one clip; the rest is `read`.
+
+        Args:
+            clip_BCTHW: normalised.
+            order_B: int64 index of the clip in its video, for `clip_pos`; 0 where `None`.
+        Raises: ValueError: the model has not exactly one block, in front of the head, or reads all tokens.
+        """
+        block = self._last_block()
+        x_BNCTHW = self.run_segment(0, clip_BCTHW)[:, None]
+        push = block.push(x_BNCTHW, order_BN=None if order_B is None else order_B[:, None])
+        return Summary(push, block.query(x_BNCTHW)[:, 0], x_BNCTHW.flatten(3).to(block.dtype).mean(3)[:, 0])
+
+    def read(self, summary: Summary, state: VideoState | PlaceState) -> Tensor:
+        """Logits `(B, K)` of a clip under any memory of its video; the clip's own push must be in it already.
+
+        Raises: ValueError: see `encode`.
+        """
+        block = self._last_block()
+        place_state = state.places[0] if isinstance(state, VideoState) else state
+        popped_BNV = block.read(place_state, summary.query_BP[:, None])
+        pooled_BND = block.infuse_pooled(popped_BNV, summary.pooled_BD[:, None])
+        weights = next(self.clip_model.parameters())
+        return self.clip_model.forward_head(pooled_BND[:, 0, :, None, None, None].to(weights.dtype))
+
+    def _last_block(self) -> CollaborativeMemory:
+        block = dict(self.blocks()).get(LAST) if len(self.places) == 1 else None
+        if block is None or block.interaction.startswith("nl_"):
+            raise ValueError(
+                "encode and read need exactly one memory block, in front of the head, that is read with a pooled query "
+                f"(assoc, avg or max); this model has {self.memory}"
+            )
+        return block
+
+    def _positions(self, clip_shape: tuple[int, int, int, int]) -> dict[str, int | None]:
+        # Shapes are asked of a copy without storage: arithmetic on strides would have to know every architecture.
+        shadow = copy.deepcopy(self.clip_model).to("meta").eval()
+        x_BCTHW = torch.empty(1, *clip_shape, device="meta", dtype=next(shadow.parameters()).dtype)
+        positions: dict[str, int | None] = {}
+        for place, names in zip(self.places, self.segments, strict=False):
+            for name in names:
+                x_BCTHW = shadow.stages[name](x_BCTHW)
+            positions[place] = x_BCTHW[0, 0].numel()
+        return positions
+
+
+def _with_clip_axis(clips: Tensor) -> Tensor:
+    if clips.ndim not in (5, 6):
+        raise ValueError(f"expected clips BNCTHW or a clip BCTHW, got the shape {tuple(clips.shape)}")
+    return clips[:, None] if clips.ndim == 5 else clips
+
+
+def _with_room(state: PlaceState, clips: int) -> PlaceState:
+    if not isinstance(state, TokenState):
+        return state
+    batch, _, positions, keys = state.keys_BMSP.shape
+    like, values = state.keys_BMSP, state.values_BMSV.shape[3]
+    room = TokenState.init(batch, clips, positions, keys, values, dtype=like.dtype, device=like.device)
+    return room.merge(state)
+
+
+def _merged(states: list[PlaceState]) -> PlaceState:
+    total = states[0]
+    for state in states[1:]:
+        total = total.merge(state)  # type: ignore[arg-type]
+    return total
+
+
+def _clips_before(n: int, x_BNCTHW: Tensor, valid_BN: Tensor | None) -> Tensor:
+    if valid_BN is not None:
+        return valid_BN[:, :n].sum(1)
+    return torch.full((len(x_BNCTHW),), n, device=x_BNCTHW.device)
+
+
+def _read_only(block: CollaborativeMemory, memory: PlaceState, x_BCTHW: Tensor) -> Tensor:
+    x_BNCTHW = x_BCTHW[:, None]
+    return block.infuse(block.popped_for_infusion(memory, x_BNCTHW), x_BNCTHW)[:, 0]
+
+
+@contextmanager
+def _unchanged_buffers(model: nn.Module) -> Iterator[None]:
+    kept = {name: buffer.clone() for name, buffer in model.named_buffers()}
+    try:
+        yield
+    finally:
+        for name, buffer in model.named_buffers():
+            buffer.copy_(kept[name])

@@ -1,0 +1,147 @@
+"""Weight files: where they are, what is in them, and whether they fit.
+
+A source is `"file:PATH"` (a model package's directory, `.safetensors`, or `.pth`/`.pt` written by `torch.save`) or
+`"hub:OWNER/NAME"` (a model package on the Hugging Face hub). Pickles are read with `weights_only=True` alone.
+Not here: the package format (`package.py`), memory in weight files (`conversion.py`).
+"""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from wholereel.errors import CheckpointError, ConfigError, import_extra
+from wholereel.models.clip_model import ClipModel
+
+__all__ = ["PACKAGE_WEIGHTS", "KeyReport", "fit_clip_weights", "load_clip_weights", "read_tensors", "weights_path"]
+
+PACKAGE_WEIGHTS = "model.safetensors"
+WRAPPERS = ("state_dict", "model_state", "model")  # of common training scripts
+
+
+@dataclass(frozen=True)
+class KeyReport:
+    """What happened to parameters when weights were loaded or a model was converted; all are parameter names.
+
+    Args:
+        missing: in the model, not in the source: freshly initialised.
+        unused: in the source, not in the model.
+        rescaled: multiplied by a constant, so that logits stay equal.
+        not_rescaled: memory places behind which nothing could be rescaled: logits change there.
+    """
+
+    missing: tuple[str, ...] = ()
+    unused: tuple[str, ...] = ()
+    rescaled: tuple[str, ...] = ()
+    not_rescaled: tuple[str, ...] = ()
+
+    def __add__(self, other: KeyReport) -> KeyReport:
+        return KeyReport(
+            self.missing + other.missing,
+            self.unused + other.unused,
+            self.rescaled + other.rescaled,
+            self.not_rescaled + other.not_rescaled,
+        )
+
+    def __str__(self) -> str:
+        parts = {
+            "freshly initialised": self.missing,
+            "not used": self.unused,
+            "rescaled": self.rescaled,
+            "not rescaled behind": self.not_rescaled,
+        }
+        said = [f"{what}: {', '.join(names)}" for what, names in parts.items() if names]
+        return "; ".join(said) or "all keys used as they are"
+
+
+def weights_path(source: str) -> Path:
+    """The weight file that a source names.
+
+    Raises: ConfigError: not a source. CheckpointError: there is no such file. MissingExtraError: `hub:` without its
+    package.
+    """
+    kind, _, name = source.partition(":")
+    if kind == "hub" and name:
+        hub = import_extra("huggingface_hub", extra="hub", purpose=f"the weights {source!r}")
+        return Path(hub.snapshot_download(name)) / PACKAGE_WEIGHTS
+    if kind != "file" or not name:
+        raise ConfigError(f"weights must be 'file:PATH' or 'hub:OWNER/NAME', got {source!r}.")
+    path = Path(name).expanduser()
+    path = path / PACKAGE_WEIGHTS if path.is_dir() else path
+    if not path.is_file():
+        raise CheckpointError(path, "there is no such file", "a model package, a .safetensors or a .pth file")
+    return path
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """All tensors of a file by name, on the CPU; wrappers of training scripts and DDP's `module.` are taken off.
+
+    Raises: CheckpointError: not a file of tensors.
+    """
+    try:
+        if path.suffix == ".safetensors":
+            content = load_file(path)
+        else:
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        expected = "a .safetensors or .pth file of tensors"
+        raise CheckpointError(path, f"cannot be read as weights ({reason})", expected) from error
+    for key in WRAPPERS:
+        if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
+            content = content[key]
+            break
+    if not (isinstance(content, Mapping) and content and all(isinstance(value, Tensor) for value in content.values())):
+        raise CheckpointError(path, "holds something else than tensors by name", "a state dict")
+    if all(key.startswith("module.") for key in content):
+        return {key.removeprefix("module."): value for key, value in content.items()}
+    return dict(content)
+
+
+def load_clip_weights(model: ClipModel, source: str) -> KeyReport:
+    """Load a clip model's weights; a classifier for another number of classes stays fresh.
+
+    Raises: CheckpointError: keys left over, missing, or of another shape; or the file holds a model with memory.
+    """
+    path = weights_path(source)
+    tensors = read_tensors(path)
+    if any(key.startswith("memories.") for key in tensors):
+        raise CheckpointError(
+            path, "holds a model with memory", "a clip model", "build_model and load_package convert it."
+        )
+    return fit_clip_weights(model, {key.removeprefix("clip_model."): value for key, value in tensors.items()}, path)
+
+
+def fit_clip_weights(model: ClipModel, tensors: Mapping[str, Tensor], path: Path) -> KeyReport:
+    """`load_clip_weights` with tensors that have been read already."""
+    own = model.state_dict()
+    head = f"{model.classifier}."
+    weight = f"{head}weight"
+    replaced = weight not in tensors or weight not in own or tensors[weight].shape[0] != own[weight].shape[0]
+    skipped = {key for key in (*own, *tensors) if replaced and key.startswith(head)}
+    missing = sorted(set(own) - set(tensors) - skipped)
+    unused = sorted(set(tensors) - set(own) - skipped)
+    # Files from before torch 0.4 do not count batches; nothing is lost by starting at zero.
+    missing = [key for key in missing if not key.endswith("num_batches_tracked")]
+    shapes = [
+        f"{key} {tuple(tensors[key].shape)} instead of {tuple(own[key].shape)}"
+        for key in sorted(set(own) & set(tensors) - skipped)
+        if own[key].shape != tensors[key].shape
+    ]
+    faults = {"missing": missing, "left over": unused, "of another shape": shapes}
+    if any(faults.values()):
+        found = "; ".join(f"{len(keys)} keys {what}: {_shortened(keys)}" for what, keys in faults.items() if keys)
+        raise CheckpointError(path, found, f"the keys of {type(model).__name__}", "Check the model's name and options.")
+    model.load_state_dict({**own, **{key: value for key, value in tensors.items() if key not in skipped}})
+    return KeyReport(missing=tuple(sorted(skipped & set(own))), unused=tuple(sorted(skipped & set(tensors))))
+
+
+def _shortened(keys: list[str], limit: int = 8) -> str:
+    return ", ".join(keys[:limit]) + (f", ... ({len(keys) - limit} more)" if len(keys) > limit else "")
