@@ -1,0 +1,1 @@
+"""Annotated videos: one manifest for all formats, loaders, checks, generated worlds."""

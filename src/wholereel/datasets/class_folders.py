@@ -1,0 +1,70 @@
+"""Folders of videos: `<class>/<video>` or `<split>/<class>/<video>`, and the search for video files below a folder."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from wholereel.datasets.rows import Row, canonical_split, is_known_split
+from wholereel.errors import DataError
+
+__all__ = ["VIDEO_SUFFIXES", "rows_of_class_folders", "video_files"]
+
+VIDEO_SUFFIXES = frozenset(
+    (
+        ".3gp",
+        ".avi",
+        ".flv",
+        ".m4v",
+        ".mkv",
+        ".mov",
+        ".mp4",
+        ".mpeg",
+        ".mpg",
+        ".mts",
+        ".ogv",
+        ".ts",
+        ".vob",
+        ".webm",
+        ".wmv",
+        ".y4m",
+    )
+)
+
+
+def video_files(folder: Path) -> Iterator[Path]:
+    """All files below a folder that are videos by their suffix, in the order of their names; no hidden ones."""
+    for parent, folders, files in os.walk(folder, followlinks=True):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in sorted(files):
+            if os.path.splitext(name)[1].lower() in VIDEO_SUFFIXES and not name.startswith("."):
+                yield Path(parent, name)
+
+
+def rows_of_class_folders(root: Path, label: str) -> list[Row]:
+    """Read a folder whose sub-folders are classes, or splits that hold the classes.
+
+    Args:
+        root: the folder.
+        label: name of the label column to make.
+    Raises: DataError: no sub-folder holds a video.
+    """
+    folders = sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
+    splits = [folder for folder in folders if is_known_split(folder.name)]
+    groups: list[tuple[str | None, list[Path]]] = [(None, folders)]
+    if splits:
+        groups = [(canonical_split(split.name), sorted(p for p in split.iterdir() if p.is_dir())) for split in splits]
+    rows = [
+        Row(path.relative_to(root).as_posix(), {label: folder.name}, split)
+        for split, classes in groups
+        for folder in classes
+        for path in video_files(folder)
+    ]
+    if not rows:
+        raise DataError(
+            root,
+            "holds neither an annotation file nor a folder with videos",
+            "manifest.jsonl, annotations.csv, train.csv or a sub-folder for each class",
+        )
+    return rows

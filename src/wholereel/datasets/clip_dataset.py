@@ -1,0 +1,198 @@
+"""From a manifest to clips in memory: what one sample of an epoch is, and how samples become a batch.
+
+A sample is a pure function of (seed, epoch, index): its draws come from a generator of its own, whoever loads it and
+when. A sample that cannot be read is replaced by a deterministic other one in training, and left out (and listed) in
+evaluation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from wholereel.batches import ClipBatch, Fault, Target
+from wholereel.config import Data
+from wholereel.datasets.batch_samplers import seeded_generator
+from wholereel.datasets.frame_cache import FrameCache
+from wholereel.datasets.manifest import Manifest, Sample
+from wholereel.errors import ConfigError, DataError, VideoError
+from wholereel.media.augment import CenterCrop, TrainAugment, test_crops
+from wholereel.media.clip_plans import plan_clips
+from wholereel.media.clip_reading import ClipFrames, FrameSource, read_clips
+from wholereel.media.video_reader import VideoReader
+
+__all__ = ["ClipDataset", "ClipSample", "collate"]
+
+REPLACEMENTS = 10  # tries to find a readable sample before the data set counts as broken
+
+
+@dataclass(frozen=True)
+class ClipSample:
+    """The clips of one video.
+
+    Args:
+        id: of the sample that was read.
+        clips_NTCHW: uint8, cropped; N = 0 where the sample could not be read (evaluation).
+        seconds_NT: float64, time of each frame.
+        labels: by label space: int64 scalar, or float32 multi-hot K.
+        fault: the sample that should have been here and could not be read, or `None`.
+    """
+
+    id: str
+    clips_NTCHW: Tensor
+    seconds_NT: Tensor
+    labels: Mapping[str, Tensor]
+    fault: Fault | None = None
+
+
+class ClipDataset(Dataset[ClipSample]):
+    """Clips of the videos of a manifest; indexed by `(epoch, index)`.
+
+    Args:
+        manifest: the samples; only the first `data.limit` are used.
+        data: clips, geometry, cache (the other fields belong to the reader of the manifest and the loader).
+        train: draw geometry and colour, and replace what cannot be read; otherwise crop in the middle.
+        seed: of all draws.
+        cache_dir: folder of decoded frames; needed where `data.cache` is set.
+        crops: square crops of each clip in evaluation; 3 gives 3 N views, view v being clip v // 3, crop v % 3.
+    Raises: ConfigError: settings that contradict each other. ValueError: no cache folder, or crops in training.
+    """
+
+    def __init__(
+        self,
+        manifest: Manifest,
+        data: Data,
+        *,
+        train: bool,
+        seed: int,
+        cache_dir: Path | None = None,
+        crops: Literal[1, 3] = 1,
+    ) -> None:
+        if train and crops != 1:
+            raise ValueError(f"crops={crops} is for evaluation, training has one random crop")
+        self.samples = manifest.samples[: data.limit]
+        self.classes, self.multi_label = manifest.classes, manifest.multi_label
+        self.data, self.train, self.seed, self.crops = data, train, seed, crops
+        self._augment = TrainAugment(data.augment)
+        self._center = CenterCrop(data.augment)
+        self._cache = _frame_cache(data, train, cache_dir) if data.cache else None
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, key: tuple[int, int]) -> ClipSample:
+        """Clips of sample `index` in `epoch`.
+
+        Raises: DataError: in training, neither the sample nor its replacements can be read.
+        """
+        epoch, index = key
+        try:
+            return self._load(epoch, index)
+        except DataError as error:
+            fault = Fault(self.samples[index].id, str(self.samples[index].path), str(error))
+            return self._replaced(epoch, index, fault) if self.train else self._left_out(index, fault)
+
+    def _load(self, epoch: int, index: int) -> ClipSample:
+        sample = self.samples[index]
+        generator = seeded_generator(self.seed, epoch, index)
+        if not self.train:
+            read = self._read(sample, self._center.side, generator)
+            clips = test_crops(read.clips_NTCHW, self._center.side, self._center.crop, self.crops)
+            return ClipSample(sample.id, clips, read.seconds_NT.repeat_interleave(self.crops, 0), self._labels(sample))
+        read = self._read(sample, self._augment.side(generator), generator)
+        clips = self._augment(read.clips_NTCHW, generator=generator).clips_NTCHW
+        return ClipSample(sample.id, clips, read.seconds_NT, self._labels(sample))
+
+    def _read(self, sample: Sample, side: int, generator: torch.Generator) -> ClipFrames:
+        if self._cache is not None:
+            kept = self._cache.open(sample.path)
+            return self._plan_and_read(kept, kept.frame_count, kept.frame_rate, sample, generator)
+        with VideoReader(sample.path, size=side) as reader:
+            rate = float(reader.metadata.frame_rate)
+            return self._plan_and_read(reader, reader.frame_count, rate, sample, generator)
+
+    def _plan_and_read(
+        self, source: FrameSource, count: int, rate: float, sample: Sample, generator: torch.Generator
+    ) -> ClipFrames:
+        if (sample.start or 0.0) >= count / rate:
+            raise VideoError(sample.path, f"lasts {count / rate:.2f} s", f"a part from {sample.start:.2f} s on")
+        clips, start, end = self.data.clips, sample.start, sample.end
+        times = plan_clips(count, rate, clips, start=start, end=end, generator=generator)
+        return read_clips(source, times)
+
+    def _labels(self, sample: Sample) -> dict[str, Tensor]:
+        labels = {}
+        for name, label in sample.labels.items():
+            if isinstance(label, tuple):
+                labels[name] = torch.zeros(len(self.classes[name]))
+                labels[name][list(label)] = 1.0
+            else:
+                labels[name] = torch.tensor(label)
+        return labels
+
+    def _replaced(self, epoch: int, index: int, fault: Fault) -> ClipSample:
+        generator = seeded_generator(self.seed, epoch, index, 1)
+        for other in torch.randint(len(self.samples), (REPLACEMENTS,), generator=generator).tolist():
+            try:
+                sample = self._load(epoch, other)
+            except DataError:
+                continue  # counted when its own turn comes
+            return replace(sample, fault=replace(fault, replaced_by=sample.id))
+        raise DataError(
+            fault.path,
+            f"cannot be read, and neither can any of {REPLACEMENTS} other samples. First reason: {fault.reason}",
+            remedy="Run `wholereel data check` on the data set.",
+        )
+
+    def _left_out(self, index: int, fault: Fault) -> ClipSample:
+        crop, frames = self.data.augment.crop, self.data.clips.frames
+        nothing = torch.empty(0, frames, 3, crop, crop, dtype=torch.uint8)
+        seconds = torch.empty(0, frames, dtype=torch.float64)
+        return ClipSample(fault.id, nothing, seconds, self._labels(self.samples[index]), fault)
+
+
+def _frame_cache(data: Data, train: bool, cache_dir: Path | None) -> FrameCache:
+    if cache_dir is None:
+        raise ValueError("data.cache is set, but no cache_dir is given")
+    low, high = data.augment.short_side
+    if train and low != high:
+        raise ConfigError(
+            f"data.cache keeps frames of one size, but data.augment.short_side is ({low}, {high}). "
+            f"Use ({low}, {low}), or switch the cache off."
+        )
+    return FrameCache(cache_dir, low)
+
+
+def collate(samples: Sequence[ClipSample]) -> ClipBatch:
+    """Make a batch; videos with fewer clips than others repeat their last clip, with `valid_BN` False there.
+
+    Args:
+        samples: at least one. Those without clips are left out, only their faults are kept; if none has clips the batch
+            is empty (B = 0).
+    """
+    faults = tuple(sample.fault for sample in samples if sample.fault is not None)
+    kept = [sample for sample in samples if len(sample.clips_NTCHW)]
+    rows = kept or list(samples[:1])  # one sample gives the shapes of an empty batch
+    largest = max(len(sample.clips_NTCHW) for sample in rows)
+    counts_B = torch.tensor([len(sample.clips_NTCHW) for sample in rows])
+    labels = {name: torch.stack([sample.labels[name] for sample in rows]) for name in rows[0].labels}
+    count = len(kept)
+    return ClipBatch(
+        clips_BNTCHW=torch.stack([_padded(sample.clips_NTCHW, largest) for sample in rows])[:count],
+        seconds_BNT=torch.stack([_padded(sample.seconds_NT, largest) for sample in rows])[:count],
+        valid_BN=(torch.arange(largest) < counts_B[:, None])[:count],
+        target=Target({name: values[:count] for name, values in labels.items()}),
+        ids=tuple(sample.id for sample in kept),
+        faults=faults,
+    )
+
+
+def _padded(clips_N: Tensor, count: int) -> Tensor:
+    missing = count - len(clips_N)
+    return torch.cat([clips_N, clips_N[-1:].expand(missing, *clips_N.shape[1:])]) if missing else clips_N

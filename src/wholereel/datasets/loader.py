@@ -1,0 +1,127 @@
+"""Batches of clips, in order, from worker processes or without; resumable by (epoch, step).
+
+Not here: what a sample is (`clip_dataset.py`), which samples form a batch (`batch_samplers.py`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch.utils.data import DataLoader, Sampler
+
+from wholereel.batches import ClipBatch, Fault
+from wholereel.config import Data
+from wholereel.datasets.batch_samplers import EpochBatches
+from wholereel.datasets.clip_dataset import ClipDataset, collate
+from wholereel.datasets.manifest import Manifest
+from wholereel.errors import DataError
+
+__all__ = ["ClipLoader", "clip_loader"]
+
+NAMED_FAULTS = 3  # files that the error names; all are on the batches
+
+
+def clip_loader(
+    manifest: Manifest,
+    data: Data,
+    *,
+    train: bool,
+    seed: int,
+    batch: int,
+    rank: int = 0,
+    world_size: int = 1,
+    cache_dir: Path | None = None,
+    crops: Literal[1, 3] = 1,
+    start_method: Literal["fork", "spawn", "forkserver"] | None = None,
+) -> ClipLoader:
+    """A loader for one rank.
+
+    Training shuffles, leaves out the last incomplete step and replaces samples that cannot be read. Evaluation keeps
+    the order
+    of the manifest and every sample, replaces nothing and repeats nothing: batches may be smaller, even empty (B = 0),
+        and list
+    what could not be read; ranks get disjoint samples.
+
+    Args:
+        manifest, data, train, seed, cache_dir, crops: see `ClipDataset`.
+        batch: videos of a step on this rank.
+        rank, world_size: of this process.
+        start_method: how worker processes start; `None` = the system's usual way.
+    Raises: ValueError: not one complete step (training), see also `ClipDataset`.
+    """
+    dataset = ClipDataset(manifest, data, train=train, seed=seed, cache_dir=cache_dir, crops=crops)
+    batches = EpochBatches(len(dataset), batch, seed, rank, world_size, shuffle=train, drop_last=train)
+    return ClipLoader(dataset, batches, root=manifest.root, start_method=start_method)
+
+
+@dataclass
+class _Position(Sampler[list[tuple[int, int]]]):
+    """Where the next pass over the data begins. The loader's workers outlive an epoch, so this is set, not
+    constructed."""
+
+    batches: EpochBatches
+    epoch: int = 0
+    start_step: int = 0
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        return self.batches.batches(self.epoch, self.start_step)
+
+
+class ClipLoader:
+    """Iterates over epochs, see `clip_loader`; one pass at a time."""
+
+    def __init__(
+        self, dataset: ClipDataset, batches: EpochBatches, *, root: Path, start_method: str | None = None
+    ) -> None:
+        self.dataset, self.batches, self.root = dataset, batches, root
+        self.steps_per_epoch = batches.steps_per_epoch
+        self._position = _Position(batches)
+        workers = dataset.data.workers
+        self._loader: DataLoader[ClipBatch] | None = DataLoader(
+            dataset,  # type: ignore[arg-type]
+            batch_sampler=self._position,  # type: ignore[arg-type]
+            num_workers=workers,
+            collate_fn=collate,
+            persistent_workers=workers > 0,
+            multiprocessing_context=start_method if workers else None,
+            pin_memory=torch.cuda.is_available(),
+            # Unused by our samples. Without it the loader draws from the process's generator, and a resumed run differs.
+            generator=torch.Generator(),
+        )
+
+    def epoch(self, epoch: int, start_step: int = 0) -> Iterator[ClipBatch]:
+        """Yield the batches of an epoch from a step on.
+
+        Raises: DataError: in training, more than `data.max_bad` of this rank's samples of the epoch were replaced, or
+            nothing could replace one. ValueError: the loader is closed.
+        """
+        if self._loader is None:
+            raise ValueError("the loader is closed")
+        self._position.epoch, self._position.start_step = epoch, start_step
+        replaced: list[Fault] = []
+        for batch in self._loader:
+            if self.dataset.train and batch.faults:
+                replaced.extend(batch.faults)
+                self._check_faults(epoch, replaced)
+            yield batch
+
+    def close(self) -> None:
+        """End the worker processes."""
+        self._loader = None
+
+    def _check_faults(self, epoch: int, replaced: list[Fault]) -> None:
+        total = self.steps_per_epoch * self.batches.batch
+        limit = self.dataset.data.max_bad
+        if len(replaced) <= limit * total:
+            return
+        named = " | ".join(fault.reason for fault in replaced[:NAMED_FAULTS])
+        raise DataError(
+            self.root,
+            f"{len(replaced)} of {total} samples of epoch {epoch} could not be read ({named})",
+            f"at most {limit:.2%} (data.max_bad)",
+            "Run `wholereel data check` for the full list, repair or remove those files, or raise data.max_bad.",
+        )

@@ -1,0 +1,272 @@
+"""The manifest: samples, their labels and classes, read from any supported annotation format; the rest of the house
+reads nothing else.
+
+Formats: a folder of classes; a table (CSV with header, JSON Lines, Parquet); a Kinetics CSV; a PySlowFast list; or a
+folder that holds one of these under a usual name. Paths are relative to the annotation file's folder.
+"""
+
+from __future__ import annotations
+
+import csv
+import functools
+import io
+import json
+import os
+import secrets
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from wholereel.datasets.class_folders import rows_of_class_folders
+from wholereel.datasets.kinetics_csv import VideoNames, rows_of_kinetics
+from wholereel.datasets.label_columns import LabelColumn, read_classes, read_label_column
+from wholereel.datasets.pyslowfast_list import is_list_line, rows_of_list
+from wholereel.datasets.rows import Row, canonical_split, is_known_split
+from wholereel.datasets.tables import TABLES, rows_of_table
+from wholereel.errors import DataError
+
+__all__ = ["Sample", "Manifest", "read_manifest", "write_manifest"]
+
+WHOLE_FILES = ("manifest.jsonl", "manifest.parquet", "manifest.csv", "annotations.csv", "annotations.jsonl")
+LISTS = (".txt", ".list")
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One annotated video or part of a video.
+
+    Args:
+        id: unique within its split.
+        path: the file.
+        start, end: seconds after the first frame; `None` = beginning, end.
+        split: `None` where the source knows no splits.
+        labels: class index by label column, or several (multi-label). Columns may be missing in test sets.
+    """
+
+    id: str
+    path: Path
+    start: float | None
+    end: float | None
+    split: str | None
+    labels: Mapping[str, int | tuple[int, ...]]
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """Samples and what their labels mean.
+
+    Args:
+        samples: in the order of the source.
+        classes: names by index, by label column; of the whole source, not of the chosen split only.
+        root: folder that the paths are relative to.
+        multi_label: labels are tuples of class indices, possibly empty.
+        dropped: files that the source lists and that do not exist (Kinetics only; elsewhere a missing file is an error
+            when it is read).
+    """
+
+    samples: tuple[Sample, ...]
+    classes: Mapping[str, tuple[str, ...]]
+    root: Path
+    multi_label: bool = False
+    dropped: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+
+def read_manifest(root: str | Path, *, split: str | None = None, labels: Sequence[str] = ("label",)) -> Manifest:
+    """Read annotations of any supported format.
+
+    Args:
+        root: annotation file, or folder.
+        split: keep the samples of this split only; `None` = all.
+        labels: label columns, one a label space; may be empty. Formats without named columns have exactly one.
+    Raises: DataError: no such file, nothing in it, a column or label that does not fit, an unknown split, or an id that
+        occurs twice in a split.
+    """
+    root = Path(root)
+    if not root.exists():
+        raise DataError(root, "no such file or folder", "an annotation file, or a folder of videos")
+    folder = root if root.is_dir() else root.parent
+    rows, dropped, by_name = _read_rows(root, tuple(labels))
+    if not rows:
+        raise DataError(root, "has no samples")
+    names = read_classes(folder, labels)
+    columns = {name: read_label_column(rows, name, root, names=names.get(name), by_name=by_name) for name in labels}
+    multi_label = any(column.multi for column in columns.values())
+    kept = _of_split(rows, split, root)
+    samples = tuple(_sample(rows[index], index, folder, columns, multi_label) for index in kept)
+    _check_ids(samples, root)
+    classes = {name: column.classes for name, column in columns.items()}
+    return Manifest(samples, classes, folder, multi_label, tuple(dropped))
+
+
+def _read_rows(root: Path, labels: tuple[str, ...]) -> tuple[list[Row], list[str], bool]:
+    """Rows, names of dropped videos, and whether labels are names even where they are digits."""
+    # Walking a large folder takes minutes and most formats need not: done when first asked for, once for all files.
+    names = functools.cache(lambda: VideoNames(root if root.is_dir() else root.parent))
+    files = [root] if root.is_file() else _annotation_files(root)
+    if not files:
+        return rows_of_class_folders(root, _only(labels, root)), [], True
+    rows, dropped = [], []
+    for file in files:
+        rows_of_one, dropped_of_one = _rows_of_file(file, labels, names)
+        rows.extend(rows_of_one)
+        dropped.extend(dropped_of_one)
+    return rows, dropped, False
+
+
+def _annotation_files(root: Path) -> list[Path]:
+    """The annotation file of a folder, or its files named after splits; none in a folder of classes."""
+    for name in WHOLE_FILES:
+        if (root / name).is_file():
+            return [root / name]
+    return [
+        path
+        for path in sorted(root.iterdir())
+        if is_known_split(path.stem) and path.suffix in (*TABLES, *LISTS) and path.is_file()
+    ]
+
+
+def _rows_of_file(file: Path, labels: tuple[str, ...], names: Callable[[], VideoNames]) -> tuple[list[Row], list[str]]:
+    if file.suffix not in (*TABLES, *LISTS):
+        raise DataError(
+            file, f"is a {file.suffix or 'file without a suffix'}", f"{', '.join((*TABLES, *LISTS))} or a folder"
+        )
+    dropped: list[str] = []
+    first = _first_line(file) if file.suffix in (".csv", *LISTS) else ""
+    header = [name.strip() for name in first.split(",")]
+    if file.suffix in LISTS or ("path" not in header and is_list_line(first)):
+        rows = rows_of_list(file, _only(labels, file))
+    elif "youtube_id" in header:
+        rows, dropped = rows_of_kinetics(file, _only(labels, file), names())
+    else:
+        rows = rows_of_table(file, labels)
+    if is_known_split(file.stem):
+        split = canonical_split(file.stem)
+        rows = [row if row.split is not None else replace(row, split=split) for row in rows]
+    return rows, dropped
+
+
+def _first_line(file: Path) -> str:
+    try:
+        with file.open(encoding="utf-8-sig") as lines:
+            return next((line.strip() for line in lines if line.strip()), "")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(file, f"cannot be read ({error})", "text in UTF-8") from error
+
+
+def _only(labels: tuple[str, ...], source: Path) -> str:
+    if len(labels) > 1:
+        raise DataError(source, "has one label a sample", f"the {len(labels)} label columns {', '.join(labels)}")
+    return labels[0] if labels else "label"
+
+
+def _of_split(rows: Sequence[Row], split: str | None, source: Path) -> list[int]:
+    """Indices of the rows of a split."""
+    if split is None:
+        return list(range(len(rows)))
+    wanted = canonical_split(split)
+    kept = [index for index, row in enumerate(rows) if row.split == wanted]
+    if not kept:
+        counts = Counter(row.split for row in rows)
+        known = ", ".join(f"{name} ({count})" for name, count in sorted(counts.items(), key=str) if name is not None)
+        raise DataError(
+            source,
+            f"has no samples of split {split!r}",
+            f"one of {known}" if known else "",
+            "" if known else "It knows no splits; ask for all samples (no split), or add a column 'split'.",
+        )
+    return kept
+
+
+def _sample(row: Row, index: int, folder: Path, columns: Mapping[str, LabelColumn], multi_label: bool) -> Sample:
+    labels: dict[str, int | tuple[int, ...]] = {}
+    for name, column in columns.items():
+        indices = column.indices[index]
+        if indices is not None:
+            labels[name] = indices if multi_label else indices[0]
+    part = (
+        ""
+        if row.start is None and row.end is None
+        else f"@{row.start or 0.0:g}-{'' if row.end is None else f'{row.end:g}'}"
+    )
+    return Sample(row.id or row.path + part, folder / row.path, row.start, row.end, row.split, labels)
+
+
+def _check_ids(samples: Sequence[Sample], source: Path) -> None:
+    counts = Counter((sample.split, sample.id) for sample in samples)
+    split, name = max(counts, key=counts.__getitem__)
+    if counts[split, name] > 1:
+        where = f" of split {split!r}" if split else ""
+        raise DataError(source, f"{counts[split, name]} samples{where} have the id {name!r}", "different ids")
+
+
+def write_manifest(manifest: Manifest, path: str | Path) -> None:
+    """Write samples as `.jsonl` or `.csv` with a sidecar `classes.json`, or as a PySlowFast list (`.txt`).
+
+    Paths inside the file's folder become relative to it. Files appear only when they are complete.
+    Raises: ValueError: another suffix, or something that a list cannot hold (parts of videos, several labels, splits).
+    """
+    path = Path(path)
+    if path.suffix not in (".jsonl", ".csv", ".txt"):
+        raise ValueError(f"manifests are written as .jsonl, .csv or .txt, got {path.name!r}")
+    if path.suffix == ".txt":
+        _write_text(path, _list_text(manifest, path.parent))
+        return
+    records = [_record(sample, manifest, path.parent) for sample in manifest.samples]
+    if path.suffix == ".jsonl":
+        _write_text(path, "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records))
+    else:
+        _write_text(path, _csv_text(records))
+    classes = {name: list(names) for name, names in manifest.classes.items()}
+    _write_text(path.with_name("classes.json"), json.dumps(classes, ensure_ascii=False, indent=1) + "\n")
+
+
+def _record(sample: Sample, manifest: Manifest, folder: Path) -> dict[str, Any]:
+    record: dict[str, Any] = {"id": sample.id, "path": _relative(sample.path, folder), "split": sample.split}
+    record |= {"start": sample.start, "end": sample.end}
+    for name, label in sample.labels.items():
+        classes = manifest.classes[name]
+        record[name] = [classes[index] for index in label] if isinstance(label, tuple) else classes[label]
+    return record
+
+
+def _csv_text(records: Sequence[Mapping[str, Any]]) -> str:
+    text = io.StringIO()
+    writer = csv.DictWriter(
+        text, list(dict.fromkeys(name for record in records for name in record)), lineterminator="\n"
+    )
+    writer.writeheader()
+    for record in records:
+        cells = {name: json.dumps(value) if isinstance(value, list) else value for name, value in record.items()}
+        writer.writerow(cells)
+    return text.getvalue()
+
+
+def _list_text(manifest: Manifest, folder: Path) -> str:
+    lines = []
+    for sample in manifest.samples:
+        labels = list(sample.labels.values())
+        if len(labels) != 1 or not isinstance(labels[0], int) or sample.start is not None or sample.end is not None:
+            raise ValueError(f"a list holds whole videos with one class each, which sample {sample.id!r} is not")
+        lines.append(f"{_relative(sample.path, folder)} {labels[0]}\n")
+    return "".join(lines)
+
+
+def _relative(path: Path, folder: Path) -> str:
+    path = path.absolute()
+    folder = folder.absolute()
+    return path.relative_to(folder).as_posix() if path.is_relative_to(folder) else path.as_posix()
+
+
+def _write_text(path: Path, text: str) -> None:
+    temporary = path.with_name(f".writing-{secrets.token_hex(4)}-{path.name}")
+    try:
+        temporary.write_text(text, encoding="utf-8")
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise

@@ -1,0 +1,200 @@
+"""Which times of a video are read: clip plans as pure arithmetic (arXiv 2104.01198 names the aim only, the rules are
+our choice).
+
+A clip of T frames at stride s spans T*s frames; `delta = max(0, total - span)` is the room that its start has. The
+rules work on numbers of any unit; rounded down they give frames of a time line, either the video's own frames or, with
+a common frame rate, a line of evenly spaced times. N counts clips, T frames of a clip.
+Not here: reading the frames (`clip_reading.py`), learned choices of clips (selectors).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from wholereel.config import Clips
+
+__all__ = [
+    "ClipTimes",
+    "plan_clips",
+    "clip_starts",
+    "clip_frames",
+    "clip_count",
+    "frame_indices",
+    "stratified_starts",
+    "random_starts",
+    "uniform_starts",
+    "contiguous_starts",
+]
+
+# Quotients that miss a whole number by rounding alone must not add a clip or lose a frame.
+SLACK = 1e-6
+
+
+def _room(duration: float, span: float, count: int) -> float:
+    if count < 1:
+        raise ValueError(f"count must be at least 1, got {count}")
+    if not (duration > 0 and span > 0):
+        raise ValueError(f"duration and span must be positive, got {duration} and {span}")
+    return max(0.0, duration - span)
+
+
+def stratified_starts(duration: float, span: float, count: int, *, generator: torch.Generator) -> Tensor:
+    """Draw one clip start from each of `count` equal parts of the room, independently: `delta * (n + u_n) / N`.
+
+    Args:
+        duration: length of the video, > 0 (any unit; that of `span` and of the result).
+        span: length of one clip; may exceed `duration`, then all starts are 0.
+        count: N.
+        generator: source of u.
+    Returns: starts_N, float64, non-decreasing, in [0, max(0, duration - span)].
+    Raises: ValueError: count < 1, or a length that is not positive.
+    """
+    room = _room(duration, span, count)
+    uniform_N = torch.rand(count, generator=generator, dtype=torch.float64)
+    return (torch.arange(count, dtype=torch.float64) + uniform_N) * room / count
+
+
+def random_starts(duration: float, span: float, count: int, *, generator: torch.Generator) -> Tensor:
+    """Draw `count` starts uniformly from the room and sort them; all else as in `stratified_starts`."""
+    room = _room(duration, span, count)
+    return torch.rand(count, generator=generator, dtype=torch.float64).sort().values * room
+
+
+def uniform_starts(duration: float, span: float, count: int) -> Tensor:
+    """Spread `count` starts evenly, first and last clip touching the ends: `delta * n / (N-1)`; one clip stands in the
+    middle.
+
+    Arguments, result and errors as in `stratified_starts`.
+    """
+    room = _room(duration, span, count)
+    if count == 1:
+        return torch.tensor([room / 2], dtype=torch.float64)
+    # The product comes first: it is a whole number for whole frames, so that rounding down is exact.
+    return torch.arange(count, dtype=torch.float64) * room / (count - 1)
+
+
+def contiguous_starts(duration: float, span: float, count: int) -> Tensor:
+    """Clip after clip, `n * span`, to the end of the video; the last clip ends with the video (and overlaps the one
+    before).
+
+    Args:
+        count: the largest N; a longer video's rest is left out. Others as in `stratified_starts`.
+    Returns: starts_N, float64, increasing; N = min(count, ceil(duration / span)).
+    Raises: as `stratified_starts`.
+    """
+    room = _room(duration, span, count)
+    starts_N = torch.arange(clip_count(duration, span, count), dtype=torch.float64) * span
+    return starts_N.clamp(max=room)
+
+
+RANDOM: dict[str, Callable[..., Tensor]] = {"stratified": stratified_starts, "random": random_starts}
+FIXED: dict[str, Callable[..., Tensor]] = {"uniform": uniform_starts, "contiguous": contiguous_starts}
+
+
+def clip_starts(
+    plan: str, duration: float, span: float, count: int, *, generator: torch.Generator | None = None
+) -> Tensor:
+    """Starts by the name of the plan, see the four functions above.
+
+    Raises: ValueError: unknown plan, or a plan that draws without a generator.
+    """
+    if plan in FIXED:
+        return FIXED[plan](duration, span, count)
+    if plan not in RANDOM:
+        raise ValueError(f"unknown clip plan {plan!r}; plans are {', '.join([*RANDOM, *FIXED])}")
+    if generator is None:
+        raise ValueError(f"clip plan {plan!r} draws its starts and needs a generator")
+    return RANDOM[plan](duration, span, count, generator=generator)
+
+
+def clip_frames(plan: str, total: int, span: int, count: int, *, generator: torch.Generator | None = None) -> Tensor:
+    """Starts in whole frames, rounded down: starts_N int64 in [0, max(0, total - span)]; see `clip_starts`."""
+    return clip_starts(plan, total, span, count, generator=generator).floor().long()
+
+
+def clip_count(duration: float, span: float, largest: int) -> int:
+    """Clips that cover a video: `clamp(ceil(duration / span), 1, largest)`."""
+    return min(max(math.ceil(duration / span - SLACK), 1), largest)
+
+
+def frame_indices(starts_N: Tensor, frames: int, stride: int, total: int) -> Tensor:
+    """Frames of each clip, `min(start + i * stride, total - 1)`: short videos repeat their last frame.
+
+    Args:
+        starts_N: int64 first frames.
+        frames: T.
+        stride: distance of a clip's frames.
+        total: frames of the time line.
+    Returns: indices_NT, int64.
+    """
+    indices_NT = starts_N[:, None] + torch.arange(frames) * stride
+    return indices_NT.clamp(max=total - 1)
+
+
+@dataclass(frozen=True)
+class ClipTimes:
+    """What to read of one video.
+
+    Args:
+        seconds_NT: float64, time of each frame after the video's first frame.
+        indices_NT: int64, the same as frames of the file, exact where time stamps are not; `None` where the time line
+            is resampled, then frames are found by their time.
+    """
+
+    seconds_NT: Tensor
+    indices_NT: Tensor | None
+
+    @property
+    def valid_N(self) -> Tensor:
+        """All True: a plan holds the clips that exist; videos of different N are padded when they meet in a batch."""
+        return torch.ones(len(self.seconds_NT), dtype=torch.bool)
+
+
+def plan_clips(
+    frame_count: int,
+    frame_rate: float,
+    clips: Clips,
+    *,
+    start: float | None = None,
+    end: float | None = None,
+    generator: torch.Generator | None = None,
+) -> ClipTimes:
+    """Times of the clips of a video, or of the part [start, end) of it.
+
+    Args:
+        frame_count: frames of the file.
+        frame_rate: of the file, per second.
+        clips: the plan. With `coverage`, N follows the length (`clip_count`), so N may be smaller than `clips.count`.
+        start, end: seconds after the first frame; `None` = from the beginning, to the end. An end behind the video's is
+            cut.
+        generator: for the plans that draw.
+    Raises: ValueError: no frame lies between start and end, or a setting that makes no sense.
+    """
+    if frame_count < 1 or frame_rate <= 0:
+        raise ValueError(f"a video needs frames and a rate, got {frame_count} frames at {frame_rate} per second")
+    if clips.frames < 1 or clips.stride < 1:
+        raise ValueError(f"frames and stride must be at least 1, got {clips.frames} and {clips.stride}")
+    rate = clips.frame_rate or frame_rate
+    begin, total = _time_line(frame_count / frame_rate, rate, start, end)
+    span = clips.frames * clips.stride
+    count = clip_count(total, span, clips.count) if clips.coverage else clips.count
+    starts_N = clip_frames(clips.plan, total, span, count, generator=generator)
+    steps_NT = frame_indices(starts_N, clips.frames, clips.stride, total)
+    if clips.frame_rate is not None:
+        return ClipTimes(begin + steps_NT / rate, None)
+    first = math.ceil(begin * frame_rate - SLACK)
+    indices_NT = (steps_NT + first).clamp(max=frame_count - 1)
+    return ClipTimes(indices_NT / frame_rate, indices_NT)
+
+
+def _time_line(duration: float, rate: float, start: float | None, end: float | None) -> tuple[float, int]:
+    """Begin in seconds and number of evenly spaced frames between start and end (at least one)."""
+    begin, stop = start or 0.0, duration if end is None else min(end, duration)
+    if not 0 <= begin < stop:
+        raise ValueError(f"no frame between {begin} s and {stop} s of a video of {duration:.3f} s")
+    return begin, max(1, math.floor((stop - begin) * rate + SLACK))
