@@ -1,0 +1,1 @@
+"""Protocols: how a trained model is measured, and what stands in the files of a result."""

@@ -1,0 +1,204 @@
+"""Measure a trained model on a data set under a named protocol (arXiv 2104.01198; views as in facebookresearch/SlowFast).
+
+Extra axes: V views (clips x crops), K classes. Runs in one process or in all processes of a process group: each evaluates a
+disjoint part, then all hold the same results, and the first one writes them.
+Not here: how views are read and judged (`inference/`), the numbers and files (`results.py`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Literal
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from wholereel.batches import Fault
+from wholereel.config import Data, Views
+from wholereel.datasets.manifest import Manifest, Sample
+from wholereel.errors import ConfigError, DataError
+from wholereel.evaluation.loading import ViewBatch, batches, shard
+from wholereel.evaluation.protocol import describe
+from wholereel.evaluation.results import Results, VideoRecord, summarise, write_results
+from wholereel.inference.predictor import combine_views, find_package, precision_context
+from wholereel.inference.scoring import ClipChunk, from_rows, score_clips, to_rows
+from wholereel.inference.views import check_views
+from wholereel.media.model_input import to_model_input
+from wholereel.models.package import Package, load_package
+
+__all__ = ["evaluate"]
+
+RESIDENT_VIEWS = 64  # views that go through the network together; bounds memory, does not change results
+
+
+def evaluate(
+    package: Package | str | Path,
+    manifest: Manifest,
+    views: Views,
+    *,
+    data: Data | None = None,
+    batch: int = 8,
+    workers: int | None = None,
+    precision: Literal["fp32", "bf16"] = "fp32",
+    device: torch.device | str | None = None,
+    out: str | Path | None = None,
+) -> Results:
+    """Evaluate every sample of the manifest; what cannot be read is listed and left out, never replaced.
+
+    Args:
+        package: loaded, or the folder of a model package or run.
+        manifest: the samples (of one split).
+        views: the protocol. data: `labels` (the first label column counts), `limit`, `workers`, and `split` for the record.
+        batch: videos decoded and judged together. workers: decoding processes; `None` = as in `data`.
+        precision: "bf16" runs the clip model under autocast.
+        device: `None` = this process's GPU where there is one, else the CPU.
+        out: folder for `results.json`, `predictions.jsonl`, `per_class.csv`, `confusion.csv`; `None` = nothing is written.
+    Returns: the same on every rank.
+    Raises: ConfigError: a protocol that does not fit. DataError: labels or classes that do not fit the model, or no sample.
+    """
+    check_views(views)
+    data = data or Data(root=None, split=None)
+    package = package if isinstance(package, Package) else load_package(find_package(package))
+    samples = manifest.samples[: data.limit]
+    if not samples:
+        raise DataError(manifest.root, "has no samples to evaluate", "at least one")
+    targets = _targets(samples, manifest, data.labels[0], package)
+    device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    rank, world_size = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
+    package.model.eval().to(device)
+    records: list[VideoRecord] = []
+    faults: list[Fault] = []
+    loader = batches(
+        samples,
+        shard(len(samples), rank, world_size),
+        views,
+        batch=batch,
+        workers=data.workers if workers is None else workers,
+        pin_memory=device.type == "cuda",
+    )
+    for one in loader:
+        faults.extend(one.faults)
+        if one.indices:
+            with precision_context(precision, device):
+                records.extend(_judge(package, one, views, samples, targets, device))
+    records, faults = _gathered(records, faults, world_size)
+    if not records:
+        raise DataError(manifest.root, f"none of {len(samples)} videos could be read; the first: {faults[0].reason}")
+    protocol = describe(
+        views,
+        model=package.spec,
+        task=package.task,
+        classes=len(package.classes),
+        samples=len(samples),
+        split=data.split,
+        precision=precision,
+    )
+    multi_label = package.task.multi_label
+    results = summarise(records, faults, classes=package.classes, multi_label=multi_label, protocol=protocol)
+    if out is not None and rank == 0:
+        write_results(results, Path(out))
+    return results
+
+
+def _judge(
+    package: Package,
+    one: ViewBatch,
+    views: Views,
+    samples: Sequence[Sample],
+    targets: Sequence[tuple[int, ...]],
+    device: torch.device,
+) -> list[VideoRecord]:
+    valid_BV = one.valid_BV.to(device)
+    pixels_BV = one.views_BVTCHW.to(device, non_blocking=True)
+    logits = score_clips(package.model, lambda: _chunks(package, pixels_BV, valid_BV, views), alone=True)
+    if logits.alone_RNK is None:
+        raise RuntimeError("score_clips left out the clips alone")
+    shared_BVK, alone_BVK = (
+        from_rows(rows, views.crops, memory_over=views.memory_over).float().cpu()
+        for rows in (logits.shared_RNK, logits.alone_RNK)
+    )
+    scores_BK = combine_views(shared_BVK, one.valid_BV, views, package)
+    wanted = torch.tensor([targets[index][0] if len(targets[index]) == 1 else -1 for index in one.indices])
+    wanted = torch.full_like(wanted, -1) if package.task.multi_label else wanted
+    right = [_right_B(part, wanted, one.valid_BV) for part in (shared_BVK, alone_BVK)]
+    return [
+        VideoRecord(
+            index=index,
+            id=samples[index].id,
+            target=targets[index],
+            scores=tuple(scores_BK[row].tolist()),
+            views=int(one.valid_BV[row].sum()),
+            shared_right=int(right[0][row]),
+            alone_right=int(right[1][row]),
+            truncated=one.truncated[row],
+        )
+        for row, index in enumerate(one.indices)
+    ]
+
+
+def _right_B(logits_BVK: Tensor, target_B: Tensor, valid_BV: Tensor) -> Tensor:
+    """Number of valid views of each video whose best class is right (of equal logits the first class is best)."""
+    finite_BV = logits_BVK.isfinite().all(-1)
+    called_BV = logits_BVK.argsort(dim=-1, descending=True, stable=True)[..., 0]
+    return ((called_BV == target_B[:, None]) & valid_BV & finite_BV).sum(1)
+
+
+def _chunks(package: Package, pixels_BV: Tensor, valid_BV: Tensor, views: Views) -> Iterator[ClipChunk]:
+    crops = views.crops
+    order_BV = torch.arange(pixels_BV.shape[1], device=pixels_BV.device).div(crops, rounding_mode="floor")
+    order_BV = order_BV.expand(len(pixels_BV), -1)
+    rows, valid, order = (
+        to_rows(part, crops, memory_over=views.memory_over) for part in (pixels_BV, valid_BV, order_BV)
+    )
+    step = max(1, RESIDENT_VIEWS // len(rows))
+    for begin in range(0, rows.shape[1], step):
+        part = slice(begin, begin + step)
+        clips = to_model_input(rows[:, part], mean=package.mean, std=package.std)
+        yield ClipChunk(clips, valid[:, part], order[:, part])
+
+
+def _targets(samples: Sequence[Sample], manifest: Manifest, label: str, package: Package) -> list[tuple[int, ...]]:
+    """The samples' classes as indices into the model's classes, which are matched by name."""
+    if label not in manifest.classes:
+        raise DataError(manifest.root, f"has no label column {label!r}", f"one of {sorted(manifest.classes)}")
+    if package.task.kind != "classify":
+        raise ConfigError(
+            f"evaluate measures tasks of kind 'classify'; this package was trained for {package.task.kind!r}"
+        )
+    position = {name: index for index, name in enumerate(package.classes)}
+    unknown = [name for name in manifest.classes[label] if name not in position]
+    if unknown:
+        raise DataError(
+            manifest.root,
+            f"{len(unknown)} classes that the model does not know: {', '.join(map(repr, unknown[:5]))}",
+            f"among the model's {len(position)} classes, such as {', '.join(map(repr, package.classes[:5]))}",
+            "Evaluate on the data set that the model was trained for, or train it on this one.",
+        )
+    return [_target(sample, label, manifest, position, package.task.multi_label) for sample in samples]
+
+
+def _target(
+    sample: Sample, label: str, manifest: Manifest, position: dict[str, int], multi_label: bool
+) -> tuple[int, ...]:
+    found = sample.labels.get(label)
+    indices = found if isinstance(found, tuple) else () if found is None else (found,)
+    if not multi_label and len(indices) != 1:
+        raise DataError(
+            sample.path,
+            f"{len(indices)} labels in column {label!r}",
+            "exactly one",
+            "The model knows one label a video.",
+        )
+    return tuple(position[manifest.classes[label][index]] for index in indices)
+
+
+def _gathered(
+    records: list[VideoRecord], faults: list[Fault], world_size: int
+) -> tuple[list[VideoRecord], list[Fault]]:
+    if world_size == 1:
+        return records, faults
+    parts: list[tuple[list[VideoRecord], list[Fault]]] = [([], [])] * world_size
+    dist.all_gather_object(parts, (records, faults))
+    return [one for part in parts for one in part[0]], [one for part in parts for one in part[1]]

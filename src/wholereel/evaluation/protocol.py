@@ -1,0 +1,78 @@
+"""The protocol of an evaluation, in words and numbers, so that two results can be told apart without reading code."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+from wholereel.config import Model, Task, Views
+from wholereel.ops.aggregate import RULES
+
+__all__ = ["describe"]
+
+COMBINE = {
+    "softmax_mean": "scores of the views are softmax outputs, averaged",
+    "sigmoid_max": "scores of the views are sigmoid outputs, of which the largest per class counts",
+}
+AGGREGATE = {
+    "logits": "logits of the views are averaged, then {function}",
+    "prob": "scores of the views are {function} outputs, averaged",
+    "max": "the largest logit of the views per class counts, then {function}",
+}
+PLANS = {
+    "uniform": "spread evenly from the first to the last frame",
+    "contiguous": "one after another",
+    "stratified": "one drawn from each equal part",
+    "random": "drawn anywhere",
+}
+
+
+def describe(
+    views: Views, *, model: Model, task: Task, classes: int, samples: int, split: str | None, precision: str
+) -> dict[str, Any]:
+    """Content of `results.json` under "protocol".
+
+    Args:
+        views: how each video was looked at.
+        model, task: settings of the package.
+        classes, samples: their numbers; `samples` counts those that could not be read, too.
+        split: of the manifest. precision: "fp32" or "bf16".
+    """
+    memory = None if model.memory is None else {**asdict(model.memory), "after": list(model.memory.after)}
+    return {
+        "text": _text(views, model, task, classes, samples, precision),
+        "model": model.name,
+        "memory": memory,
+        "views": asdict(views),
+        "task": asdict(task),
+        "classes": classes,
+        "samples": samples,
+        "split": split,
+        "precision": precision,
+    }
+
+
+def _text(views: Views, model: Model, task: Task, classes: int, samples: int, precision: str) -> str:
+    clips = views.clips
+    rate = "the video's own frames" if clips.frame_rate is None else f"{clips.frame_rate:g} frames per second"
+    number = f"1 to {clips.count} clips by length" if clips.coverage else f"{clips.count} clips"
+    if clips.plan == "contiguous":
+        number = f"up to {clips.count} clips"
+    crops = "1 centre crop" if views.crops == 1 else "3 crops along the longer side"
+    if model.memory is None:
+        memory = "no memory: each view is judged alone"
+    elif views.memory_over == "all":
+        memory = "one memory holds all clips of all crops"
+    else:
+        memory = "one memory per spatial crop holds all its clips"
+    return (
+        f"{samples} videos, {classes} classes. {number} ({PLANS[clips.plan]}) of {clips.frames} frames at stride {clips.stride} "
+        f"on {rate}; {crops} of {views.crop} x {views.crop} pixels after scaling the short side to {views.short_side}; "
+        f"{memory}; {_combine(views, task)}. {model.name}, {precision}."
+    )
+
+
+def _combine(views: Views, task: Task) -> str:
+    if views.combine != "task":
+        return COMBINE[views.combine]
+    return AGGREGATE[RULES[task.aggregate]].format(function="sigmoid" if task.multi_label else "softmax")

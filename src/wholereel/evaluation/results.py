@@ -1,0 +1,226 @@
+"""Results of an evaluation: per-video records, the numbers made of them, and the four files.
+
+Extra axes: K classes. Records are kept until the end and counted in the order of the manifest, so that one and several
+processes give the same numbers, mean average precision included.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from wholereel.batches import Fault
+from wholereel.evaluation.files import write_text
+from wholereel.evaluation.intervals import wilson_interval
+from wholereel.metrics.average_precision import average_precision_K
+from wholereel.metrics.confusion import confusion_counts
+from wholereel.metrics.topk import topk_counts
+
+__all__ = ["ClassRow", "Results", "VideoRecord", "summarise", "write_results"]
+
+
+@dataclass(frozen=True)
+class VideoRecord:
+    """What was found for one video; plain numbers, so that it travels between processes.
+
+    Args:
+        index: place in the manifest.
+        id: the sample's id.
+        target: indices of its classes (one where the classes exclude each other).
+        scores: K probabilities.
+        views: number of views (clips x crops) that were scored.
+        shared_right, alone_right: views whose best class is right, given the memory of all clips, and each with the memory of
+            itself alone; 0 for several labels.
+        truncated: the file is cut off; its last frame stands in for the missing ones.
+    """
+
+    index: int
+    id: str
+    target: tuple[int, ...]
+    scores: tuple[float, ...]
+    views: int
+    shared_right: int
+    alone_right: int
+    truncated: bool = False
+
+
+@dataclass(frozen=True)
+class ClassRow:
+    """One class: videos that have it, and accuracy (one label) or average precision (several); NaN without videos."""
+
+    name: str
+    videos: int
+    right: int
+    value: float
+
+
+@dataclass(frozen=True)
+class Results:
+    """Everything that an evaluation found; `str` gives the lines for a terminal.
+
+    Args:
+        protocol: how it was measured, in words (`"text"`) and numbers.
+        metrics: by name, in [0, 1].
+        intervals: 95 % (Wilson) of the accuracies over videos.
+        samples: size of the data set; `len(records)` of them were evaluated.
+        faults: the others, and why.
+        truncated: ids of the videos whose file is cut off (evaluated with what decodes).
+        confusion_KK: rows true, columns predicted; empty for several labels.
+    """
+
+    protocol: Mapping[str, Any]
+    metrics: Mapping[str, float]
+    intervals: Mapping[str, tuple[float, float]]
+    classes: tuple[str, ...]
+    samples: int
+    records: tuple[VideoRecord, ...]
+    faults: tuple[Fault, ...]
+    truncated: tuple[str, ...]
+    per_class: tuple[ClassRow, ...]
+    confusion_KK: tuple[tuple[int, ...], ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Content of `results.json`: no times, no seeds, no machine paths besides those of failed files."""
+        return {
+            "protocol": dict(self.protocol),
+            "samples": self.samples,
+            "evaluated": len(self.records),
+            "faults": [{"id": fault.id, "path": fault.path, "reason": fault.reason} for fault in self.faults],
+            "truncated": list(self.truncated),
+            "metrics": {name: _json_number(value) for name, value in self.metrics.items()},
+            "intervals_95": {name: [round(low, 6), round(high, 6)] for name, (low, high) in self.intervals.items()},
+            "classes": list(self.classes),
+        }
+
+    def __str__(self) -> str:
+        lines = [str(self.protocol.get("text", ""))]
+        for name, value in self.metrics.items():
+            interval = "  [{:.4f}, {:.4f}]".format(*self.intervals[name]) if name in self.intervals else ""
+            lines.append(f"  {name:<22}{value:.4f}{interval}")
+        lines.append(f"{len(self.records)} of {self.samples} evaluated")
+        lines += [f"  failed: {fault.id}: {fault.reason}" for fault in self.faults]
+        return "\n".join(lines)
+
+
+def summarise(
+    records: Sequence[VideoRecord],
+    faults: Sequence[Fault],
+    *,
+    classes: tuple[str, ...],
+    multi_label: bool,
+    protocol: Mapping[str, Any],
+) -> Results:
+    """Make the numbers of the records (in any order).
+
+    Raises: ValueError: no records, or a video that occurs twice.
+    """
+    records = sorted(records, key=lambda record: record.index)
+    if not records:
+        raise ValueError("no video could be evaluated")
+    if len({record.index for record in records}) != len(records):
+        raise ValueError("a video was evaluated twice: the shards of the processes overlap")
+    scores_BK = torch.tensor([record.scores for record in records], dtype=torch.float64)
+    parts = _multi_label(records, scores_BK, classes) if multi_label else _single_label(records, scores_BK, classes)
+    metrics, intervals, per_class, confusion_KK = parts
+    return Results(
+        protocol=protocol, metrics=metrics, intervals=intervals, classes=classes, samples=len(records) + len(faults),
+        records=tuple(records), faults=tuple(sorted(faults, key=lambda fault: fault.id)),
+        truncated=tuple(record.id for record in records if record.truncated), per_class=per_class, confusion_KK=confusion_KK,
+    )  # fmt: skip
+
+
+Parts = tuple[dict[str, float], dict[str, tuple[float, float]], tuple[ClassRow, ...], tuple[tuple[int, ...], ...]]
+
+
+def _single_label(records: Sequence[VideoRecord], scores_BK: Tensor, classes: tuple[str, ...]) -> Parts:
+    target_B = torch.tensor([record.target[0] for record in records])
+    ks = [k for k in (1, 5) if k < len(classes)]  # the k best of k classes are always right
+    top = topk_counts(scores_BK, target_B, ks)
+    confusion = confusion_counts(scores_BK, target_B)
+    views = sum(record.views for record in records)
+    metrics = {f"video_top{k}": int(top.correct[k]) / int(top.total) for k in ks}
+    metrics["video_mean_class"] = confusion.value()["mean_class_accuracy"]
+    metrics["clip_top1_shared"] = sum(record.shared_right for record in records) / views
+    metrics["clip_top1_alone"] = sum(record.alone_right for record in records) / views
+    intervals = {f"video_top{k}": wilson_interval(int(top.correct[k]), int(top.total)) for k in ks}
+    rows = zip(
+        classes, confusion.total_K().tolist(), confusion.matrix_KK.diagonal().tolist(), confusion.class_accuracy_K().tolist(),
+        strict=True,
+    )  # fmt: skip
+    return metrics, intervals, tuple(ClassRow(*row) for row in rows), tuple(map(tuple, confusion.matrix_KK.tolist()))
+
+
+def _multi_label(records: Sequence[VideoRecord], scores_BK: Tensor, classes: tuple[str, ...]) -> Parts:
+    target_BK = torch.zeros_like(scores_BK)
+    for row, record in enumerate(records):
+        target_BK[row, list(record.target)] = 1.0
+    precision_K = average_precision_K(scores_BK, target_BK)
+    positives_K = target_BK.sum(0)
+    ks = [k for k in (1, 5) if k < len(classes)]
+    hits = topk_counts(scores_BK, target_BK, ks)
+    counted = positives_K > 0
+    metrics = {"video_map": float(precision_K.nanmean())}
+    metrics["video_map_weighted"] = float((precision_K[counted] * positives_K[counted]).sum() / positives_K.sum())
+    metrics |= {f"video_hit{k}": int(hits.correct[k]) / int(hits.total) for k in ks}
+    intervals = {f"video_hit{k}": wilson_interval(int(hits.correct[k]), int(hits.total)) for k in ks}
+    rows = zip(classes, positives_K.long().tolist(), precision_K.tolist(), strict=True)
+    return metrics, intervals, tuple(ClassRow(name, videos, 0, value) for name, videos, value in rows), ()
+
+
+def write_results(results: Results, out: Path) -> None:
+    """Write `results.json`, `predictions.jsonl`, `per_class.csv` and, for one label, `confusion.csv`.
+
+    `results.json` comes last: where it exists, the others are complete.
+    """
+    multi_label = not results.confusion_KK
+    write_text(
+        out / "predictions.jsonl", "".join(_prediction_line(record, results.classes) for record in results.records)
+    )
+    header = ["class", "videos", "average_precision"] if multi_label else ["class", "videos", "right", "accuracy"]
+    rows = [
+        [row.name, row.videos, *([] if multi_label else [row.right]), _csv_number(row.value)]
+        for row in results.per_class
+    ]
+    write_text(out / "per_class.csv", _csv([header, *rows]))
+    if not multi_label:
+        matrix = [[name, *row] for name, row in zip(results.classes, results.confusion_KK, strict=True)]
+        write_text(out / "confusion.csv", _csv([["true \\ predicted", *results.classes], *matrix]))
+    write_text(out / "results.json", json.dumps(results.to_dict(), indent=1, ensure_ascii=False) + "\n")
+
+
+def _prediction_line(record: VideoRecord, classes: tuple[str, ...]) -> str:
+    best = max(range(len(classes)), key=lambda index: record.scores[index])
+    row = {
+        "id": record.id,
+        "labels": [classes[index] for index in record.target],
+        "predicted": classes[best],
+        "scores": [_json_number(score) for score in record.scores],
+        "views": record.views,
+        "views_right_shared": record.shared_right,
+        "views_right_alone": record.alone_right,
+    }
+    return json.dumps(row, ensure_ascii=False) + "\n"
+
+
+def _csv(rows: Sequence[Sequence[Any]]) -> str:
+    words = io.StringIO()
+    csv.writer(words, lineterminator="\n").writerows(rows)
+    return words.getvalue()
+
+
+def _csv_number(value: float) -> str:
+    return "" if math.isnan(value) else f"{value:.6f}"
+
+
+def _json_number(value: float) -> float | None:
+    """JSON knows no NaN; six decimals, so that files of different machines can be compared."""
+    return None if math.isnan(value) else round(value, 6)

@@ -1,0 +1,161 @@
+"""A trained model as a function of a video file.
+
+    from wholereel.inference import Predictor
+    predictor = Predictor("runs/demo")
+    print(predictor("video.mp4"))
+
+The package's own preprocessing is applied; videos of any length are read a few clips at a time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from wholereel.config import Clips, Views
+from wholereel.errors import CheckpointError, ConfigError
+from wholereel.inference.prediction import VideoPrediction
+from wholereel.inference.scoring import ClipChunk, from_rows, score_clips, to_rows
+from wholereel.inference.views import VideoViews, check_views, repeatable
+from wholereel.media.model_input import to_model_input
+from wholereel.models.package import Package, load_package
+from wholereel.ops.aggregate import aggregate_scores
+
+__all__ = ["Predictor", "combine_views", "find_package", "package_views", "precision_context"]
+
+PACKAGE_FILE = "model.json"
+
+
+class Predictor:
+    """Judges video files with a model package.
+
+    Args:
+        package: folder of a model package or of a run that holds one, or a loaded package.
+        device: `None` = the first GPU where there is one, else the CPU.
+        clips: other clips than the package's, e.g. `Clips(plan="contiguous", ...)` to see everything; mind that frames, stride and
+            frame rate other than in training make another model of it. Plans that draw are replaced by the uniform plan.
+        views: the whole protocol instead of `clips` (three crops, other aggregation).
+        precision: "bf16" computes the clip model under autocast.
+        chunk: clips that are decoded and judged together; bounds the memory needed, does not change the result.
+    Raises: CheckpointError: no package, or several. ConfigError: settings that cannot be used.
+    """
+
+    def __init__(
+        self,
+        package: str | Path | Package,
+        *,
+        device: torch.device | str | None = None,
+        clips: Clips | None = None,
+        views: Views | None = None,
+        precision: Literal["fp32", "bf16"] = "fp32",
+        chunk: int = 8,
+    ) -> None:
+        if clips is not None and views is not None:
+            raise ConfigError("give clips or views, not both: views hold clips, too")
+        if chunk < 1:
+            raise ConfigError(f"chunk must be at least 1, got {chunk}")
+        self.package = package if isinstance(package, Package) else load_package(find_package(package))
+        self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        self.views = views or package_views(self.package, clips)
+        check_views(self.views)
+        self.precision, self.chunk = precision, chunk
+        self.model = self.package.model.eval().to(self.device)
+
+    @classmethod
+    def from_package(cls, directory: str | Path) -> Predictor:
+        """The predictor of one model package with its own settings."""
+        return cls(load_package(directory))
+
+    def __repr__(self) -> str:
+        return f"Predictor({self._name()}, {len(self.package.classes)} classes, {self.device})"
+
+    def __call__(self, path: str | Path, *, start: float | None = None, end: float | None = None) -> VideoPrediction:
+        """Judge a video, or the part of it between `start` and `end` seconds.
+
+        Raises: VideoError: the file cannot be read as a video.
+        """
+        with VideoViews(path, self.views, start=start, end=end) as video:
+            with precision_context(self.precision, self.device):
+                logits = score_clips(self.model, lambda: self._chunks(video))
+            views_1VK = from_rows(logits.shared_RNK, self.views.crops, memory_over=self.views.memory_over).float().cpu()
+            seconds_N2, duration = video.seconds_N2, video.duration
+        valid_1V = torch.ones(views_1VK.shape[:2], dtype=torch.bool)
+        crops_NVK = views_1VK[0].unflatten(0, (-1, self.views.crops))
+        return VideoPrediction(
+            path=str(path),
+            duration=duration,
+            classes=self.package.classes,
+            scores_K=combine_views(views_1VK, valid_1V, self.views, self.package)[0],
+            seconds_N2=seconds_N2,
+            clip_scores_NK=combine_views(
+                crops_NVK, torch.ones(crops_NVK.shape[:2], dtype=torch.bool), self.views, self.package
+            ),
+            multi_label=self.package.task.multi_label,
+            model=self._name(),
+        )
+
+    def _chunks(self, video: VideoViews) -> Iterator[ClipChunk]:
+        crops, package = self.views.crops, self.package
+        for begin in range(0, len(video), self.chunk):
+            numbers = list(range(begin, min(begin + self.chunk, len(video))))
+            pixels_1V = video.read(numbers)[None].to(self.device)
+            order_1V = torch.tensor(numbers, device=self.device).repeat_interleave(crops)[None]
+            rows = to_rows(pixels_1V, crops, memory_over=self.views.memory_over)
+            clips = to_model_input(rows, mean=package.mean, std=package.std)
+            order_RN = to_rows(order_1V, crops, memory_over=self.views.memory_over)
+            yield ClipChunk(clips, torch.ones_like(order_RN, dtype=torch.bool), order_RN)
+
+    def _name(self) -> str:
+        return self.package.spec.name + (" + memory" if self.package.spec.memory is not None else "")
+
+
+def combine_views(logits_BVK: Tensor, valid_BV: Tensor, views: Views, package: Package) -> Tensor:
+    """Scores `(B, K)` of the views by the protocol's rule; the package's task where the protocol says `"task"`."""
+    if views.combine == "softmax_mean":
+        return aggregate_scores(logits_BVK, valid_BV, "prob", multi_label=False)
+    if views.combine == "sigmoid_max":  # the sigmoid is monotone: that of the largest logit is the largest
+        return aggregate_scores(logits_BVK, valid_BV, "max", multi_label=True)
+    return aggregate_scores(logits_BVK, valid_BV, package.task.aggregate, multi_label=package.task.multi_label)
+
+
+def precision_context(precision: str, device: torch.device) -> AbstractContextManager[object]:
+    """Autocast for "bf16", nothing for "fp32".
+
+    Raises: ConfigError: another precision.
+    """
+    if precision not in ("fp32", "bf16"):
+        raise ConfigError(f"precision={precision!r} is neither 'fp32' nor 'bf16'")
+    return torch.autocast(device.type, dtype=torch.bfloat16) if precision == "bf16" else nullcontext()
+
+
+def package_views(package: Package, clips: Clips | None = None) -> Views:
+    """The package's own preprocessing as a protocol: its clips without drawing, one centre crop, the task's aggregation."""
+    return Views(clips=repeatable(clips or package.clips), short_side=package.short_side, crop=package.crop)
+
+
+def find_package(path: str | Path) -> Path:
+    """The model package at a path: itself, its `best/`, or the only package of a run's stages.
+
+    Raises: CheckpointError: there is none, or there are several (they are listed).
+    """
+    path = Path(path)
+    for candidate in (path, path / "best"):
+        if (candidate / PACKAGE_FILE).is_file():
+            return candidate
+    found = sorted({file.parent for pattern in ("*", "*/best") for file in path.glob(f"{pattern}/{PACKAGE_FILE}")})
+    if len(found) == 1:
+        return found[0]
+    if not found:
+        raise CheckpointError(
+            path, "no model package here" if path.exists() else "no such folder",
+            f"a folder with {PACKAGE_FILE}, or a run whose stages hold best/", "Train one, or give the folder of a stage.",
+        )  # fmt: skip
+    names = ", ".join(str(one) for one in found)
+    raise CheckpointError(
+        path, f"{len(found)} model packages here ({names})", "one", "Give the folder of the one you mean."
+    )

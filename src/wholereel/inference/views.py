@@ -1,0 +1,121 @@
+"""The views of a video: clips of a plan, times square crops; read a few clips at a time, the same for files and data sets.
+
+Extra axes: V views = clips x crops, view v is clip v // crops and crop v % crops; F frames of the file. The axis `2` is begin
+and end.
+Not here: what is done with them (`scoring.py`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from wholereel.config import Clips, Views
+from wholereel.errors import ConfigError, VideoError
+from wholereel.media.augment import test_crops
+from wholereel.media.clip_plans import ClipTimes, plan_clips
+from wholereel.media.clip_reading import read_clips
+from wholereel.media.video_reader import VideoReader
+
+__all__ = ["VideoViews", "check_views", "repeatable"]
+
+
+def repeatable(clips: Clips) -> Clips:
+    """The plan for looking at a video without drawing: `stratified` and `random` become `uniform`, others stay."""
+    return replace(clips, plan="uniform") if clips.plan in ("stratified", "random") else clips
+
+
+def check_views(views: Views) -> None:
+    """Refuse settings under which a video's score would not be a function of the video.
+
+    Raises: ConfigError: a plan that draws, or sizes that do not fit.
+    """
+    if views.clips.plan not in ("uniform", "contiguous"):
+        raise ConfigError(
+            f"views.clips.plan={views.clips.plan!r} draws its clips, so that two evaluations would differ; "
+            f"use 'uniform' or 'contiguous'"
+        )
+    if views.crops not in (1, 3):
+        raise ConfigError(f"views.crops={views.crops} is neither 1 nor 3")
+    if not 0 < views.crop <= views.short_side:
+        raise ConfigError(f"views.crop={views.crop} must be positive and at most views.short_side={views.short_side}")
+
+
+@dataclass(frozen=True)
+class _Plan:
+    times: ClipTimes
+    seconds_N2: Tensor
+    duration: float
+
+
+class VideoViews:
+    """Views of one open file; use it as a context manager.
+
+    Args:
+        path: the video.
+        views: clips, crops and sizes.
+        start, end: the part of the file that is looked at, in seconds; `None` = all of it.
+    Attributes:
+        seconds_N2: float64, begin and end of each clip in the file.
+        duration: length of the part in seconds.
+    Raises: VideoError: not a video, or no frame between start and end. ConfigError: see `check_views`.
+    """
+
+    def __init__(self, path: str | Path, views: Views, *, start: float | None = None, end: float | None = None) -> None:
+        check_views(views)
+        self.views = views
+        self._reader = VideoReader(path, size=views.short_side)
+        try:
+            plan = self._plan(start, end)
+        except BaseException:
+            self._reader.close()
+            raise
+        self._times, self.seconds_N2, self.duration = plan.times, plan.seconds_N2, plan.duration
+        self.truncated = False
+
+    def __len__(self) -> int:
+        """Number of clips N."""
+        return len(self.seconds_N2)
+
+    def __enter__(self) -> VideoViews:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._reader.close()
+
+    def read(self, clips: Sequence[int] | None = None) -> Tensor:
+        """Decode some clips (all where `None`); `truncated` turns True once frames behind the end of a cut file were asked for.
+
+        Returns: views_VTCHW uint8, V = clips x crops.
+        Raises: VideoError: nothing decodes.
+        """
+        chosen = torch.arange(len(self)) if clips is None else torch.as_tensor(clips, dtype=torch.int64)
+        indices_NT = self._times.indices_NT
+        times = ClipTimes(self._times.seconds_NT[chosen], None if indices_NT is None else indices_NT[chosen])
+        frames = read_clips(self._reader, times)
+        self.truncated = self.truncated or frames.truncated
+        return test_crops(frames.clips_NTCHW, self.views.short_side, self.views.crop, self.views.crops)
+
+    def _plan(self, start: float | None, end: float | None) -> _Plan:
+        clips, rate, seconds_F = self.views.clips, self._reader.metadata.frame_rate, self._reader.seconds_T
+        # the reader's own last time, not the header's claim: containers round it, or count frames that do not decode
+        whole = float(seconds_F[-1]) + 1 / rate
+        try:
+            times = plan_clips(len(seconds_F), rate, clips, start=start, end=end)
+        except ValueError as error:
+            raise VideoError(
+                self._reader.path,
+                str(error),
+                "a part that lies inside the video",
+                "Check start and end in the manifest.",
+            ) from error
+        stop = whole if end is None else min(end, whole)
+        # with a variable frame rate, frame / rate is not the frame's time
+        begins_N = times.seconds_NT[:, 0] if times.indices_NT is None else seconds_F[times.indices_NT[:, 0]]
+        ends_N = (begins_N + clips.frames * clips.stride / (clips.frame_rate or rate)).clamp(max=stop)
+        seconds_N2 = torch.stack([begins_N, torch.maximum(ends_N, begins_N)], dim=1)
+        return _Plan(times, seconds_N2, stop - (start or 0.0))
