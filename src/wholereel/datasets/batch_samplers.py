@@ -1,5 +1,4 @@
-"""Which samples form a batch: pure functions of (seed, epoch, step, rank, world size), so that any job resumes by two
-integers.
+"""Which samples form a batch: pure functions of (seed, epoch, step, rank, world size); two integers resume a job.
 
 R rows of a stream batch are read in parallel, one video each, clip after clip.
 Not here: which clips of a sample are read (`media/clip_plans.py`), loading (`loader.py`).

@@ -83,13 +83,13 @@ class ClipLoader:
         workers = dataset.data.workers
         self._loader: DataLoader[ClipBatch] | None = DataLoader(
             dataset,  # type: ignore[arg-type]
-            batch_sampler=self._position,  # type: ignore[arg-type]
+            batch_sampler=self._position,
             num_workers=workers,
             collate_fn=collate,
             persistent_workers=workers > 0,
             multiprocessing_context=start_method if workers else None,
             pin_memory=torch.cuda.is_available(),
-            # Unused by our samples. Without it the loader draws from the process's generator, and a resumed run differs.
+            # Unused by our samples, but else the loader draws from the global generator, and resumed runs differ.
             generator=torch.Generator(),
         )
 

@@ -1,5 +1,4 @@
-"""The manifest: samples, their labels and classes, read from any supported annotation format; the rest of the house
-reads nothing else.
+"""The manifest: samples, labels and classes, read from any annotation format; the rest of the house reads nothing else.
 
 Formats: a folder of classes; a table (CSV with header, JSON Lines, Parquet); a Kinetics CSV; a PySlowFast list; or a
 folder that holds one of these under a usual name. Paths are relative to the annotation file's folder.

@@ -1,5 +1,4 @@
-"""Lists without a header, a path and a class index a line, as read by facebookresearch/SlowFast (separator space, comma
-too)."""
+"""Lists without a header, a path and a class index a line, as read by facebookresearch/SlowFast."""
 
 from __future__ import annotations
 

@@ -1,10 +1,9 @@
 """Geometry and colour of clips: one random draw moves frames, boxes and joints of a whole video together.
 
 Clips of one video share the draw, because a memory relates them to each other (our choice; independent draws are an
-option).
-Frames come already scaled: `side` says to which short side the reader shall scale them, so nothing is resized twice.
-N clips, V views (clips x crops). Not here: flips that change a label or swap left and right joints; those belong to the
-data set.
+option). Frames come already scaled: `side` says to which short side the reader shall scale them, so nothing is resized
+twice. N clips, V views (clips x crops). Not here: flips that change a label or swap left and right joints; those belong
+to the data set.
 """
 
 from __future__ import annotations

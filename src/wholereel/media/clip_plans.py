@@ -1,6 +1,6 @@
-"""Which times of a video are read: clip plans as pure arithmetic (arXiv 2104.01198 names the aim only, the rules are
-our choice).
+"""Which times of a video are read: clip plans as pure arithmetic.
 
+The rules are our choice; the source (arXiv 2104.01198) only asks that the clips cover the video.
 A clip of T frames at stride s spans T*s frames; `delta = max(0, total - span)` is the room that its start has. The
 rules work on numbers of any unit; rounded down they give frames of a time line, either the video's own frames or, with
 a common frame rate, a line of evenly spaced times. N counts clips, T frames of a clip.

@@ -1,0 +1,110 @@
+"""Look at every file of a data set before training does: decode its first, middle and last frame, compare the splits.
+
+Not here: errors in the annotation file itself; reading it (`manifest.py`) raises those.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections import defaultdict
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from wholereel.datasets.manifest import Manifest, Sample
+from wholereel.errors import VideoError
+from wholereel.media.video_reader import VideoReader
+
+__all__ = ["Problem", "check_data", "write_problems"]
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Something that needs a person.
+
+    Args:
+        path: the file.
+        reason: one sentence.
+        bytes: its size; 0 where it does not exist.
+    """
+
+    path: Path
+    reason: str
+    bytes: int
+
+
+def check_data(manifest: Manifest, *, workers: int = 0, out: Path | None = None) -> list[Problem]:
+    """Check all files and labels of a manifest.
+
+    Args:
+        manifest: best read without choosing a split, so that splits can be compared.
+        workers: threads; decoding runs in parallel there. 0 = none.
+        out: folder that `bad_files.tsv` is written to, also where nothing is wrong; `None` = not written.
+    Returns: problems in the order of the samples; a file may have several. Empty where all is well.
+    """
+    by_path: dict[Path, list[Sample]] = defaultdict(list)
+    for sample in manifest.samples:
+        by_path[sample.path].append(sample)
+    paths = list(by_path)
+    if workers:
+        with ThreadPoolExecutor(workers) as pool:
+            findings = list(pool.map(_check_file, paths, by_path.values()))
+    else:
+        findings = [_check_file(path, samples) for path, samples in by_path.items()]
+    problems: list[Problem] = []
+    for path, found in zip(paths, findings, strict=True):
+        size = path.stat().st_size if path.is_file() else 0
+        reasons = found + _label_problems(by_path[path], manifest)
+        problems.extend(Problem(path, reason, size) for reason in reasons)
+    if out is not None:
+        write_problems(problems, out / "bad_files.tsv")
+    return problems
+
+
+def write_problems(problems: Sequence[Problem], path: Path) -> None:
+    """Write a table `path, reason, bytes` separated by tabs, with a header; it appears only when it is complete."""
+    lines = [f"{problem.path}\t{' '.join(problem.reason.split())}\t{problem.bytes}\n" for problem in problems]
+    temporary = path.with_name(f".writing-{secrets.token_hex(4)}-{path.name}")
+    try:
+        temporary.write_text("path\treason\tbytes\n" + "".join(lines), encoding="utf-8")
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def _check_file(path: Path, samples: Sequence[Sample]) -> list[str]:
+    """What is wrong with a file: it cannot be read, ends too early, or ends before a sample begins."""
+    if not path.exists():
+        return ["no such file"]
+    if path.is_file() and path.stat().st_size == 0:
+        return ["empty file (0 bytes)"]
+    try:
+        with VideoReader(path) as reader:
+            count, rate = reader.frame_count, float(reader.metadata.frame_rate)
+            truncated = reader.read(indices=[0, count // 2, count - 1]).truncated
+    except VideoError as error:
+        return [str(error).removeprefix(f"{path}: ")]
+    reasons = ["truncated: the last frames that its header promises do not decode"] if truncated else []
+    late = [sample for sample in samples if (sample.start or 0.0) >= count / rate]
+    reasons += [f"lasts {count / rate:.2f} s, but sample {sample.id!r} begins at {sample.start} s" for sample in late]
+    return reasons
+
+
+def _label_problems(samples: Sequence[Sample], manifest: Manifest) -> list[str]:
+    """A file in several splits, the same part with different labels, or a part without the label that others have."""
+    reasons = []
+    splits = sorted({sample.split for sample in samples if sample.split is not None})
+    if len(splits) > 1:
+        reasons.append(f"in several splits: {', '.join(splits)}")
+    parts: dict[tuple[float | None, float | None], Sample] = {}
+    for sample in samples:
+        first = parts.setdefault((sample.start, sample.end), sample)
+        if first.labels != sample.labels:
+            reasons.append(f"different labels in samples {first.id!r} and {sample.id!r}")
+        missing = [name for name in manifest.classes if name not in sample.labels]
+        if missing and sample.split != "test":
+            reasons.append(f"sample {sample.id!r} has no {', '.join(missing)}")
+    return reasons
