@@ -1,11 +1,11 @@
 """wholereel: video models that learn from, and run on, whole videos.
 
-The public face, in reading order. Names are loaded when they are first used, so `import wholereel` is cheap and imports neither
-torch nor a recipe:
+The public face, in reading order. Names are loaded when they are first used, so `import wholereel` is cheap and imports
+neither torch nor a recipe:
 
     >>> import wholereel
     >>> wholereel.list_models("tiny*")          # doctest: +SKIP
-    >>> predictor = wholereel.Predictor("runs/demo")       # doctest: +SKIP
+    >>> predictor = wholereel.Predictor("runs/demo/collaborative_memory")       # doctest: +SKIP
 """
 
 from __future__ import annotations
@@ -16,12 +16,15 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from wholereel.datasets.manifest import Manifest, Sample, read_manifest
     from wholereel.errors import CheckpointError, ConfigError, DataError, MissingExtraError, VideoError, WholereelError
-    from wholereel.inference.predictor import Predictor, VideoPrediction
-    from wholereel.media.video_reader import Frames, VideoMetadata, VideoReader, probe_video
-    from wholereel.memory.collaborative import CollaborativeMemory, CollaborativeState
+    from wholereel.inference.prediction import VideoPrediction
+    from wholereel.inference.predictor import Predictor
+    from wholereel.media.frames import Frames
+    from wholereel.media.video_reader import VideoMetadata, VideoReader, probe_video
+    from wholereel.memory.collaborative import CollaborativeMemory
+    from wholereel.memory.state import CollaborativeState, VideoState
     from wholereel.models.package import Package, load_package, save_package
     from wholereel.models.registry import create_model, list_models
-    from wholereel.models.video_model import VideoModel, VideoState
+    from wholereel.models.video_model import VideoModel
 
 __version__ = "0.1.0"
 
@@ -61,10 +64,10 @@ __all__ = [
 # Where each public name lives; the only table to touch when a name becomes public.
 _HOME = {
     "Predictor": "inference.predictor",
-    "VideoPrediction": "inference.predictor",
+    "VideoPrediction": "inference.prediction",
     "VideoReader": "media.video_reader",
     "VideoMetadata": "media.video_reader",
-    "Frames": "media.video_reader",
+    "Frames": "media.frames",
     "probe_video": "media.video_reader",
     "read_manifest": "datasets.manifest",
     "Manifest": "datasets.manifest",
@@ -72,9 +75,9 @@ _HOME = {
     "create_model": "models.registry",
     "list_models": "models.registry",
     "VideoModel": "models.video_model",
-    "VideoState": "models.video_model",
+    "VideoState": "memory.state",
     "CollaborativeMemory": "memory.collaborative",
-    "CollaborativeState": "memory.collaborative",
+    "CollaborativeState": "memory.state",
     "load_package": "models.package",
     "save_package": "models.package",
     "Package": "models.package",

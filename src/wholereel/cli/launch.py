@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from wholereel.errors import ConfigError
 
-__all__ = ["device_kind", "launched", "process_count", "relaunch", "torchrun_command"]
+__all__ = ["device_kind", "launched", "process_count", "relaunch", "torch_device", "torchrun_command"]
 
 KINDS = ("auto", "cpu", "cuda")
 
@@ -28,6 +28,21 @@ def process_count(devices: str) -> int:
 def device_kind(devices: str) -> str:
     """What each process uses: `auto` (its own GPU where there is one), `cpu` or `cuda`."""
     return devices if devices in KINDS else "auto"
+
+
+def torch_device(kind: str) -> str:
+    """The one device of a command that runs in a single process.
+
+    Raises: ConfigError: not auto, cpu or cuda, or a GPU that is not there.
+    """
+    import torch
+
+    if kind not in KINDS:
+        raise ConfigError(f"--device {kind}: expected one of {', '.join(KINDS)}.")
+    available = torch.cuda.is_available()
+    if kind == "cuda" and not available:
+        raise ConfigError("--device cuda: there is no usable GPU here; `wholereel doctor` says more.")
+    return "cuda" if available and kind != "cpu" else "cpu"
 
 
 def launched() -> bool:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from tyro.conf import Positional, arg
 
+from wholereel.cli.launch import torch_device
 from wholereel.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ def predict(
         raise ConfigError("predict needs at least one video file: wholereel predict RUN video.mp4")
     if top < 1:
         raise ConfigError(f"--top {top}: expected 1 or more.")
-    predictor = Predictor(run, device=device)
+    predictor = Predictor(run, device=torch_device(device))
     folder = out or run / "predictions"
     failed = 0
     for video, name in zip(videos, _folder_names(videos), strict=True):

@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import typing
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 
@@ -21,11 +21,14 @@ from wholereel.recipes.plain import build, closest, field_types, from_plain, to_
 __all__ = ["apply_overrides", "diff", "from_plain", "stage_overrides", "to_plain"]
 
 
-def apply_overrides(recipe: config.Recipe, assignments: Iterable[str]) -> config.Recipe:
-    """A recipe with some settings changed, one after the other.
+T = TypeVar("T")
+
+
+def apply_overrides(settings: T, assignments: Iterable[str]) -> T:
+    """A recipe (or a part of one) with some settings changed, one after the other.
 
     Args:
-        recipe: stays as it is.
+        settings: a recipe, a stage or any other settings dataclass; stays as it is.
         assignments: texts such as `"stages.train.optim.lr=0.05"`.
     Raises: ConfigError: no `=`, an unknown path (the error lists the legal fields), or a value that does not fit.
     """
@@ -34,10 +37,11 @@ def apply_overrides(recipe: config.Recipe, assignments: Iterable[str]) -> config
         if not equals or not path.strip():
             raise ConfigError(f"--set {assignment}: expected path.to.field=value, e.g. stages.train.optim.lr=0.05.")
         keys = path.strip().split(".")
-        if keys[0] in recipe.stages and keys[0] not in field_types(config.Recipe):
+        if isinstance(settings, config.Recipe) and keys[0] in settings.stages and not hasattr(settings, keys[0]):
             raise ConfigError(f"--set {assignment}: no setting {keys[0]!r}. Did you mean 'stages.{path.strip()}'?")
-        recipe = _set(recipe, config.Recipe, keys, text.strip(), "")
-    return recipe
+        changed: T = _set(settings, type(settings), keys, text.strip(), "")
+        settings = changed
+    return settings
 
 
 def stage_overrides(recipe: config.Recipe, **values: object) -> list[str]:

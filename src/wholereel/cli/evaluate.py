@@ -1,0 +1,78 @@
+"""`wholereel evaluate`: a trained model on a data set, under a protocol that is printed and stored."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from tyro.conf import arg
+
+from wholereel.cli.launch import torch_device
+from wholereel.cli.train import Settings
+from wholereel.config import Data, Evaluate
+
+if TYPE_CHECKING:
+    from wholereel.datasets.manifest import Manifest
+
+__all__ = ["evaluate"]
+
+
+def evaluate(
+    run: Annotated[Path, arg(metavar="RUN")],
+    /,
+    data: Annotated[Path, arg(metavar="PATH")],
+    split: Annotated[str | None, arg(metavar="NAME")] = None,
+    out: Annotated[Path | None, arg(metavar="DIR")] = None,
+    batch: Annotated[int, arg(metavar="N")] = 8,
+    precision: Literal["fp32", "bf16"] = "fp32",
+    device: Annotated[str, arg(metavar="auto|cpu|cuda")] = "auto",
+    settings: Settings = (),
+) -> int:
+    """Measure a trained model and write results.json, predictions.jsonl, per_class.csv and confusion.csv.
+
+    The protocol is the one the model was trained with (one centre crop, no drawing) unless --set changes it, e.g.
+    --set views.clips.count=10 --set views.crops=3.
+
+    Args:
+        run: Model package, or a stage of a run that holds one.
+        data: Folder of classes or list of videos.
+        split: "all", or one of the data set's; where not given: test, else val, else everything.
+        out: Where the files go; evaluation/ in RUN where not given.
+        batch: Videos judged together.
+        precision: bf16 computes the network under autocast.
+        device: Where the model runs.
+        settings: Change the protocol (views...) or how data are read (data...).
+    """
+    from wholereel.datasets.manifest import read_manifest
+    from wholereel.evaluation.evaluate import evaluate as measure
+    from wholereel.inference.predictor import find_package, package_views
+    from wholereel.models.package import load_package
+    from wholereel.recipes.overrides import apply_overrides
+
+    place = torch_device(device)
+    package = load_package(find_package(run))
+    named = Evaluate(str(run), Data(root=str(data), split=split), package_views(package), batch, precision)
+    stage = apply_overrides(named, settings)
+    manifest = read_manifest(data, labels=stage.data.labels)
+    chosen = stage.data.split or _default_split(manifest)
+    if chosen != "all":
+        manifest = read_manifest(data, split=chosen, labels=stage.data.labels)
+    folder = out or run / "evaluation"
+    results = measure(
+        package,
+        manifest,
+        stage.views,
+        data=replace(stage.data, split=None if chosen == "all" else chosen),
+        batch=stage.batch,
+        precision=stage.precision,
+        device=place,
+        out=folder,
+    )
+    print(f"{data}, split {chosen}\n{results}\n{folder / 'results.json'}")
+    return 0
+
+
+def _default_split(manifest: Manifest) -> str:
+    found = {sample.split for sample in manifest.samples}
+    return next((name for name in ("test", "val") if name in found), "all")
