@@ -1,7 +1,9 @@
 """Decoded picture (YUV, any depth) to red-green-blue bytes, scaled in the same pass.
 
-One scaler per stream is kept. Bilinear with a support that widens when shrinking (no aliasing); at native size the result is
-what `VideoFrame.to_ndarray(format="rgb24")` gives. The stream's colour matrix and range flags are obeyed.
+One scaler per stream is kept. At native size the result is what `VideoFrame.to_ndarray(format="rgb24")` gives. Other sizes are
+bilinear with a support that widens when shrinking (no aliasing), and go through planar pictures: the scaler has no fast path
+to packed ones (0.33 instead of 0.47 ms for 320x240 to 298x224), and truncates there: native pictures are about 1.2 of 255 darker
+than the formula says, scaled ones are not. The stream's colour matrix and range flags are obeyed.
 """
 
 from __future__ import annotations
@@ -21,27 +23,45 @@ _DEFAULT_COLORSPACE, _FULL_RANGE = 5, 2
 
 
 class RgbConverter:
-    """Turns frames into `(height, width, 3)` bytes, then turns them by quarter turns counter-clockwise.
+    """Turns frames into bytes of one size, then turns them by quarter turns counter-clockwise.
 
     Args:
+        native: (height, width) as stored.
         height, width: of the result, after turning.
         quarter_turns: 0..3.
     """
 
-    def __init__(self, height: int, width: int, quarter_turns: int) -> None:
+    def __init__(self, native: tuple[int, int], height: int, width: int, quarter_turns: int) -> None:
         self.height, self.width, self.quarter_turns = height, width, quarter_turns
         self._stored = (width, height) if quarter_turns % 2 else (height, width)
+        self._planar = self._stored != native
         self._scaler = VideoReformatter()
 
-    def write(self, frame: av.VideoFrame, out_HWC: np.ndarray) -> None:
-        """Convert one frame into an array of the result's size."""
+    def empty(self, count: int) -> np.ndarray:
+        """Room for `count` pictures: uint8 TCHW, in memory TCHW when scaling and THWC at native size (no copy reorders it)."""
+        if self._planar:
+            return np.empty((count, 3, self.height, self.width), dtype=np.uint8)
+        return np.empty((count, self.height, self.width, 3), dtype=np.uint8).transpose(0, 3, 1, 2)
+
+    def write(self, frame: av.VideoFrame, out_CHW: np.ndarray) -> None:
+        """Convert one frame into a picture of `empty`."""
         height, width = self._stored
         flags = _old_colour_flags(frame) if _OLD else _THREADS
-        rgb = self._scaler.reformat(frame, width=width, height=height, format="rgb24", **flags)
-        plane = rgb.planes[0]
-        rows = np.frombuffer(plane, np.uint8).reshape(height, plane.line_size)  # type: ignore[call-overload]
-        picture_HWC = rows[:, : width * 3].reshape(height, width, 3)
-        out_HWC[...] = np.rot90(picture_HWC, self.quarter_turns) if self.quarter_turns else picture_HWC
+        kind = "gbrp" if self._planar else "rgb24"
+        rgb = self._scaler.reformat(frame, width=width, height=height, format=kind, **flags)
+        if not self._planar:
+            out_CHW.transpose(1, 2, 0)[...] = self._turn(_rows(rgb.planes[0], height, 3 * width).reshape(height, width, 3))
+            return
+        for channel, plane in enumerate((2, 0, 1)):
+            out_CHW[channel] = self._turn(_rows(rgb.planes[plane], height, width))
+
+    def _turn(self, picture: np.ndarray) -> np.ndarray:
+        return np.rot90(picture, self.quarter_turns) if self.quarter_turns else picture
+
+
+def _rows(plane: av.video.plane.VideoPlane, height: int, length: int) -> np.ndarray:
+    """A view of a plane without the padding at the end of its lines."""
+    return np.frombuffer(plane, np.uint8).reshape(height, plane.line_size)[:, :length]  # type: ignore[call-overload]
 
 
 def _old_colour_flags(frame: av.VideoFrame) -> dict[str, Any]:

@@ -18,8 +18,8 @@ class Frames:
     """T decoded pictures of one size and the time of each.
 
     Args:
-        pixels_TCHW: uint8, C = 3 (red, green, blue), 0..255. Readers return a view whose memory is T, H, W, C (no copy is made
-            to change that order); `.contiguous()` gives plain order.
+        pixels_TCHW: uint8, C = 3 (red, green, blue), 0..255. The order in memory is whatever decoding gave;
+            `.contiguous()` makes it that of the axes.
         seconds_T: float64, time of each frame in seconds after the first frame of the video.
         truncated: some of the frames asked for do not decode (the file is cut off); the last frame that does stands in for them.
 

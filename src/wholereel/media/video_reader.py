@@ -158,31 +158,31 @@ class VideoReader:
             decoder.close()
 
     def _chunks(self, decoder: Decoder, timeline: Timeline, begin: int, chunk: int) -> Iterator[Frames]:
-        pixels_THWC, filled = self._empty(min(chunk, timeline.decodable - begin)), 0
+        pixels_TCHW, filled = self._converting().empty(min(chunk, timeline.decodable - begin)), 0
         for index, frame in decoder.forward(timeline, begin):
-            self._converting().write(frame, pixels_THWC[filled])
+            self._converting().write(frame, pixels_TCHW[filled])
             filled += 1
-            if filled == len(pixels_THWC):
+            if filled == len(pixels_TCHW):
                 last = index + 1 == timeline.decodable
                 seconds_T = timeline.seconds_F[index + 1 - filled : index + 1]
-                yield _frames(pixels_THWC, seconds_T, truncated=last and timeline.decodable < timeline.frames)
-                pixels_THWC, filled = self._empty(min(chunk, timeline.decodable - index - 1)), 0
+                yield _frames(pixels_TCHW, seconds_T, truncated=last and timeline.decodable < timeline.frames)
+                pixels_TCHW, filled = self._converting().empty(min(chunk, timeline.decodable - index - 1)), 0
 
     def _read(self, timeline: Timeline, asked: np.ndarray) -> Frames:
         self._describe()
         available = np.minimum(asked, timeline.decodable - 1)
         wanted, places = np.unique(available, return_inverse=True)
-        pixels_THWC = self._empty(len(asked))
+        pixels_TCHW = self._converting().empty(len(asked))
         order = np.argsort(places, kind="stable")
         firsts = np.searchsorted(places[order], np.arange(len(wanted)))
         slots = order[firsts]  # where each wanted frame is asked for first
         if len(wanted):
             for number, (_, frame) in enumerate(self._decoder.frames(timeline, wanted.tolist())):
-                self._converting().write(frame, pixels_THWC[slots[number]])
+                self._converting().write(frame, pixels_TCHW[slots[number]])
         for place, source in enumerate(slots[places]):
             if place != source:
-                pixels_THWC[place] = pixels_THWC[source]
-        return _frames(pixels_THWC, timeline.seconds_F[asked], truncated=bool(np.any(asked != available)))
+                pixels_TCHW[place] = pixels_TCHW[source]
+        return _frames(pixels_TCHW, timeline.seconds_F[asked], truncated=bool(np.any(asked != available)))
 
     def _asked(
         self, timeline: Timeline, indices: Sequence[int] | None, seconds: Sequence[float] | Tensor | None
@@ -260,12 +260,10 @@ class VideoReader:
         if self._converter is None:
             metadata = self._describe()
             height, width = _target(metadata.height, metadata.width, self.size)
-            self._converter = RgbConverter(height, width, metadata.rotation // 90)
+            turns = metadata.rotation // 90
+            stored = (metadata.width, metadata.height) if turns % 2 else (metadata.height, metadata.width)
+            self._converter = RgbConverter(stored, height, width, turns)
         return self._converter
-
-    def _empty(self, count: int) -> np.ndarray:
-        converter = self._converting()
-        return np.empty((count, converter.height, converter.width, 3), dtype=np.uint8)
 
     def _attach(self) -> None:
         """Belong to this process: a lock of its own, and below a file position of its own."""
@@ -303,6 +301,5 @@ def _target(height: int, width: int, size: int | tuple[int, int] | None) -> tupl
     return max(1, size * height // short), max(1, size * width // short)
 
 
-def _frames(pixels_THWC: np.ndarray, seconds_T: np.ndarray, *, truncated: bool) -> Frames:
-    pixels_TCHW = torch.from_numpy(pixels_THWC).permute(0, 3, 1, 2)
-    return Frames(pixels_TCHW, torch.from_numpy(seconds_T.copy()), truncated)
+def _frames(pixels_TCHW: np.ndarray, seconds_T: np.ndarray, *, truncated: bool) -> Frames:
+    return Frames(torch.from_numpy(pixels_TCHW), torch.from_numpy(seconds_T.copy()), truncated)
