@@ -1,7 +1,8 @@
-"""Measure a trained model on a data set under a named protocol (arXiv 2104.01198; views as in facebookresearch/SlowFast).
+"""Measure a trained model on a data set under a named protocol (views as in facebookresearch/SlowFast).
 
-Extra axes: V views (clips x crops), K classes. Runs in one process or in all processes of a process group: each evaluates a
-disjoint part, then all hold the same results, and the first one writes them.
+That a memory belongs to the clips of one crop or to all views is our choice. Extra axes: V views (clips x crops), K
+classes. Runs in one process or in all processes of a process group: each evaluates a disjoint part, then all hold the
+same results, and the first one writes them.
 Not here: how views are read and judged (`inference/`), the numbers and files (`results.py`).
 """
 
@@ -50,13 +51,15 @@ def evaluate(
     Args:
         package: loaded, or the folder of a model package or run.
         manifest: the samples (of one split).
-        views: the protocol. data: `labels` (the first label column counts), `limit`, `workers`, and `split` for the record.
+        views: the protocol.
+        data: `labels` (the first label column counts), `limit`, `workers`, and `split` for the record.
         batch: videos decoded and judged together. workers: decoding processes; `None` = as in `data`.
         precision: "bf16" runs the clip model under autocast.
         device: `None` = this process's GPU where there is one, else the CPU.
-        out: folder for `results.json`, `predictions.jsonl`, `per_class.csv`, `confusion.csv`; `None` = nothing is written.
+        out: folder for `results.json`, `predictions.jsonl`, `per_class.csv`, `confusion.csv`; `None` = no files.
     Returns: the same on every rank.
-    Raises: ConfigError: a protocol that does not fit. DataError: labels or classes that do not fit the model, or no sample.
+    Raises: ConfigError: a protocol that does not fit. DataError: labels or classes that do not fit the model, or no
+        sample that can be read.
     """
     check_views(views)
     data = data or Data(root=None, split=None)

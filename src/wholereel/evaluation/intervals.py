@@ -1,4 +1,4 @@
-"""How sure a measured accuracy is: intervals for proportions and for means over seeds. Plain arithmetic, no dependency."""
+"""How sure a measured accuracy is: intervals for proportions and for means over seeds. Plain arithmetic."""
 
 from __future__ import annotations
 

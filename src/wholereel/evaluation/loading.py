@@ -1,7 +1,7 @@
 """Videos of a data set, each with all its views, decoded by worker processes and padded into batches.
 
-Extra axes: V views (clips x crops, see `inference/views.py`). A sample that cannot be read becomes a `Fault` in its place; it is
-never replaced, because a number over other videos is another number.
+Extra axes: V views (clips x crops, see `inference/views.py`). A sample that cannot be read becomes a `Fault` in its
+place; it is never replaced, because a number over other videos is another number.
 Not here: loading for training (`datasets/`), whose batches hold one crop and may replace samples.
 """
 

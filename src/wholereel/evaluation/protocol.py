@@ -22,8 +22,6 @@ AGGREGATE = {
 PLANS = {
     "uniform": "spread evenly from the first to the last frame",
     "contiguous": "one after another",
-    "stratified": "one drawn from each equal part",
-    "random": "drawn anywhere",
 }
 
 
@@ -66,8 +64,9 @@ def _text(views: Views, model: Model, task: Task, classes: int, samples: int, pr
     else:
         memory = "one memory per spatial crop holds all its clips"
     return (
-        f"{samples} videos, {classes} classes. {number} ({PLANS[clips.plan]}) of {clips.frames} frames at stride {clips.stride} "
-        f"on {rate}; {crops} of {views.crop} x {views.crop} pixels after scaling the short side to {views.short_side}; "
+        f"{samples} videos, {classes} classes. {number} ({PLANS[clips.plan]}) of {clips.frames} frames "
+        f"at stride {clips.stride} on {rate}; {crops} of {views.crop} x {views.crop} pixels "
+        f"after scaling the short side to {views.short_side}; "
         f"{memory}; {_combine(views, task)}. {model.name}, {precision}."
     )
 

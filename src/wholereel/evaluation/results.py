@@ -38,8 +38,8 @@ class VideoRecord:
         target: indices of its classes (one where the classes exclude each other).
         scores: K probabilities.
         views: number of views (clips x crops) that were scored.
-        shared_right, alone_right: views whose best class is right, given the memory of all clips, and each with the memory of
-            itself alone; 0 for several labels.
+        shared_right, alone_right: views whose best class is right, given the memory of all clips, and each with the
+            memory of itself alone; 0 for several labels.
         truncated: the file is cut off; its last frame stands in for the missing ones.
     """
 
@@ -132,10 +132,17 @@ def summarise(
     parts = _multi_label(records, scores_BK, classes) if multi_label else _single_label(records, scores_BK, classes)
     metrics, intervals, per_class, confusion_KK = parts
     return Results(
-        protocol=protocol, metrics=metrics, intervals=intervals, classes=classes, samples=len(records) + len(faults),
-        records=tuple(records), faults=tuple(sorted(faults, key=lambda fault: fault.id)),
-        truncated=tuple(record.id for record in records if record.truncated), per_class=per_class, confusion_KK=confusion_KK,
-    )  # fmt: skip
+        protocol=protocol,
+        metrics=metrics,
+        intervals=intervals,
+        classes=classes,
+        samples=len(records) + len(faults),
+        records=tuple(records),
+        faults=tuple(sorted(faults, key=lambda fault: fault.id)),
+        truncated=tuple(record.id for record in records if record.truncated),
+        per_class=per_class,
+        confusion_KK=confusion_KK,
+    )
 
 
 Parts = tuple[dict[str, float], dict[str, tuple[float, float]], tuple[ClassRow, ...], tuple[tuple[int, ...], ...]]
@@ -152,10 +159,8 @@ def _single_label(records: Sequence[VideoRecord], scores_BK: Tensor, classes: tu
     metrics["clip_top1_shared"] = sum(record.shared_right for record in records) / views
     metrics["clip_top1_alone"] = sum(record.alone_right for record in records) / views
     intervals = {f"video_top{k}": wilson_interval(int(top.correct[k]), int(top.total)) for k in ks}
-    rows = zip(
-        classes, confusion.total_K().tolist(), confusion.matrix_KK.diagonal().tolist(), confusion.class_accuracy_K().tolist(),
-        strict=True,
-    )  # fmt: skip
+    columns = confusion.total_K(), confusion.matrix_KK.diagonal(), confusion.class_accuracy_K()
+    rows = zip(classes, *(column.tolist() for column in columns), strict=True)
     return metrics, intervals, tuple(ClassRow(*row) for row in rows), tuple(map(tuple, confusion.matrix_KK.tolist()))
 
 

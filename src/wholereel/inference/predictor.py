@@ -37,8 +37,9 @@ class Predictor:
     Args:
         package: folder of a model package or of a run that holds one, or a loaded package.
         device: `None` = the first GPU where there is one, else the CPU.
-        clips: other clips than the package's, e.g. `Clips(plan="contiguous", ...)` to see everything; mind that frames, stride and
-            frame rate other than in training make another model of it. Plans that draw are replaced by the uniform plan.
+        clips: other clips than the package's, e.g. `Clips(plan="contiguous", ...)` to see everything; mind that frames,
+            stride and frame rate other than in training make another model of it. For plans that draw, `uniform` is
+            taken.
         views: the whole protocol instead of `clips` (three crops, other aggregation).
         precision: "bf16" computes the clip model under autocast.
         chunk: clips that are decoded and judged together; bounds the memory needed, does not change the result.
@@ -134,7 +135,7 @@ def precision_context(precision: str, device: torch.device) -> AbstractContextMa
 
 
 def package_views(package: Package, clips: Clips | None = None) -> Views:
-    """The package's own preprocessing as a protocol: its clips without drawing, one centre crop, the task's aggregation."""
+    """The package's own preprocessing as a protocol: its clips, not drawn, one centre crop, the task's aggregation."""
     return Views(clips=repeatable(clips or package.clips), short_side=package.short_side, crop=package.crop)
 
 
@@ -152,9 +153,11 @@ def find_package(path: str | Path) -> Path:
         return found[0]
     if not found:
         raise CheckpointError(
-            path, "no model package here" if path.exists() else "no such folder",
-            f"a folder with {PACKAGE_FILE}, or a run whose stages hold best/", "Train one, or give the folder of a stage.",
-        )  # fmt: skip
+            path,
+            "no model package here" if path.exists() else "no such folder",
+            f"a folder with {PACKAGE_FILE}, or a run whose stages hold best/",
+            "Train one, or give the folder of a stage.",
+        )
     names = ", ".join(str(one) for one in found)
     raise CheckpointError(
         path, f"{len(found)} model packages here ({names})", "one", "Give the folder of the one you mean."

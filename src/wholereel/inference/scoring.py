@@ -1,6 +1,7 @@
-"""Logits of all clips of videos under their complete memory, computed a few clips at a time (arXiv 2104.01198; derivation ours).
+"""Logits of all clips of videos under their complete memory, computed a few clips at a time.
 
-The memory is bidirectional: no clip can be judged before all have pushed. Three exact ways, chosen by where the blocks stand:
+Source: arXiv 2104.01198 for the memory; the ways of computing are derived. The memory is bidirectional: no clip can be
+judged before all have pushed. Three exact ways, chosen by where the blocks stand:
   * one block in front of the head: one sweep; of each clip a pooled query and pooled features stay (*late read*);
   * blocks elsewhere: one sweep per block and one more, each going through the network again with the memories so far;
   * non-local blocks: all clips at once, since their memory is all tokens anyway.
@@ -102,7 +103,7 @@ def _late_read(
     for chunk in source():
         rows, clips = chunk.valid_RN.shape
         flat = model.encode(chunk.clips_RNCTHW.flatten(0, 1), order_B=chunk.order_RN.flatten())
-        by_clip = [map_tensors(flat, lambda t, n=n: t.unflatten(0, (rows, clips))[:, n]) for n in range(clips)]  # type: ignore[misc]
+        by_clip = [_nth(flat, n, clips) for n in range(clips)]
         for n, summary in enumerate(by_clip):
             push = summary.push.reset(~chunk.valid_RN[:, n])
             memory = push if memory is None else memory.merge(push)  # type: ignore[arg-type]
@@ -170,6 +171,11 @@ def _read_own(model: VideoModel, flat: Summary, rows: int) -> Tensor:
 def _knows_order(model: VideoModel) -> bool:
     """A clip's push depends on its place in the video; alone it is the first."""
     return model.memory is not None and model.memory.clip_pos > 0
+
+
+def _nth(flat: Summary, n: int, clips: int) -> Summary:
+    """Summaries of clip n of each row, from those of all clips of all rows."""
+    return map_tensors(flat, lambda tensor: tensor[n::clips])
 
 
 def _without_push(summary: Summary) -> Summary:

@@ -1,7 +1,7 @@
-"""The views of a video: clips of a plan, times square crops; read a few clips at a time, the same for files and data sets.
+"""The views of a video: clips of a plan, times square crops; read a few clips at a time.
 
-Extra axes: V views = clips x crops, view v is clip v // crops and crop v % crops; F frames of the file. The axis `2` is begin
-and end.
+Extra axes: V views = clips x crops, view v is clip v // crops and crop v % crops; F frames of the file. The axis `2` is
+begin and end. Evaluation and prediction both read through this file, so they see the same pixels.
 Not here: what is done with them (`scoring.py`).
 """
 
@@ -88,7 +88,7 @@ class VideoViews:
         self._reader.close()
 
     def read(self, clips: Sequence[int] | None = None) -> Tensor:
-        """Decode some clips (all where `None`); `truncated` turns True once frames behind the end of a cut file were asked for.
+        """Decode some clips (all where `None`); `truncated` turns True once frames that do not decode were asked for.
 
         Returns: views_VTCHW uint8, V = clips x crops.
         Raises: VideoError: nothing decodes.

@@ -7,12 +7,23 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from wholereel.report.svg import (
-    INK, MUTED, SERIES, Box, Scale, format_number, line, rect, svg, text, text_width, ticks,
-)  # fmt: skip
+    INK,
+    MUTED,
+    SERIES,
+    Box,
+    Scale,
+    format_number,
+    line,
+    rect,
+    svg,
+    text,
+    text_width,
+    ticks,
+)
 
 __all__ = ["Bar", "Mark", "Series", "bar_chart", "line_chart"]
 
-WIDTH = 720.0
+WIDTH = 772.0  # fills a section of a page
 
 
 @dataclass(frozen=True)
@@ -29,7 +40,8 @@ class Series:
         lengths = {len(self.x), len(self.y)} | {len(edge) for edge in (self.low, self.high) if len(edge)}
         if len(lengths) != 1 or bool(len(self.low)) != bool(len(self.high)):
             raise ValueError(
-                f"series {self.name!r}: x, y, low, high have lengths {len(self.x)}, {len(self.y)}, {len(self.low)}, {len(self.high)}"
+                f"series {self.name!r}: x, y, low, high have lengths "
+                f"{len(self.x)}, {len(self.y)}, {len(self.low)}, {len(self.high)}"
             )
 
 

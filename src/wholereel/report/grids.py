@@ -8,7 +8,7 @@ from wholereel.report.svg import INK, MUTED, RULE, SERIES, format_number, line, 
 
 __all__ = ["confusion_map", "timeline_strip"]
 
-WIDTH = 720.0
+WIDTH = 772.0  # fills a section of a page
 
 
 def confusion_map(counts: Sequence[Sequence[int]], classes: Sequence[str], *, title: str) -> str:
@@ -77,7 +77,7 @@ def timeline_strip(
     if duration <= 0 or any(len(scores) != len(seconds) for _, scores, _ in rows):
         raise ValueError(f"timeline {title!r} needs a positive duration and {len(seconds)} scores in every row")
     left = min(190.0, max(text_width(name, 12) for name, _, _ in rows) + 16)
-    right, row_height, top = WIDTH - 78, 34.0, 44.0
+    right, row_height, top = WIDTH - 60, 42.0, 44.0
     bottom = top + row_height * len(rows)
     scale = (right - left) / duration
     parts = [

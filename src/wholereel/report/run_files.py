@@ -59,7 +59,7 @@ def read_results(folder: Path) -> dict[str, Any]:
 
 
 def read_confusion(folder: Path) -> tuple[list[str], list[list[int]]] | None:
-    """Classes and counts (rows true, columns predicted) of an evaluation's `confusion.csv`; `None` where there is none."""
+    """Classes and counts (rows true, columns predicted) of an evaluation's `confusion.csv`; `None` if there is none."""
     file = folder / "confusion.csv"
     if not file.is_file():
         return None

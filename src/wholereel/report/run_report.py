@@ -1,7 +1,7 @@
-"""The report of an experiment as one HTML file: curves, measured numbers beside named ceilings, examples, a timeline, the command.
+"""The report of an experiment as one HTML file: measured numbers beside ceilings, curves, examples, the command.
 
-Everything is read from the files that runs and evaluations leave behind (`metrics.jsonl`, `results.json`), so that a report can
-be written again at any time, for any set of runs.
+Everything is read from the files that runs and evaluations leave behind (`metrics.jsonl`, `results.json`), so that a
+report can be written again at any time, for any set of runs.
 """
 
 from __future__ import annotations
@@ -18,8 +18,18 @@ from wholereel.media.video_reader import VideoReader
 from wholereel.report.charts import Bar, Mark, Series, bar_chart, line_chart
 from wholereel.report.grids import confusion_map
 from wholereel.report.page import (
-    cards, code, figure, film_strip, jpeg_image, note, page, paragraph, section, table, write_page,
-)  # fmt: skip
+    cards,
+    code,
+    figure,
+    film_strip,
+    jpeg_image,
+    note,
+    page,
+    paragraph,
+    section,
+    table,
+    write_page,
+)
 from wholereel.report.run_files import curve, read_confusion, read_metrics, read_results
 from wholereel.report.timeline import timeline_sections
 
@@ -229,6 +239,10 @@ def _interval(bar: Bar) -> str:
 
 def _words(metric: str) -> str:
     return {
-        "video_top1": "video top-1", "video_top5": "video top-5", "video_mean_class": "mean class accuracy",
-        "clip_top1_shared": "clip top-1, shared memory", "clip_top1_alone": "clip top-1, alone", "video_map": "mAP",
-    }.get(metric, metric.replace("_", " "))  # fmt: skip
+        "video_top1": "video top-1",
+        "video_top5": "video top-5",
+        "video_mean_class": "mean class accuracy",
+        "clip_top1_shared": "clip top-1, shared memory",
+        "clip_top1_alone": "clip top-1, alone",
+        "video_map": "mAP",
+    }.get(metric, metric.replace("_", " "))

@@ -5,12 +5,13 @@ from __future__ import annotations
 __all__ = ["STYLE"]
 
 STYLE = """
-:root{color-scheme:light dark;--page:#f6f7f9;--card:#ffffff;--ink:#1d2733;--muted:#5f6b7a;--rule:#dfe4ea;--accent:#2f6fb7;
+:root{color-scheme:light dark;--page:#f6f7f9;--card:#ffffff;--ink:#1d2733;--muted:#5f6b7a;--rule:#dfe4ea;
 --s1:#2f6fb7;--s2:#d06a24;--s3:#2f9070;--s4:#8c5fb0;--s5:#b58a1f;--s6:#6b7a8c}
-@media (prefers-color-scheme:dark){:root{--page:#12161b;--card:#1a2027;--ink:#e6eaef;--muted:#9aa6b4;--rule:#2d3640;--accent:#6fa8e6;
+@media (prefers-color-scheme:dark){:root{--page:#12161b;--card:#1a2027;--ink:#e6eaef;--muted:#9aa6b4;--rule:#2d3640;
 --s1:#5b9be0;--s2:#e58a4a;--s3:#4fb892;--s4:#b08ad2;--s5:#d3ab4a;--s6:#93a1b1}}
 *{box-sizing:border-box}
-body{margin:0;background:var(--page);color:var(--ink);font:16px/1.55 system-ui,-apple-system,"Segoe UI",Roboto,Helvetica,Arial,sans-serif}
+body{margin:0;background:var(--page);color:var(--ink);
+font:16px/1.55 system-ui,-apple-system,"Segoe UI",Roboto,Helvetica,Arial,sans-serif}
 main{max-width:880px;margin:0 auto;padding:40px 24px 56px}
 header{margin:0 0 28px}
 h1{font-size:30px;line-height:1.2;margin:0 0 8px;letter-spacing:-.01em;overflow-wrap:anywhere}
@@ -35,7 +36,8 @@ tr:last-child td{border-bottom:0}
 .cards b{display:block;font-size:26px;line-height:1.2;font-variant-numeric:tabular-nums}
 .cards span{display:block;font-size:14px}
 .cards small{color:var(--muted);font-size:12.5px}
-pre{background:var(--page);border:1px solid var(--rule);border-radius:8px;padding:12px 14px;margin:0 0 14px;overflow-x:auto;
+pre{background:var(--page);border:1px solid var(--rule);border-radius:8px;padding:12px 14px;margin:0 0 14px;
+overflow-x:auto;
 font:13.5px/1.5 ui-monospace,SFMono-Regular,Menlo,Consolas,monospace}
 img{display:block;max-width:100%;height:auto;border-radius:5px}
 .film{display:grid;grid-template-columns:repeat(auto-fill,minmax(112px,1fr));gap:10px;margin:0 0 14px}
@@ -44,6 +46,8 @@ img{display:block;max-width:100%;height:auto;border-radius:5px}
 .film figcaption{font-size:12px;margin-top:4px}
 footer{color:var(--muted);font-size:13px;margin-top:26px}
 @media (max-width:600px){main{padding:22px 12px}section{padding:18px 16px}}
-@media print{:root{--page:#fff;--card:#fff;--ink:#000;--muted:#444;--rule:#bbb}body{font-size:11.5pt}main{max-width:none;padding:0}
-section{border:0;padding:0;margin:0 0 22px}figure,table,.cards,pre{break-inside:avoid}h2{break-after:avoid}pre{white-space:pre-wrap}}
+@media print{:root{--page:#fff;--card:#fff;--ink:#000;--muted:#444;--rule:#bbb}body{font-size:11.5pt}
+main{max-width:none;padding:0}
+section{border:0;padding:0;margin:0 0 22px}figure,table,.cards,pre{break-inside:avoid}h2{break-after:avoid}
+pre{white-space:pre-wrap}}
 """

@@ -1,7 +1,7 @@
 """The few SVG pieces that every chart is made of: frame, axis, legend, text, and the colours.
 
-Everything is text without a dependency. Colours are CSS variables with a fallback, so that a chart follows the page's light or
-dark scheme and still looks right as a file of its own.
+Everything is text without a dependency. Colours are CSS variables with a fallback, so that a chart follows the page's
+light or dark scheme and still looks right as a file of its own.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ __all__ = [
     "ticks",
 ]
 
+FONT = "system-ui,-apple-system,Segoe UI,Roboto,Helvetica,Arial,sans-serif"
 INK = "var(--ink,#1d2733)"
 MUTED = "var(--muted,#66717f)"
 RULE = "var(--rule,#dfe4ea)"
@@ -132,8 +133,8 @@ def svg(parts: Sequence[str], *, width: float, height: float, label: str) -> str
     """The complete picture; `label` is what a screen reader says. Scales down with its container, never up."""
     body = "\n".join(parts)
     return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width:g} {height:g}" width="{width:g}" height="{height:g}" '
-        f'role="img" aria-label="{escape(label, quote=True)}" '
-        f'style="max-width:100%;height:auto;font-family:system-ui,-apple-system,Segoe UI,Roboto,Helvetica,Arial,sans-serif">'
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width:g} {height:g}" '
+        f'width="{width:g}" height="{height:g}" role="img" aria-label="{escape(label, quote=True)}" '
+        f'style="max-width:100%;height:auto;font-family:{FONT}">'
         f"\n{body}\n</svg>"
     )

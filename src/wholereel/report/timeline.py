@@ -53,7 +53,7 @@ def timeline_sections(prediction: VideoPrediction) -> list[str]:
         duration=prediction.duration,
         title="Scores over time",
     )
-    shared = "Each column is a clip; its height is the class's score. The number at the right is the score of the whole video."
+    shared = "Each column is a clip, as high as the class's score; at the right stands the score of the whole video."
     return [
         section("What the model sees when", figure(strip, shared), film_strip(_pictures(prediction))),
         section(
