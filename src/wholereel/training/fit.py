@@ -1,0 +1,486 @@
+"""The training loop: straight from batch to step, for every task and every strategy; knows no paper.
+
+A run directory holds `config.json`, `metrics.jsonl`, `faults.tsv`, `checkpoint.pt`, and the model packages `last/` and `best/`.
+Killed at any moment, a run goes on from its checkpoint; on CPU with the same number of processes, to the same bits.
+Not here: how a batch becomes a gradient (`strategies/`), what a batch is (`datasets/loader.py`), how a model is measured (the
+caller brings that, since evaluation is a room of its own).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, nullcontext
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Protocol, TextIO
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from wholereel.batches import ClipBatch, Losses
+from wholereel.config import Train
+from wholereel.datasets.loader import clip_loader
+from wholereel.datasets.manifest import Manifest
+from wholereel.errors import ConfigError, DataError
+from wholereel.inference.predictor import precision_context
+from wholereel.models.package import build_model
+from wholereel.tasks import TASKS
+from wholereel.tasks.task import Task
+from wholereel.training import distributed
+from wholereel.training.averaging import WeightAverage
+from wholereel.training.checkpoint import load_checkpoint, save_checkpoint
+from wholereel.training.distributed import Ranks
+from wholereel.training.meter import LossMeter
+from wholereel.training.norms import prepare_norms, set_training_mode
+from wholereel.training.optimiser import create_optimizer, load_optimizer_state, set_lr
+from wholereel.training.packages import write_package
+from wholereel.training.randomness import get_random_state, kept_randomness, set_random_state
+from wholereel.training.run_log import Display, RunLog, format_seconds
+from wholereel.training.schedule import lr_factor, peak_lr
+from wholereel.training.settings import check_resumable, settings_of
+from wholereel.training.strategies import Strategy, create_strategy
+
+__all__ = ["FitResult", "Loader", "Progress", "Validate", "fit", "train_task"]
+
+Validate = Callable[[Task], Mapping[str, float]]
+"""Measures a task's model; called on every rank, returns the same numbers on all of them."""
+
+
+class Loader(Protocol):
+    """What the loop needs of `datasets.loader.ClipLoader`."""
+
+    @property
+    def steps_per_epoch(self) -> int: ...
+
+    def epoch(self, epoch: int, start_step: int = 0) -> Iterable[ClipBatch]: ...
+
+
+@dataclass(frozen=True)
+class FitResult:
+    """What a run made.
+
+    Args:
+        package: the best model package by `train.select`; the last one where there was no validation.
+        metrics: what validation said of it, and `epoch`, from 1; empty where there was none.
+    """
+
+    package: Path
+    metrics: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a run stands.
+
+    Args:
+        epoch: complete epochs. step: steps made in the next one. update: steps made in all.
+        metrics: of the best package so far.
+    """
+
+    epoch: int = 0
+    step: int = 0
+    update: int = 0
+    metrics: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class _Run:
+    """What stays the same during a run."""
+
+    train: Train
+    directory: Path
+    classes: tuple[str, ...]
+    ranks: Ranks
+    device: torch.device
+    settings: Mapping[str, Any]
+    display: Display
+    log_every: int
+
+    @property
+    def checkpoint(self) -> Path:
+        return self.directory / "checkpoint.pt"
+
+
+@dataclass(frozen=True)
+class _Parts:
+    """What a checkpoint holds besides the progress."""
+
+    task: Task
+    optimizer: Optimizer
+    average: WeightAverage | None
+    log: RunLog
+    meter: LossMeter
+
+
+def fit(
+    train: Train,
+    manifest: Manifest,
+    run_dir: str | Path,
+    *,
+    validate: Validate | None = None,
+    resume: bool = False,
+    allow_changes: bool = False,
+    device: str = "auto",
+    cache_dir: Path | None = None,
+    tensorboard: bool = False,
+    log_every: int = 10,
+    stream: TextIO | None = sys.stderr,
+) -> FitResult:
+    """Train a model on a manifest; launched directly, by torchrun or by srun.
+
+    Args:
+        train: settings; `model.weights` names a file or hub entry (`"stage:…"` is resolved by the recipe's runner).
+        manifest: the training samples.
+        run_dir: made if it is not there.
+        validate: measures the model every `train.validate_every` epochs and at the end.
+        resume: go on from the directory's checkpoint; a finished run returns at once. Without checkpoint, begin.
+        allow_changes: resume with other settings where position and states keep their meaning (`training.settings`).
+        device: `"auto"`, `"cpu"`, `"cuda"` or `"cuda:1"`.
+        cache_dir: folder of decoded frames, where `train.data.cache` is set; `run_dir/cache` by default.
+        tensorboard: also write event files (extra `tensorboard`).
+        log_every: steps between two looks at the losses; only there does the host wait for the device.
+        stream: for progress; `None` = be silent.
+    Raises:
+        ConfigError: settings that cannot be used, a directory with a run in it and no `resume`, or other settings than the
+            checkpoint's. DataError: too many broken samples. NonFiniteLossError: see there.
+    """
+    launch = distributed.launch_from_environment(os.environ)
+    device_ = distributed.choose_device(device, launch.local_rank)
+    directory = Path(run_dir)
+    with ExitStack() as stack:
+        if device_.type == "cuda":
+            stack.enter_context(torch.cuda.device(device_))
+            stack.enter_context(torch.backends.cudnn.flags(enabled=True, benchmark=True))
+        ranks = stack.enter_context(distributed.process_group(launch, device_))
+        stack.enter_context(kept_randomness(device_))
+        torch.manual_seed(train.seed)
+        task, classes = _build_task(train, manifest, device_)
+        strategy = _strategy(train, task, device_)
+        loader = clip_loader(
+            manifest,
+            train.data,
+            train=True,
+            seed=train.seed,
+            batch=strategy.plan(train.batch, train.data.clips.count).videos,
+            rank=ranks.rank,
+            world_size=ranks.world_size,
+            cache_dir=cache_dir or directory / "cache",
+        )
+        stack.callback(loader.close)
+        return train_task(
+            task, strategy, loader, train, directory, classes=classes, ranks=ranks, device=device_, validate=validate,
+            sample_ids=[sample.id for sample in manifest.samples[: train.data.limit]], resume=resume,
+            allow_changes=allow_changes, tensorboard=tensorboard, log_every=log_every, stream=stream,
+        )  # fmt: skip
+
+
+def train_task(
+    task: Task,
+    strategy: Strategy,
+    loader: Loader,
+    train: Train,
+    directory: Path,
+    *,
+    classes: tuple[str, ...],
+    ranks: Ranks,
+    device: torch.device,
+    sample_ids: Iterable[str],
+    validate: Validate | None = None,
+    resume: bool = False,
+    allow_changes: bool = False,
+    tensorboard: bool = False,
+    log_every: int = 10,
+    stream: TextIO | None = None,
+) -> FitResult:
+    """The loop itself, for a task that stands on its device and a loader of this rank; arguments as in `fit`."""
+    settings = settings_of(train, sample_ids, ranks.world_size)
+    display = Display(stream if ranks.first else None)
+    run = _Run(train, directory, classes, ranks, device, settings, display, log_every)
+    saved = _prepare_directory(run, resume)
+    mode = train.optim.norm
+    prepare_norms(task, mode, world_size=ranks.world_size, device=device)
+    distributed.broadcast_module(task, ranks)
+    if train.compile:
+        task.model.compile()
+    optimizer = create_optimizer(task, train.optim)
+    average = None if train.optim.ema is None else WeightAverage(task, train.optim.ema)
+    torch.manual_seed(train.seed * 1_000_003 + ranks.rank + 1)  # from here on, ranks draw different dropout
+    sizes = None if saved is None else saved["sizes"]
+    log = RunLog(directory, rank=ranks.rank, tensorboard=tensorboard, sizes=sizes)
+    parts = _Parts(task, optimizer, average, log, LossMeter(ranks, device))
+    progress = Progress() if saved is None else _restore(run, parts, saved, allow_changes)
+    steps = -(-loader.steps_per_epoch // train.accumulate)
+    peak = _peak_lr(train, strategy, ranks)
+    log.write("resume" if saved else "start", update=progress.update, gradient=strategy.gradient, steps_per_epoch=steps,
+              peak_lr=peak, world_size=ranks.world_size, device=str(device))  # fmt: skip
+    clock = _Clock(progress.update, steps * train.epochs)
+
+    while progress.epoch < train.epochs:
+        set_training_mode(task, mode)
+        batches = loader.epoch(progress.epoch, start_step=progress.step * train.accumulate)
+        for group in _groups(batches, train.accumulate):
+            lr = peak * lr_factor(train.optim, step=progress.update, steps_per_epoch=steps, epochs=train.epochs)
+            set_lr(optimizer, lr)
+            update = _updater(run, parts)
+            for i, batch in enumerate(group):
+                log.fault(progress.epoch, progress.step, batch.faults)
+                batch = batch.to(device, non_blocking=True)
+                scale = _scaler(ranks, len(group))
+                losses = strategy.backward(task, batch, scale, update if i + 1 == len(group) else _nothing)
+                parts.meter.add(losses, batch.ids)
+                clock.clips += batch.valid_BN.numel() * ranks.world_size
+            progress = replace(progress, step=progress.step + 1, update=progress.update + 1)
+            if progress.update % log_every == 0 or progress.step == steps:
+                due = clock.since_checkpoint() >= 60 * train.checkpoint_minutes
+                if _report(run, parts, clock, progress, steps, lr, due) and progress.step < steps:
+                    _save(run, parts, progress, clock)
+        progress = _end_epoch(run, parts, progress, validate, clock)
+    log.close()
+    ranks.barrier()
+    return _result(run, progress)
+
+
+def _build_task(train: Train, manifest: Manifest, device: torch.device) -> tuple[Task, tuple[str, ...]]:
+    """The task of the first label space, on its device."""
+    label = train.data.labels[0]
+    if len(train.data.labels) != 1 or label not in manifest.classes:
+        raise ConfigError(
+            f"training needs exactly one label space of {sorted(manifest.classes)}, got {list(train.data.labels)}"
+        )
+    if manifest.multi_label != train.task.multi_label:
+        raise ConfigError(
+            f"the data set has {'several labels' if manifest.multi_label else 'one label'} a video, "
+            f"but task.multi_label={train.task.multi_label}. Set task.multi_label={manifest.multi_label}."
+        )
+    if train.task.kind not in TASKS:
+        raise ConfigError(f"there is no task {train.task.kind!r}. Tasks: {', '.join(TASKS)}.")
+    classes = manifest.classes[label]
+    model = build_model(train.model, len(classes))
+    return TASKS[train.task.kind](model, train.task, len(classes), label=label).to(device), classes
+
+
+def _strategy(train: Train, task: Task, device: torch.device) -> Strategy:
+    strategy = create_strategy(train.strategy, lambda: precision_context(train.precision, device))
+    strategy.check(task)
+    if train.accumulate < 1:
+        raise ConfigError(f"accumulate must be at least 1, got {train.accumulate}")
+    if train.accumulate > 1 and (train.strategy.name, train.strategy.variant) == ("multi_iteration", "step"):
+        raise ConfigError(
+            f"multi_iteration/step makes an optimiser step for each clip, so accumulate={train.accumulate} has no meaning. "
+            "Use accumulate=1, or the variant 'accumulate'."
+        )
+    return strategy
+
+
+def _peak_lr(train: Train, strategy: Strategy, ranks: Ranks) -> float:
+    videos = train.batch * train.accumulate * ranks.world_size
+    plan = strategy.plan(train.batch, train.data.clips.count)
+    return peak_lr(train.optim, videos=videos, strategy_scale=plan.lr_scale)
+
+
+def _prepare_directory(run: _Run, resume: bool) -> dict[str, Any] | None:
+    """The checkpoint to go on from, or `None` with a fresh directory."""
+    exists = run.checkpoint.exists()
+    if exists and not resume:
+        raise ConfigError(f"{run.directory} holds a run already. Resume it, or choose another directory.")
+    if exists:
+        return load_checkpoint(run.checkpoint)
+    run.ranks.barrier()  # nobody may make files before all have looked
+    run.directory.mkdir(parents=True, exist_ok=True)
+    if run.ranks.first:
+        for name in ("metrics.jsonl", "faults.tsv"):  # of a run that was killed before its first checkpoint
+            (run.directory / name).unlink(missing_ok=True)
+        text = json.dumps(run.settings, indent=1)
+        (run.directory / "config.json").write_text(text + "\n", encoding="utf-8")
+    run.ranks.barrier()
+    return None
+
+
+def _groups(batches: Iterable[ClipBatch], size: int) -> Iterator[list[ClipBatch]]:
+    """The micro-batches of each optimiser step; the last step of an epoch may have fewer."""
+    iterator = iter(batches)
+    while group := list(itertools.islice(iterator, size)):
+        yield group
+
+
+def _scaler(ranks: Ranks, micro_batches: int) -> Callable[[Losses], Tensor]:
+    """Each part divided by its count over all ranks; micro-batches of a step weigh alike."""
+
+    def scale(losses: Losses) -> Tensor:
+        counts = torch.stack([part.count for part in losses.parts.values()])
+        total = distributed.sum_over_ranks(counts, ranks).clamp(min=1)  # 0 where no video has this clip: the sum is 0
+        return losses.total(dict(zip(losses.parts, total.unbind(), strict=True))) / micro_batches
+
+    return scale
+
+
+def _updater(run: _Run, parts: _Parts) -> Callable[[], None]:
+    """One optimiser step on gradients summed over ranks."""
+    parameters = [parameter for group in parts.optimizer.param_groups for parameter in group["params"]]
+
+    def update() -> None:
+        distributed.sum_gradients(parameters, run.ranks)
+        if run.train.optim.clip_norm is not None:
+            nn.utils.clip_grad_norm_(parameters, run.train.optim.clip_norm)
+        parts.optimizer.step()
+        parts.optimizer.zero_grad(set_to_none=True)
+        if parts.average is not None:
+            parts.average.update()
+
+    return update
+
+
+def _nothing() -> None:
+    """The step of a micro-batch that is not the last of its group."""
+
+
+@dataclass
+class _Clock:
+    """Times for people: throughput, time left, when to save."""
+
+    first_update: int
+    updates: int
+    clips: int = 0
+
+    def __post_init__(self) -> None:
+        self.begin = self.read = self.saved = time.monotonic()
+
+    def since_checkpoint(self) -> float:
+        return time.monotonic() - self.saved
+
+    def throughput(self) -> float:
+        """Clips per second since the last call."""
+        now = time.monotonic()
+        rate = self.clips / max(now - self.read, 1e-9)
+        self.read, self.clips = now, 0
+        return rate
+
+    def left(self, update: int) -> float:
+        """Seconds to the end at the mean pace of this process."""
+        made = max(1, update - self.first_update)
+        return (time.monotonic() - self.begin) / made * max(0, self.updates - update)
+
+
+def _report(
+    run: _Run, parts: _Parts, clock: _Clock, progress: Progress, steps: int, lr: float, due: bool
+) -> bool:
+    """Look at the losses since the last look, write and show them; tells whether a checkpoint is due."""
+    where = f"epoch {progress.epoch + 1}, between steps {progress.step - run.log_every + 1} and {progress.step}"
+    reading = parts.meter.read(where=where, flag=due and run.ranks.first)
+    rate = clock.throughput()
+    means = {name: value / max(count, 1.0) for name, (value, count) in reading.sums.items()}
+    parts.log.write("train", update=progress.update, epoch=progress.epoch + 1, step=progress.step, loss=reading.total,
+                    parts=means, lr=lr, clips_per_second=round(rate, 3))  # fmt: skip
+    run.display.progress(
+        f"epoch {progress.epoch + 1}/{run.train.epochs}  step {progress.step}/{steps}  loss {reading.total:.4f}  "
+        f"lr {lr:.2e}  {rate:.1f} clips/s  {format_seconds(clock.left(progress.update))} left"
+    )
+    return reading.raised > 0
+
+
+def _end_epoch(
+    run: _Run, parts: _Parts, progress: Progress, validate: Validate | None, clock: _Clock
+) -> Progress:
+    """Measure and save the model where that is due, and turn the page."""
+    train = run.train
+    done = progress.epoch + 1
+    due = done % train.validate_every == 0 or done == train.epochs
+    distributed.broadcast_module(parts.task, run.ranks, buffers_only=True)  # statistics of the first rank, everywhere
+    if due and validate is not None:
+        _save(run, parts, progress, clock)  # a measurement that is killed must not cost the epoch
+    if due:
+        with kept_randomness(run.device), _averaged(parts):
+            progress = _measure(run, parts, progress, validate)
+    progress = replace(progress, epoch=done, step=0)
+    _save(run, parts, progress, clock)
+    return progress
+
+
+def _measure(run: _Run, parts: _Parts, progress: Progress, validate: Validate | None) -> Progress:
+    """Write `last/`, and `best/` if this is the best so far."""
+    epoch, metrics, better = progress.epoch + 1, {}, False
+    if validate is not None:
+        parts.task.eval()
+        metrics = {**validate(parts.task), "epoch": float(epoch)}
+        better = _is_better(run.train.select, metrics, progress.metrics)
+        parts.log.write("validation", update=progress.update, **metrics)
+        shown = "  ".join(f"{name} {value:.4f}" for name, value in metrics.items() if name != "epoch")
+        run.display.line(f"epoch {epoch}/{run.train.epochs}  {shown}{'  (best)' if better else ''}")
+    if run.ranks.first:
+        extra = {"epoch": epoch, "update": progress.update, "metrics": metrics, "strategy": _strategy_note(run)}
+        for name in ["last", "best"] if better else ["last"]:
+            write_package(run.directory / name, parts.task, run.train, run.classes, extra)
+    return replace(progress, metrics=metrics) if better else progress
+
+
+def _strategy_note(run: _Run) -> dict[str, str]:
+    strategy = create_strategy(run.train.strategy, nullcontext)
+    return {**dataclasses.asdict(run.train.strategy), "gradient": strategy.gradient}
+
+
+def _is_better(select: str, metrics: Mapping[str, float], best: Mapping[str, float]) -> bool:
+    """Larger is better, except for losses; NaN never is, unless there is nothing else."""
+    if select not in metrics:
+        raise ConfigError(f"select={select!r} is not measured. Measured: {', '.join(sorted(metrics))}.")
+    if select not in best or best[select] != best[select]:
+        return True
+    sign = -1.0 if select.endswith("loss") else 1.0
+    return sign * metrics[select] > sign * best[select]
+
+
+@contextmanager
+def _averaged(parts: _Parts) -> Iterator[None]:
+    """The averaged weights in place, where there are some."""
+    with nullcontext() if parts.average is None else parts.average.applied():
+        yield
+
+
+def _save(run: _Run, parts: _Parts, progress: Progress, clock: _Clock) -> None:
+    """Gather what each rank knows alone; the first writes."""
+    own = get_random_state(run.device)
+    random = {name: distributed.all_gather_bytes(state, run.ranks, run.device) for name, state in own.items()}
+    if run.ranks.first:
+        content = {
+            "progress": {**dataclasses.asdict(progress), "metrics": dict(progress.metrics)},
+            "settings": json.dumps(run.settings),
+            "task": parts.task.state_dict(),
+            "optimizer": parts.optimizer.state_dict(),
+            "average": None if parts.average is None else parts.average.state_dict(),
+            "random": random,
+            "sizes": parts.log.sizes(progress.update),
+        }
+        save_checkpoint(run.checkpoint, content)
+    clock.saved = time.monotonic()
+    parts.meter.last_checkpoint = f"{run.checkpoint} (epoch {progress.epoch + 1}, step {progress.step})"
+
+
+def _restore(run: _Run, parts: _Parts, saved: dict[str, Any], allow_changes: bool) -> Progress:
+    """Take over all states of a checkpoint."""
+    progress = Progress(**saved["progress"])
+    before = json.loads(saved["settings"])
+    changes = check_resumable(before, run.settings, allow_changes=allow_changes, mid_epoch=progress.step > 0)
+    for change in changes:
+        run.display.line(f"resuming with a change: {change}")
+    parts.task.load_state_dict(saved["task"])
+    load_optimizer_state(parts.optimizer, saved["optimizer"])
+    if parts.average is not None:
+        parts.average.load_state_dict(saved["average"])
+    if before["world_size"] == run.ranks.world_size:
+        states = {name: each[run.ranks.rank] for name, each in saved["random"].items()}
+        set_random_state(states, run.device)
+    parts.meter.last_checkpoint = f"{run.checkpoint} (epoch {progress.epoch + 1}, step {progress.step})"
+    return progress
+
+
+def _result(run: _Run, progress: Progress) -> FitResult:
+    package = run.directory / ("best" if progress.metrics else "last")
+    if not (package / "model.json").exists():
+        raise DataError(package, "the run is finished, but its model package is gone", remedy="Train it again.")
+    return FitResult(package, progress.metrics)

@@ -1,0 +1,68 @@
+"""Parameter groups and the optimiser: what decays, and what learns at a rate of its own."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+from torch.optim import Optimizer
+
+from wholereel.config import Optim
+from wholereel.errors import ConfigError
+from wholereel.tasks.task import Task
+
+__all__ = ["create_optimizer", "load_optimizer_state", "param_groups", "set_lr"]
+
+
+def param_groups(task: Task, optim: Optim) -> list[dict[str, Any]]:
+    """Trainable parameters by part (`backbone`, `memory`, `head`) and by decay.
+
+    Norm parameters and biases (all parameters of one axis or none) do not decay.
+    Returns: groups with `name`, `params`, `factor` on the learning rate and `weight_decay`; empty groups are left out.
+    """
+    part = {id(parameter): "backbone" for parameter in task.parameters()}
+    part |= {id(parameter): "memory" for parameter in task.model.memories.parameters()}
+    part |= {id(parameter): "head" for parameter in task.head_parameters()}
+    factors = {"backbone": 1.0, "memory": optim.memory_lr, "head": optim.head_lr}
+    groups: dict[tuple[str, bool], list[nn.Parameter]] = {}
+    for parameter in task.parameters():
+        if parameter.requires_grad:
+            groups.setdefault((part[id(parameter)], parameter.ndim > 1), []).append(parameter)
+    return [
+        {
+            "name": name if decays else f"{name} (no decay)",
+            "params": parameters,
+            "factor": factors[name],
+            "weight_decay": optim.weight_decay if decays else 0.0,
+        }
+        for (name, decays), parameters in groups.items()
+    ]
+
+
+def create_optimizer(task: Task, optim: Optim) -> Optimizer:
+    """SGD or AdamW over `param_groups`; the learning rate is set at each step by `set_lr`.
+
+    Raises: ConfigError: another name.
+    """
+    groups = param_groups(task, optim)
+    if optim.name == "sgd":
+        nesterov = optim.nesterov and optim.momentum > 0
+        return torch.optim.SGD(groups, lr=optim.lr, momentum=optim.momentum, nesterov=nesterov)
+    if optim.name == "adamw":
+        return torch.optim.AdamW(groups, lr=optim.lr, betas=optim.betas)
+    raise ConfigError(f"there is no optimiser {optim.name!r}. Optimisers: sgd, adamw.")
+
+
+def load_optimizer_state(optimizer: Optimizer, state: dict[str, Any]) -> None:
+    """Take over momenta and step counts; settings of the groups (decay, factors) stay the present ones."""
+    present = [{key: value for key, value in group.items() if key != "params"} for group in optimizer.param_groups]
+    optimizer.load_state_dict(state)
+    for group, settings in zip(optimizer.param_groups, present, strict=True):
+        group.update(settings)
+
+
+def set_lr(optimizer: Optimizer, lr: float) -> None:
+    """Give each group `lr` times its factor."""
+    for group in optimizer.param_groups:
+        group["lr"] = lr * group["factor"]

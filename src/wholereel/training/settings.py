@@ -1,0 +1,71 @@
+"""Settings of a run as plain data, and what may differ when it is resumed."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from wholereel.config import Train
+from wholereel.errors import ConfigError
+
+__all__ = ["check_resumable", "flatten", "settings_of"]
+
+# Where results are the same, whatever the value.
+FREE = ("checkpoint_minutes", "data.workers", "data.root", "data.cache", "val.workers", "val.root", "val.cache")
+# What a run can go on with after a change, if the user says so: (epoch, step) and all states keep their meaning.
+ALLOWED = ("epochs", "optim.", "task.", "val", "views", "validate_every", "precision", "compile", "data.augment.",
+           "data.max_bad")  # fmt: skip
+# Which states a checkpoint holds depends on these.
+FIXED = ("optim.name", "optim.ema", "task.kind", "task.multi_label")
+
+
+def settings_of(train: Train, sample_ids: Iterable[str], world_size: int) -> dict[str, Any]:
+    """What determines a run: its settings, the samples and the number of processes; JSON-ready."""
+    digest = hashlib.sha256("\n".join(sample_ids).encode()).hexdigest()[:16]
+    plain: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(train)))
+    return {**plain, "samples": digest, "world_size": world_size}
+
+
+def flatten(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """`{"optim": {"lr": 0.1}}` becomes `{"optim.lr": 0.1}`; lists stay whole."""
+    flat: dict[str, Any] = {}
+    for name, value in settings.items():
+        flat |= flatten(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {f"{prefix}{name}": value}
+    return flat
+
+
+def check_resumable(
+    saved: Mapping[str, Any], now: Mapping[str, Any], *, allow_changes: bool, mid_epoch: bool
+) -> list[str]:
+    """Compare a checkpoint's settings with the present ones.
+
+    Args:
+        allow_changes: accept changes that leave the run's position and states meaningful.
+        mid_epoch: the checkpoint stands inside an epoch; the number of processes may change only between epochs.
+    Returns: the accepted differences, as text.
+    Raises: ConfigError: differences that are not accepted, by name.
+    """
+    before, after = flatten(saved), flatten(now)
+    names = [
+        name
+        for name in sorted(before.keys() | after.keys())
+        if before.get(name) != after.get(name) and name not in FREE
+    ]
+    allowed = [name for name in names if _may_change(name, mid_epoch)]
+    text = {name: f"{name}: {before.get(name)!r} before, {after.get(name)!r} now" for name in names}
+    refused = [text[name] for name in names if not (allow_changes and name in allowed)]
+    if refused:
+        remedy = "Use the old settings, or start a new run."
+        if not allow_changes and len(allowed) == len(names):
+            remedy = "Use the old settings, allow these changes (allow_changes), or start a new run."
+        raise ConfigError(f"the run cannot go on with other settings: {'; '.join(refused)}. {remedy}")
+    return list(text.values())
+
+
+def _may_change(name: str, mid_epoch: bool) -> bool:
+    if name == "world_size":
+        return not mid_epoch
+    return name.startswith(ALLOWED) and name not in FIXED

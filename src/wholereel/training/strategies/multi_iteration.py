@@ -1,0 +1,188 @@
+"""`multi_iteration`: one clip of each video resident, the other clips of the video are constants (a truncated gradient).
+
+From arXiv 2104.01198: the N clips of a video are unrolled into N consecutive iterations, so that the batch is not reduced. How the
+memory is filled and when the optimiser steps is not stated in what could be consulted; both variants are our choice.
+The bias: clip n lacks what the other clips' readings would send back to its contribution.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from wholereel.batches import ClipBatch, Losses
+from wholereel.memory.state import VideoState
+from wholereel.models.video_model import LAST, VideoModel
+from wholereel.tasks.task import Task
+from wholereel.training.norms import running_statistics_kept
+from wholereel.training.randomness import draw_seeds, get_random_state, replayed, seeded
+from wholereel.training.strategies.strategy import Autocast, Plan, Scale, Step
+
+__all__ = ["Accumulate", "StepPerClip"]
+
+
+@dataclass(frozen=True)
+class StepPerClip:
+    """Variant `step`: N optimiser steps per batch, clip n reads the clips before it and itself; learning rate / N (our choice).
+
+    The contributions of earlier clips come from the slightly older weights with which they were read. Loss of clip n: on the clips
+    so far, earlier logits being constants; the separable parts (`clip`) on clip n alone. Videos that have no clip n are left out of
+    the n-th step.
+    """
+
+    autocast: Autocast
+    gradient: Literal["truncated"] = "truncated"
+
+    def check(self, task: Task) -> None:
+        """Every task is served."""
+
+    def plan(self, batch: int, clips: int) -> Plan:
+        """All videos, 1 / N."""
+        return Plan(batch, 1.0 / clips)
+
+    def backward(self, task: Task, batch: ClipBatch, scale: Scale, step: Step) -> Losses:
+        """N times forward, backward and optimiser step; returns the sum of the N steps' losses and counts."""
+        clips_BNCTHW, valid_BN = _valid_first(task.inputs(batch), batch.valid_BN)
+        state: VideoState | None = None
+        earlier: list[Tensor] = []
+        total: Losses | None = None
+        for n in range(valid_BN.shape[1]):
+            with self.autocast():
+                own_B1K, pushed = _judge(task.model, clips_BNCTHW, n, state, valid_BN)
+                losses = _losses_so_far(task, batch, [*earlier, own_B1K], valid_BN)
+            scale(losses).backward()
+            step()
+            state = pushed.detach()
+            earlier.append(own_B1K.detach())
+            total = losses.detach() if total is None else total.merge(losses.detach())
+        if total is None:
+            raise ValueError(f"a batch needs at least one clip, got clips {tuple(batch.clips_BNTCHW.shape)}")
+        return total
+
+
+@dataclass(frozen=True)
+class Accumulate:
+    """Variant `accumulate`: a pass without gradient fills the complete memory, then each clip adds its gradient; one optimiser step.
+
+    BatchNorm sees one clip of each video per call, and its running statistics are updated by the passes with gradient only. Each clip
+    draws the same random numbers (dropout) in all its passes where the clips can be encoded one by one; otherwise the contributions
+    have draws of their own, which matters only if something random stands before a memory block.
+    """
+
+    autocast: Autocast
+    gradient: Literal["truncated"] = "truncated"
+
+    def check(self, task: Task) -> None:
+        """Every task is served."""
+
+    def plan(self, batch: int, clips: int) -> Plan:
+        """All videos, learning rate as it is."""
+        return Plan(batch, 1.0)
+
+    def backward(self, task: Task, batch: ClipBatch, scale: Scale, step: Step) -> Losses:
+        """One pass without gradient and one with; the loss is that of the complete videos."""
+        clips_BNCTHW, valid_BN = task.inputs(batch), batch.valid_BN
+        device, count = clips_BNCTHW.device, valid_BN.shape[1]
+        if count == 1:  # nothing is left out: this is the full gradient
+            with self.autocast():
+                losses = task(batch)
+            scale(losses).backward()
+            step()
+            return losses.detach()
+        seeds = draw_seeds(count)
+        with torch.no_grad(), running_statistics_kept(task.model), self.autocast():
+            others, logits_BNK = _constants(task, clips_BNCTHW, valid_BN, seeds)
+        for n in range(count):
+            with seeded(seeds[n], device), self.autocast():
+                own_B1K, _ = _judge(task.model, clips_BNCTHW, n, others[n], valid_BN)
+                clip_logits_BNK = torch.cat([logits_BNK[:, :n], own_B1K, logits_BNK[:, n + 1 :]], dim=1)
+                losses = task.losses(clip_logits_BNK, batch)
+            scale(losses).backward()
+        step()
+        return losses.detach()
+
+
+def _valid_first(clips_BNCTHW: Tensor, valid_BN: Tensor) -> tuple[Tensor, Tensor]:
+    """Each video's valid clips first, in their order, so that no step reads an empty memory."""
+    order_BN = (~valid_BN).to(torch.uint8).argsort(dim=1, stable=True)
+    rows_B1 = torch.arange(len(valid_BN), device=valid_BN.device)[:, None]
+    return clips_BNCTHW[rows_B1, order_BN], valid_BN.gather(1, order_BN)
+
+
+def _losses_so_far(task: Task, batch: ClipBatch, logits: list[Tensor], valid_BN: Tensor) -> Losses:
+    """Separable parts of the newest clip alone, the others of all clips up to it; of the videos that have the newest clip."""
+    n = len(logits)
+    present_B1 = valid_BN[:, n - 1 : n]
+    together = task.losses(torch.cat(logits, dim=1), batch, valid_BN[:, :n] & present_B1)
+    alone = task.losses(logits[-1], batch, present_B1)
+    parts = {name: (alone if name in task.separable else together).parts[name] for name in together.parts}
+    return Losses(parts, together.weights)
+
+
+def _judge(
+    model: VideoModel, clips_BNCTHW: Tensor, n: int, state: VideoState | None, valid_BN: Tensor
+) -> tuple[Tensor, VideoState]:
+    """Logits (B, 1, K) of clip n alone, read with `state` and its own contribution; and the state with it."""
+    if not model.places:  # no memory: an invalid clip harms nobody, and its logits are left out of the loss
+        logits_B1K, empty = model(clips_BNCTHW[:, n : n + 1], state)
+        return logits_B1K, empty
+    order_B1 = valid_BN[:, :n].sum(1, keepdim=True)
+    logits_B1K, state = model(clips_BNCTHW[:, n : n + 1], state, valid_BN[:, n : n + 1], order_BN=order_B1)
+    return logits_B1K, state
+
+
+def _constants(
+    task: Task, clips_BNCTHW: Tensor, valid_BN: Tensor, seeds: list[int]
+) -> tuple[list[VideoState], Tensor]:
+    """For each clip the memory of all others; and all clips' logits under the complete memory, `(B, N, K)`."""
+    memory = task.model.memory
+    if memory is not None and task.model.places == (LAST,) and not memory.interaction.startswith("nl_"):
+        return _from_summaries(task.model, clips_BNCTHW, valid_BN, seeds)
+    others = _all_but_one(task.model.contributions(clips_BNCTHW, valid_BN))
+    logits = []
+    for n, seed in enumerate(seeds):
+        with seeded(seed, clips_BNCTHW.device):
+            logits_B1K, _ = _judge(task.model, clips_BNCTHW, n, others[n], valid_BN)
+        logits.append(logits_B1K)
+    return others, torch.cat(logits, dim=1)
+
+
+def _from_summaries(
+    model: VideoModel, clips_BNCTHW: Tensor, valid_BN: Tensor, seeds: list[int]
+) -> tuple[list[VideoState], Tensor]:
+    """The same with each clip encoded once: one block in front of the head needs only summaries to be read."""
+    device = clips_BNCTHW.device
+    summaries, pushed, states = [], [], []
+    for n, seed in enumerate(seeds):
+        with seeded(seed, device):
+            summary = model.encode(clips_BNCTHW[:, n], order_B=valid_BN[:, :n].sum(1))
+            states.append(get_random_state(device))  # where the head's own draws begin
+        summaries.append(summary)
+        pushed.append(VideoState((summary.push.reset(~valid_BN[:, n]),)))
+    complete = pushed[0]
+    for state in pushed[1:]:
+        complete = complete.merge(state)
+    logits = []
+    for summary, random_state in zip(summaries, states, strict=True):
+        with replayed(random_state, device):
+            logits.append(model.read(summary, complete))
+    return _all_but_one(pushed), torch.stack(logits, dim=1)
+
+
+def _all_but_one(states: Sequence[VideoState]) -> list[VideoState]:
+    """Merge of all states but the n-th, for each n; from prefixes and suffixes, since subtracting would leave rounding behind."""
+    suffixes = [states[-1]]
+    for state in reversed(states[1:-1]):
+        suffixes.append(state.merge(suffixes[-1]))
+    suffixes.reverse()  # suffixes[i] = merge of states[i + 1 :]
+    others = [suffixes[0]]
+    prefix = states[0]
+    for n in range(1, len(states) - 1):
+        others.append(prefix.merge(suffixes[n]))
+        prefix = prefix.merge(states[n])
+    others.append(prefix)
+    return others

@@ -1,0 +1,54 @@
+"""What a strategy is: a way to obtain the gradient of a batch of videos."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import Literal, NamedTuple, Protocol
+
+from torch import Tensor
+
+from wholereel.batches import ClipBatch, Losses
+from wholereel.tasks.task import Task
+
+__all__ = ["Autocast", "Plan", "Scale", "Step", "Strategy"]
+
+Scale = Callable[[Losses], Tensor]
+"""Makes one number of the losses: divides each part by its count over all ranks (and by the micro-batches of a step)."""
+
+Step = Callable[[], None]
+"""To be called when the gradient of one optimiser step is complete: reduces over ranks, updates, clears the gradients."""
+
+Autocast = Callable[[], AbstractContextManager[object]]
+"""Precision of the forward passes. Backward passes run outside of it."""
+
+
+class Plan(NamedTuple):
+    """Arithmetic of a batch: how many videos a step holds per process, and the factor on the learning rate."""
+
+    videos: int
+    lr_scale: float
+
+
+class Strategy(Protocol):
+    """`full`, `batch_reduction`, `multi_iteration`; the two-pass strategy `exact` will be one more.
+
+    Attributes:
+        gradient: `exact` = the gradient of the loss function; `truncated` = other clips of the video are constants.
+            Logged and stored with every run.
+    """
+
+    @property
+    def gradient(self) -> Literal["exact", "truncated"]: ...
+
+    def check(self, task: Task) -> None:
+        """Raises: ConfigError: this task cannot be served, and why."""
+
+    def plan(self, batch: int, clips: int) -> Plan:
+        """Videos per step and learning-rate factor for a wished batch of `batch` videos with `clips` clips each."""
+
+    def backward(self, task: Task, batch: ClipBatch, scale: Scale, step: Step) -> Losses:
+        """Add the batch's gradient to the parameters' `.grad` and call `step` when (or each time) it is complete.
+
+        Returns: the losses, detached.
+        """
