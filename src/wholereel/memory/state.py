@@ -20,7 +20,7 @@ from torch import Tensor
 from wholereel.batches import map_tensors
 from wholereel.ops.checks import check_all
 
-__all__ = ["CollaborativeState", "MaxState", "PlaceState", "State", "TokenState", "VideoState"]
+__all__ = ["CollaborativeState", "MaxState", "PlaceState", "State", "TokenState", "VideoState", "cleared_rows"]
 
 
 class State:
@@ -50,7 +50,8 @@ class State:
         return cls(**tensors)
 
 
-def _cleared(tensor: Tensor, rows_B: Tensor, value: float = 0.0) -> Tensor:
+def cleared_rows(tensor: Tensor, rows_B: Tensor, value: float = 0.0) -> Tensor:
+    """The tensor with `value` in the rows where `rows_B` (bool) is true."""
     # `where`, not a product with the mask: a row that overflowed (inf, nan) must become clean again.
     rows = rows_B.reshape(-1, *[1] * (tensor.ndim - 1))
     return torch.where(rows, torch.full_like(tensor, value), tensor)
@@ -90,7 +91,7 @@ class CollaborativeState(State):
 
     def reset(self, rows_B: Tensor) -> CollaborativeState:
         """Forget the rows where `rows_B` (bool) is true."""
-        return CollaborativeState(_cleared(self.sum_BPV, rows_B), _cleared(self.clips_B, rows_B))
+        return CollaborativeState(cleared_rows(self.sum_BPV, rows_B), cleared_rows(self.clips_B, rows_B))
 
     def merge(self, other: CollaborativeState) -> CollaborativeState:
         """The memory of both sets of clips."""
@@ -130,7 +131,7 @@ class MaxState(State):
 
     def reset(self, rows_B: Tensor) -> MaxState:
         """Forget the rows where `rows_B` (bool) is true."""
-        return MaxState(_cleared(self.max_BV, rows_B, -torch.inf), _cleared(self.clips_B, rows_B))
+        return MaxState(cleared_rows(self.max_BV, rows_B, -torch.inf), cleared_rows(self.clips_B, rows_B))
 
     def merge(self, other: MaxState) -> MaxState:
         """The memory of both sets of clips."""
@@ -197,7 +198,7 @@ class TokenState(State):
 
     def reset(self, rows_B: Tensor) -> TokenState:
         """Forget the rows where `rows_B` (bool) is true."""
-        return map_tensors(self, lambda tensor: _cleared(tensor, rows_B))
+        return map_tensors(self, lambda tensor: cleared_rows(tensor, rows_B))
 
     def merge(self, other: TokenState) -> TokenState:
         """The memory of both sets of clips, with the room of the larger of the two buffers.

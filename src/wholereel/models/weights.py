@@ -11,6 +11,7 @@ import pickle
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -86,6 +87,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     Raises: CheckpointError: not a file of tensors.
     """
     try:
+        content: Any
         if path.suffix == ".safetensors":
             content = load_file(path)
         else:

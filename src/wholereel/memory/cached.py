@@ -1,0 +1,144 @@
+"""Cached memory: a layer attends to compressed tokens of the clips before, causally (MeMViT).
+
+Source: arXiv 2201.08383 and its public code's order of operations (facebookresearch/MeMViT, attention with memory).
+Extra axes: L tokens of an entry, E older entries in the cache, M entries attended.
+All functions are pure and know no model: keys and values come from a layer, the compression is handed in. One state
+belongs to one layer; layers without memory need none.
+With reach M and gap G a cache holds C = M * G entries: the newest as it came, uncompressed and detached; C - 1 older ones
+compressed. In each step the entry of the step before is compressed, with graph, and every G-th entry is attended, counted
+back from the newest.
+Our choice: entries that do not exist, or belong to another video, are masked row by row (the public code does this by
+deleting entries for a batch of one, and attends to zeros for larger ones).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from wholereel.batches import map_tensors
+from wholereel.memory.state import State, cleared_rows
+
+__all__ = ["Attended", "CachedState", "cache_step"]
+
+Compress = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+
+
+@dataclass(frozen=True)
+class CachedState(State):
+    """What one layer remembers.
+
+    Args:
+        newest_keys_BLD, newest_values_BLD: the entry of the last step, uncompressed, without graph.
+        keys_BELD, values_BELD: older entries, compressed, without graph, oldest first; E = reach * gap - 1.
+        entries_B: int64 in [0, E + 1], how many entries of its present video a row holds; they are the newest ones.
+    """
+
+    newest_keys_BLD: Tensor
+    newest_values_BLD: Tensor
+    keys_BELD: Tensor
+    values_BELD: Tensor
+    entries_B: Tensor
+
+    @classmethod
+    def init(
+        cls,
+        batch_size: int,
+        *,
+        tokens: int,
+        compressed_tokens: int,
+        dim: int,
+        reach: int,
+        gap: int = 1,
+        dtype: torch.dtype = torch.float32,
+        device: torch.device | str | None = None,
+    ) -> CachedState:
+        """The empty cache.
+
+        Args:
+            tokens, compressed_tokens: L of an entry before and after compression; equal without compression.
+            dim: width of keys and values.
+            reach: M, entries that a step attends to at most.
+            gap: G, distance between them in steps.
+        Raises: ValueError: a reach or gap below 1.
+        """
+        if reach < 1 or gap < 1:
+            raise ValueError(f"reach and gap must be at least 1, got {reach} and {gap}")
+        newest = torch.zeros(batch_size, tokens, dim, dtype=dtype, device=device)
+        older = torch.zeros(batch_size, reach * gap - 1, compressed_tokens, dim, dtype=dtype, device=device)
+        entries_B = torch.zeros(batch_size, dtype=torch.int64, device=device)
+        return cls(newest, newest.clone(), older, older.clone(), entries_B)
+
+    def reset(self, rows_B: Tensor) -> CachedState:
+        """Forget the rows where `rows_B` (bool) is true: those videos begin anew."""
+        return map_tensors(self, lambda tensor: cleared_rows(tensor, rows_B))
+
+
+@dataclass(frozen=True)
+class Attended:
+    """Past entries for one step's attention, oldest first.
+
+    Args:
+        keys_BMLD, values_BMLD: compressed; the entry of the step before (attended with gap 1) has graph to its
+            compression.
+        valid_BM: bool; entries that are False must get the score -inf.
+    """
+
+    keys_BMLD: Tensor
+    values_BMLD: Tensor
+    valid_BM: Tensor
+
+    def mask(self) -> Tensor:
+        """`valid_BM` for each token, `(B, M * L)`."""
+        return self.valid_BM.repeat_interleave(self.keys_BMLD.shape[2], dim=1)
+
+
+def cache_step(
+    state: CachedState, keys_BLD: Tensor, values_BLD: Tensor, *, gap: int = 1, compress: Compress | None = None
+) -> tuple[Attended, CachedState]:
+    """One step of one layer: what to attend to besides the present clip, and the cache for the next step.
+
+    Args:
+        state: after `reset` of the rows whose video begins with this clip.
+        keys_BLD, values_BLD: of the present clip, as they shall be remembered.
+        gap: G that the state was made for.
+        compress: keys and values `(B, L, D)` to those of a compressed entry; `None` = kept as they are.
+    Raises: ValueError: shapes or a gap that the state was not made for.
+    """
+    _check(state, keys_BLD, values_BLD, gap)
+    newest = state.newest_keys_BLD, state.newest_values_BLD
+    compressed_keys_BLD, compressed_values_BLD = newest if compress is None else compress(*newest)
+    if compressed_keys_BLD.shape[1:] != state.keys_BELD.shape[2:]:
+        found, expected = tuple(compressed_keys_BLD.shape[1:]), tuple(state.keys_BELD.shape[2:])
+        raise ValueError(f"a compressed entry has (tokens, width) {found}, the state was made for {expected}")
+    all_keys = torch.cat([state.keys_BELD, compressed_keys_BLD[:, None]], 1)
+    all_values = torch.cat([state.values_BELD, compressed_values_BLD[:, None]], 1)
+    capacity = all_keys.shape[1]
+    # Slot j is the (capacity - j)-th entry back; every gap-th one back from the newest is slots 0, G, 2G, ...
+    back_M = capacity - torch.arange(0, capacity, gap, device=state.entries_B.device)
+    attended = Attended(all_keys[:, ::gap], all_values[:, ::gap], back_M <= state.entries_B[:, None])
+    dtype = state.keys_BELD.dtype
+    following = CachedState(
+        keys_BLD.detach().to(dtype),
+        values_BLD.detach().to(dtype),
+        all_keys[:, 1:].detach().to(dtype),
+        all_values[:, 1:].detach().to(dtype),
+        (state.entries_B + 1).clamp(max=capacity),
+    )
+    return attended, following
+
+
+def _check(state: CachedState, keys_BLD: Tensor, values_BLD: Tensor, gap: int) -> None:
+    expected = tuple(state.newest_keys_BLD.shape)
+    if tuple(keys_BLD.shape) != expected or tuple(values_BLD.shape) != expected:
+        found = f"{tuple(keys_BLD.shape)} and {tuple(values_BLD.shape)}"
+        raise ValueError(f"keys and values must have the shape {expected} that the state was made for, got {found}")
+    if gap < 1 or (state.keys_BELD.shape[1] + 1) % gap:
+        raise ValueError(f"a cache of {state.keys_BELD.shape[1] + 1} entries was not made for gap={gap}")
+
+
+torch.export.register_dataclass(CachedState, serialized_type_name="wholereel.CachedState")
+torch.export.register_dataclass(Attended, serialized_type_name="wholereel.Attended")

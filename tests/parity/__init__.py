@@ -1,0 +1,1 @@
+"""Numerical parity with golden files: `python -m tests.parity DIR`."""

@@ -1,0 +1,33 @@
+"""`python -m tests.parity DIR`: check every golden file of a directory tree; the exit code is 1 if any fails.
+
+One line a file: `pass`, `FAIL` or `skip (why)`, the path, the error that is largest in units of its tolerance. The last
+line is `N passed, M failed, K skipped`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections import Counter
+from pathlib import Path
+
+from tests.parity.families import check_file, golden_files
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.parity", description=__doc__)
+    parser.add_argument("directory", type=Path, help="directory tree of .npz and .json golden files")
+    directory = parser.parse_args(arguments).directory
+    if not directory.is_dir():
+        parser.error(f"{directory} is not a directory")
+    counts: Counter[str] = Counter()
+    for path in golden_files(directory):
+        line = check_file(path)
+        counts[line.status] += 1
+        print(f"{line.status}  {path.relative_to(directory)}  {line.text}", flush=True)
+    print(f"{counts['pass']} passed, {counts['FAIL']} failed, {counts['skip']} skipped")
+    return 1 if counts["FAIL"] else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,84 @@
+"""The table of families: which golden files are understood, and what checks them.
+
+A new family is one row and one function.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.parity.collaborative_memory import check_end_to_end, check_memory_block
+from tests.parity.golden import Golden, NotUnderstood, Outcome, load_golden
+from tests.parity.torchvision_models import check_torchvision_model, is_torchvision_layout
+
+__all__ = ["FAMILIES", "Line", "check_file", "golden_files"]
+
+
+@dataclass(frozen=True)
+class Family:
+    """`claims` says from the meta alone whether a file belongs here; `check` builds, runs and compares."""
+
+    claims: Callable[[Golden], bool]
+    check: Callable[[Golden], Outcome]
+
+
+FAMILIES: dict[str, Family] = {
+    "memory_block": Family(lambda golden: golden.meta.get("kind") == "memory_block", check_memory_block),
+    "end_to_end": Family(lambda golden: golden.meta.get("kind") == "end_to_end", check_end_to_end),
+    "torchvision": Family(is_torchvision_layout, check_torchvision_model),
+}
+
+
+@dataclass(frozen=True)
+class Line:
+    """What is said about one file: `status` is `pass`, `FAIL` or `skip`."""
+
+    status: str
+    text: str
+
+
+def golden_files(directory: Path) -> list[Path]:
+    """All golden files of a directory tree, sorted."""
+    return sorted(path for path in directory.rglob("*") if path.suffix in (".npz", ".json") and path.is_file())
+
+
+def check_file(path: Path) -> Line:
+    """Build what a file asks for and compare; whatever goes wrong becomes a line, so that a walk goes on."""
+    try:
+        golden = load_golden(path)
+        family = next((family for family in FAMILIES.values() if family.claims(golden)), None)
+        if family is None:
+            raise NotUnderstood(_no_builder(golden))
+        outcome = family.check(golden)
+    except NotUnderstood as reason:
+        return Line("skip", f"({reason})")
+    except Exception as error:
+        message = " ".join(str(error).split())
+        return Line("FAIL", f"({type(error).__name__}: {message})")
+    return _line(outcome)
+
+
+def _no_builder(golden: Golden) -> str:
+    for field in ("layout", "kind"):
+        if golden.meta.get(field) is not None:
+            return f"no builder for {field} {str(golden.meta[field])[:80]!r}"
+    return f"no builder for group {golden.group!r}"
+
+
+def _line(outcome: Outcome) -> Line:
+    rest = f"; not compared: {', '.join(outcome.not_compared)}" if outcome.not_compared else ""
+    failed = [comparison for comparison in outcome.comparisons if not comparison.passed]
+    if failed:
+        # The first, not the worst: intermediates come in the order of the network, so it names the faulty stage.
+        worst = failed[0]
+        also = f" and {len(failed) - 1} more" if len(failed) > 1 else ""
+        return Line("FAIL", f"{worst.name}: error {worst.error:.2e}, tolerance {worst.tolerance:.0e}{also}{rest}")
+    if not outcome.comparisons:
+        return Line("FAIL", f"(nothing to compare{rest})")
+    worst = max(outcome.comparisons, key=lambda comparison: comparison.error / (comparison.tolerance or 1.0))
+    count = len(outcome.comparisons)
+    return Line(
+        "pass", f"{count} arrays, largest error {worst.error:.2e} ({worst.name}, tolerance {worst.tolerance:.0e}){rest}"
+    )
