@@ -1,0 +1,161 @@
+"""The commands that print or measure, on real (small) files."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import pytest
+
+from wholereel.cli.main import main
+from wholereel.cli.predict import _folder_names
+from wholereel.cli.text import table
+from wholereel.datasets import worlds
+from wholereel.models.registry import list_models
+from wholereel.recipes import RECIPES, load_recipe
+
+
+def test_list_prints_every_recipe_with_its_summary(capsys):
+    assert main(["list"]) == 0
+    printed = capsys.readouterr().out
+    for name in RECIPES:
+        assert load_recipe(name).summary in printed
+
+
+def test_models_prints_what_matches(capsys):
+    assert main(["models", "tiny*"]) == 0
+    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == list_models("tiny*")
+
+
+def test_ceilings_are_printed_as_proved(capsys):
+    assert main(["worlds", "ceilings", "match8"]) == 0
+    head, values = capsys.readouterr().out.splitlines()
+    shown = dict(zip(head.split()[1:], values.split()[1:], strict=True))
+    assert (shown["clip"], shown["sum"], shown["video"]) == ("0.5000", "0.6429", "1.0000")
+
+
+def test_worlds_are_listed(capsys):
+    assert main(["worlds", "list"]) == 0
+    assert {line.split()[0] for line in capsys.readouterr().out.splitlines()[1:]} >= {
+        "events8",
+        "match8",
+        "pair6",
+        "order2",
+    }
+
+
+def test_a_world_is_made_as_asked(tmp_path, capsys, monkeypatch):
+    made = {}
+
+    def make_world(name, out, **options):
+        made.update(options, name=name, out=out)
+        return out
+
+    monkeypatch.setattr(worlds, "make_world", make_world)
+    assert main(["worlds", "make", "pair6", str(tmp_path), "--sizes", "train=6", "val=12", "--seed", "3"]) == 0
+    options = {"profile": "std", "seed": 3, "sizes": {"train": 6, "val": 12}, "workers": 1}
+    assert made == {**options, "name": "pair6", "out": tmp_path}
+    assert capsys.readouterr().out.strip() == str(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("problems", "code", "last"), [([], 0, "as it should be"), (["a.mp4 differs"], 1, "1 problems")]
+)
+def test_verification_says_what_differs(problems, code, last, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(worlds, "verify_world", lambda _: problems)
+    assert main(["worlds", "verify", str(tmp_path)]) == code
+    assert capsys.readouterr().out.splitlines() == [*problems, f"{tmp_path}: {last}"]
+
+
+def test_data_check_lists_problems(videos, tmp_path, capsys):
+    assert main(["data", "check", str(videos), "--out", str(tmp_path / "bad.tsv")]) == 0
+    assert "8 videos: " in capsys.readouterr().out
+    assert not (tmp_path / "bad.tsv").exists()
+
+    broken = tmp_path / "broken"
+    shutil.copytree(videos, broken)
+    (broken / "train" / "dark" / "0.mp4").write_bytes(b"")
+    (broken / "train" / "dark" / "1.mp4").write_text("not a video")
+    assert main(["data", "check", str(broken), "--out", str(tmp_path / "bad.tsv")]) == 1
+    assert "2 problems, also in" in capsys.readouterr().out
+    assert len((tmp_path / "bad.tsv").read_text().splitlines()) == 3
+
+
+def test_data_formats(capsys):
+    assert main(["data", "formats"]) == 0
+    assert "PySlowFast" in capsys.readouterr().out
+
+
+def test_predict_prints_classes_and_writes_a_timeline(package, videos, tmp_path, capsys):
+    video = videos / "test" / "dark" / "0.mp4"
+    words = ["predict", str(package), str(video), "--out", str(tmp_path), "--top", "1", "--device", "cpu"]
+    assert main(words) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith(f"{video}: 3.0 s, 3 clips")
+    assert lines[1].split()[0] in ("dark", "light")
+    assert (tmp_path / "0" / "timeline.html").is_file()
+    assert lines[2].strip() == str(tmp_path / "0" / "timeline.html")
+
+
+def test_predict_goes_on_after_a_broken_file(package, videos, tmp_path, capsys):
+    broken = tmp_path / "broken.mp4"
+    broken.write_bytes(b"")
+    good = videos / "test" / "light" / "1.mp4"
+    words = ["predict", str(package), str(broken), str(good), "--out", str(tmp_path), "--json", "--device", "cpu"]
+    assert main(words) == 2
+    printed = capsys.readouterr()
+    assert f"error: {broken}: " in printed.err
+    assert json.loads(printed.out)["path"] == str(good)
+
+
+def test_timelines_of_equal_names_do_not_overwrite_each_other(tmp_path):
+    assert _folder_names([tmp_path / "a.mp4", tmp_path / "b" / "a.mp4", tmp_path / "a-2.mp4"]) == ["a", "a-2", "a-2-2"]
+
+
+def test_evaluate_names_its_protocol_and_takes_changes(package, videos, tmp_path, capsys):
+    words = ["evaluate", str(package), "--data", str(videos), "--out", str(tmp_path), "--device", "cpu"]
+    assert main([*words, "--set", "views.clips.count=2", "--set", "data.workers=0"]) == 0
+    assert "split test" in capsys.readouterr().out
+    results = json.loads((tmp_path / "results.json").read_text())
+    assert (results["evaluated"], results["samples"]) == (4, 4)
+    assert results["protocol"]["views"]["clips"]["count"] == 2
+    assert results["protocol"]["split"] == "test"
+
+    assert main([*words, "--split", "all", "--set", "data.workers=0"]) == 0
+    assert json.loads((tmp_path / "results.json").read_text())["evaluated"] == 8
+
+
+def test_evaluate_explains_a_wrong_protocol(package, videos, capsys):
+    assert main(["evaluate", str(package), "--data", str(videos), "--set", "views.clip.count=2"]) == 2
+    assert "no setting 'clip' in views. Did you mean 'clips'?" in capsys.readouterr().err
+
+
+def test_doctor_finds_this_machine_fit(capsys):
+    assert main(["doctor"]) == 0
+    printed = capsys.readouterr().out
+    assert "torchvision ops" in printed
+    assert "the right frame read back" in printed
+
+
+def test_doctor_ends_its_list_whatever_breaks(capsys, monkeypatch):
+    from wholereel.cli import doctor
+
+    def broken():
+        raise RuntimeError("no such operator")
+        yield
+
+    monkeypatch.setattr(doctor, "CHECKS", {"operators": broken, "disk": doctor.CHECKS["disk"]})
+    assert main(["doctor"]) == 1
+    printed = capsys.readouterr().out
+    assert "FAIL  operators         RuntimeError: no such operator" in printed
+    assert "1 problems" in printed
+
+
+@pytest.mark.parametrize("device", ["gpu", "cuda:7"])
+def test_an_unknown_device_is_refused(device, package, capsys):
+    assert main(["predict", str(package), "a.mp4", "--device", device]) == 2
+    assert f"error: --device {device}: expected one of auto, cpu, cuda." in capsys.readouterr().err
+
+
+def test_columns_are_aligned():
+    assert table([("a", "bb", "c"), ("aaa", "b", "")], head=("x", "y", "z")) == "x    y   z\na    bb  c\naaa  b"
