@@ -49,7 +49,9 @@ class Augmented:
 
     Args:
         clips_NTCHW: uint8.
-        boxes, joints: one a clip, in pixels of the crop, not clamped to it; empty where none were given.
+        boxes, joints: one a clip, in pixels of the crop; boxes are clamped to it as their own mode says, joints are
+            not. Flips count pixel borders for boxes and pixel centres for joints, as torchvision does. Empty where none
+            were given.
     """
 
     clips_NTCHW: Tensor

@@ -186,10 +186,10 @@ def plan_clips(
     starts_N = clip_frames(clips.plan, total, span, count, generator=generator)
     steps_NT = frame_indices(starts_N, clips.frames, clips.stride, total)
     if clips.frame_rate is not None:
-        return ClipTimes(begin + steps_NT / rate, None)
+        return ClipTimes(begin + steps_NT.double() / rate, None)
     first = math.ceil(begin * frame_rate - SLACK)
     indices_NT = (steps_NT + first).clamp(max=frame_count - 1)
-    return ClipTimes(indices_NT / frame_rate, indices_NT)
+    return ClipTimes(indices_NT.double() / frame_rate, indices_NT)
 
 
 def _time_line(duration: float, rate: float, start: float | None, end: float | None) -> tuple[float, int]:
