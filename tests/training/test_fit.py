@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
+from contextlib import nullcontext
 from dataclasses import replace
 
 import pytest
 import torch
 
-from tests.training.tiny import CLASSES, TinyLoader, clip_batch, tiny_task, video_model
+from tests.training.tiny import CLASSES, TinyLoader, clip_batch, tiny_task
 from wholereel import config
 from wholereel.errors import ConfigError
-from wholereel.models.package import load_package
+from wholereel.models.package import build_model, load_package
+from wholereel.tasks.classification import ClassificationTask
 from wholereel.training.checkpoint import load_checkpoint
 from wholereel.training.distributed import Ranks
 from wholereel.training.fit import train_task
@@ -30,8 +32,6 @@ TRAIN = config.Train(
 
 
 def run(directory, train=TRAIN, *, loader=None, validate=None, task=None, **options):
-    from contextlib import nullcontext
-
     task = task or tiny_task(train.model.memory, **{"aggregate": train.task.aggregate, "dropout": train.task.dropout})
     strategy = create_strategy(train.strategy, nullcontext)
     result = train_task(
@@ -67,3 +67,153 @@ def test_it_learns_measures_and_packages(tmp_path):
     last = load_package(tmp_path / "last").model.state_dict()
     torch.testing.assert_close(last["clip_model.fc.weight"], average["model.clip_model.fc.weight"])
     assert not torch.equal(last["clip_model.fc.weight"], task.state_dict()["model.clip_model.fc.weight"])
+
+
+@pytest.mark.parametrize("name", ["full", "batch_reduction", "multi_iteration/step", "multi_iteration/accumulate"])
+def test_every_strategy_lowers_the_loss(tmp_path, name):
+    name, _, variant = name.partition("/")
+    settings = config.Strategy(name, variant or "accumulate")
+    strategy = create_strategy(settings, nullcontext)
+    train = replace(TRAIN, strategy=settings, optim=config.Optim(lr=0.05))
+    run(tmp_path, train, loader=TinyLoader(batch=strategy.plan(4, 3).videos))
+    losses = [record["loss"] for record in records(tmp_path, "train")]
+    assert sum(losses[-3:]) < 0.9 * sum(losses[:3])
+    assert records(tmp_path, "start")[0]["gradient"] == strategy.gradient
+
+
+class StopHere(Exception):
+    """Stands for a killed process."""
+
+
+class Stopping(TinyLoader):
+    """Breaks off in front of one step."""
+
+    stop = (0, 0)
+
+    def epoch(self, epoch, start_step=0):
+        for step, batch in enumerate(super().epoch(epoch, start_step), start_step):
+            if (epoch, step) == self.stop:
+                raise StopHere
+            yield batch
+
+
+@pytest.mark.parametrize("stop", [(0, 1), (1, 2), (2, 0)], ids=str)
+@pytest.mark.parametrize("variant", ["plain", "dropout, batch norm, AdamW, two micro-batches"])
+def test_resuming_gives_the_same_bits(tmp_path, stop, variant):
+    train, norm, length = TRAIN, "group", 12
+    if variant != "plain":
+        train = replace(
+            TRAIN, accumulate=2, task=config.Task(dropout=0.5), optim=config.Optim("adamw", lr=1e-3, ema=0.9)
+        )
+        norm, length = "batch", 20  # five micro-batches: the last step of an epoch has only one
+
+    def build():
+        return tiny_task(MEMORY, norm=norm, dropout=train.task.dropout)
+
+    _, straight = run(tmp_path / "straight", train, loader=TinyLoader(length), validate=accuracy, task=build())
+    loader = Stopping(length)
+    loader.stop = (stop[0], stop[1] * train.accumulate)
+    with pytest.raises(StopHere):
+        run(tmp_path / "broken", train, loader=loader, validate=accuracy, task=build())
+    _, resumed = run(
+        tmp_path / "broken", train, loader=TinyLoader(length), validate=accuracy, task=build(), resume=True
+    )
+    for (name, ours), theirs in zip(resumed.state_dict().items(), straight.state_dict().values(), strict=True):
+        assert torch.equal(ours, theirs), name
+    for kind in ("train", "validation"):
+        ours, theirs = records(tmp_path / "broken", kind), records(tmp_path / "straight", kind)
+        assert [record["update"] for record in ours] == [record["update"] for record in theirs]
+    averages = [load_checkpoint(tmp_path / name / "checkpoint.pt")["average"]["average"] for name in ("broken", "straight")]
+    assert all(torch.equal(averages[0][key], averages[1][key]) for key in averages[1])
+
+
+def test_a_finished_run_returns_at_once(tmp_path):
+    first, _ = run(tmp_path, validate=accuracy)
+    before = (tmp_path / "metrics.jsonl").read_text()
+    second, _ = run(tmp_path, validate=accuracy, resume=True)
+    assert second == first
+    assert (tmp_path / "metrics.jsonl").read_text() == before
+
+
+def test_other_settings_are_refused_by_name(tmp_path):
+    run(tmp_path)
+    with pytest.raises(ConfigError, match="holds a run already"):
+        run(tmp_path)
+    longer = replace(TRAIN, epochs=4)
+    with pytest.raises(ConfigError, match=r"epochs: 3 before, 4 now\. Use the old settings, allow these changes"):
+        run(tmp_path, longer, resume=True)
+    run(tmp_path, longer, resume=True, allow_changes=True)
+    assert load_checkpoint(tmp_path / "checkpoint.pt")["progress"]["epoch"] == 4
+    with pytest.raises(ConfigError, match=r"batch: 4 before, 2 now\. Use the old settings, or start a new run"):
+        run(tmp_path, replace(longer, batch=2), resume=True, allow_changes=True)
+    run(tmp_path, replace(longer, checkpoint_minutes=5.0), resume=True)  # what changes no result is free
+
+
+def test_non_finite_loss_names_videos_and_checkpoint(tmp_path):
+    task = tiny_task(MEMORY)
+    calls, original = [], task.losses
+
+    def losses(clip_logits_BNK, batch, valid_BN=None):
+        calls.append(batch.ids)
+        factor = float("nan") if len(calls) == 5 else 1.0
+        return original(clip_logits_BNK * factor, batch, valid_BN)
+
+    task.losses = losses
+    with pytest.raises(NonFiniteLossError) as error:
+        run(tmp_path, task=task)
+    assert f"videos of that batch: {', '.join(calls[4])}." in str(error.value)
+    assert f"Last checkpoint: {tmp_path / 'checkpoint.pt'} (epoch 2, step 1)" in str(error.value)
+    saved = load_checkpoint(tmp_path / "checkpoint.pt")  # from before
+    assert saved["progress"]["update"] == 4
+    assert all(tensor.isfinite().all() for tensor in saved["task"].values())
+
+
+def test_faults_are_listed_once_even_over_a_resume(tmp_path):
+    loader = Stopping(bad=frozenset({2, 7}))
+    loader.stop = (1, 2)
+    with pytest.raises(StopHere):
+        run(tmp_path, loader=loader)
+    run(tmp_path, loader=TinyLoader(bad=frozenset({2, 7})), resume=True)
+    header, *rows = [line.split("\t") for line in (tmp_path / "faults.tsv").read_text().splitlines()]
+    assert header == ["epoch", "step", "id", "path", "reason", "replaced_by"]
+    assert sorted((row[0], row[2]) for row in rows) == [(str(e), f"video{i}") for e in range(3) for i in (2, 7)]
+    assert rows[0][4:] == ["no frames", f"video{int(rows[0][2].removeprefix('video')) + 1}"]
+
+
+def test_select_must_be_measured_and_losses_are_minimised(tmp_path):
+    with pytest.raises(ConfigError, match="select='video_map' is not measured. Measured: .*video_top1"):
+        run(tmp_path / "a", replace(TRAIN, select="video_map"), validate=accuracy)
+    values = iter([2.0, 1.0, 3.0])
+    result, _ = run(tmp_path / "b", replace(TRAIN, select="val_loss"), validate=lambda task: {"val_loss": next(values)})
+    assert result.metrics == {"val_loss": 1.0, "epoch": 2.0}
+    assert load_package(tmp_path / "b" / "best").extra["epoch"] == 2
+    assert load_package(tmp_path / "b" / "last").extra["epoch"] == 3
+
+
+def test_bfloat16_trains_and_keeps_weights_in_float32(tmp_path):
+    train = replace(TRAIN, epochs=1, precision="bf16")
+    task = tiny_task(MEMORY)
+    strategy = create_strategy(train.strategy, lambda: torch.autocast("cpu", dtype=torch.bfloat16))
+    train_task(task, strategy, TinyLoader(), train, tmp_path, classes=CLASSES, ranks=Ranks(), sample_ids=[],
+               device=torch.device("cpu"))  # fmt: skip
+    assert {parameter.dtype for parameter in task.parameters()} == {torch.float32}
+
+
+def test_tensorboard_is_written_when_asked(tmp_path):
+    run(tmp_path, replace(TRAIN, epochs=1), tensorboard=True)
+    assert list((tmp_path / "tensorboard").glob("events.*"))
+
+
+def test_two_stages_share_logits_at_the_start(tmp_path):
+    """Train clip by clip, then put a memory into the result: equal logits, and training goes on."""
+    first = replace(TRAIN, epochs=1, model=replace(TRAIN.model, memory=None), task=config.Task(aggregate="clip"))
+    result, clip_level = run(tmp_path / "clip", first, task=tiny_task(None, aggregate="clip"), validate=accuracy)
+    spec = replace(TRAIN.model, weights=f"file:{result.package}")
+    video_level = build_model(spec, len(CLASSES))
+    batch = clip_batch([0, 1, 2, 3])
+    package = load_package(result.package)
+    inputs = clip_level.inputs(batch)
+    torch.testing.assert_close(video_level.eval()(inputs)[0], package.model(inputs)[0], rtol=0, atol=1e-6)
+    task = ClassificationTask(video_level, config.Task(), len(CLASSES))
+    second, _ = run(tmp_path / "video", replace(TRAIN, model=spec), task=task, validate=accuracy)
+    assert load_package(second.package).spec.memory == MEMORY

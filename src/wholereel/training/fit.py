@@ -216,6 +216,8 @@ def train_task(
     log = RunLog(directory, rank=ranks.rank, tensorboard=tensorboard, sizes=sizes)
     parts = _Parts(task, optimizer, average, log, LossMeter(ranks, device))
     progress = Progress() if saved is None else _restore(run, parts, saved, allow_changes)
+    if progress.epoch >= train.epochs:
+        return _result(run, progress)
     steps = -(-loader.steps_per_epoch // train.accumulate)
     peak = _peak_lr(train, strategy, ranks)
     log.write("resume" if saved else "start", update=progress.update, gradient=strategy.gradient, steps_per_epoch=steps,
@@ -242,6 +244,7 @@ def train_task(
                 if _report(run, parts, clock, progress, steps, lr, due) and progress.step < steps:
                     _save(run, parts, progress, clock)
         progress = _end_epoch(run, parts, progress, validate, clock)
+        clock.throughput()  # measuring and saving are no training
     log.close()
     ranks.barrier()
     return _result(run, progress)

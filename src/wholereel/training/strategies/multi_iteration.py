@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -47,7 +47,7 @@ class StepPerClip:
     def backward(self, task: Task, batch: ClipBatch, scale: Scale, step: Step) -> Losses:
         """N times forward, backward and optimiser step; returns the sum of the N steps' losses and counts."""
         clips_BNCTHW, valid_BN = _valid_first(task.inputs(batch), batch.valid_BN)
-        state: VideoState | None = None
+        state = _empty_memory(task.model, clips_BNCTHW)
         earlier: list[Tensor] = []
         total: Losses | None = None
         for n in range(valid_BN.shape[1]):
@@ -123,8 +123,20 @@ def _losses_so_far(task: Task, batch: ClipBatch, logits: list[Tensor], valid_BN:
     return Losses(parts, together.weights)
 
 
+def _empty_memory(model: VideoModel, clips_BNCTHW: Tensor) -> VideoState:
+    """Memory of nothing; with room for all clips where the memory keeps their tokens."""
+    room: dict[str, Any] = {}
+    if _keeps_tokens(model):
+        room = {"clip_shape": tuple(clips_BNCTHW.shape[2:]), "clips": clips_BNCTHW.shape[1]}
+    return model.init_state(len(clips_BNCTHW), device=clips_BNCTHW.device, **room)
+
+
+def _keeps_tokens(model: VideoModel) -> bool:
+    return model.memory is not None and model.memory.interaction.startswith("nl_")
+
+
 def _judge(
-    model: VideoModel, clips_BNCTHW: Tensor, n: int, state: VideoState | None, valid_BN: Tensor
+    model: VideoModel, clips_BNCTHW: Tensor, n: int, state: VideoState, valid_BN: Tensor
 ) -> tuple[Tensor, VideoState]:
     """Logits (B, 1, K) of clip n alone, read with `state` and its own contribution; and the state with it."""
     if not model.places:  # no memory: an invalid clip harms nobody, and its logits are left out of the loss
@@ -139,8 +151,7 @@ def _constants(
     task: Task, clips_BNCTHW: Tensor, valid_BN: Tensor, seeds: list[int]
 ) -> tuple[list[VideoState], Tensor]:
     """For each clip the memory of all others; and all clips' logits under the complete memory, `(B, N, K)`."""
-    memory = task.model.memory
-    if memory is not None and task.model.places == (LAST,) and not memory.interaction.startswith("nl_"):
+    if task.model.places == (LAST,) and not _keeps_tokens(task.model):
         return _from_summaries(task.model, clips_BNCTHW, valid_BN, seeds)
     others = _all_but_one(task.model.contributions(clips_BNCTHW, valid_BN))
     logits = []

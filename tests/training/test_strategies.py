@@ -1,0 +1,281 @@
+"""Strategies: gradients against hand-made graphs and golden files, arithmetic of batches, optimiser steps, BatchNorm, dropout."""
+
+from __future__ import annotations
+
+import math
+from contextlib import nullcontext
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.parity import collaborative_memory as parity
+from tests.parity.golden import load_golden
+from tests.training.tiny import clip_batch, tiny_task
+from wholereel import config
+from wholereel.batches import ClipBatch, Target
+from wholereel.errors import ConfigError
+from wholereel.tasks.classification import ClassificationTask
+from wholereel.training.norms import running_statistics_kept, set_training_mode
+from wholereel.training.strategies import STRATEGIES, create_strategy
+
+GOLDEN = sorted((Path(__file__).parents[1] / "golden" / "collaborative_memory").glob("e2e_*.npz"))
+MEMORY = config.Memory(dim=8, value="separate")
+MASK = torch.tensor([[True, True, True], [True, False, True], [False, True, False]])
+
+
+def strategy(name, variant="accumulate"):
+    return create_strategy(config.Strategy(name, variant), nullcontext)
+
+
+def backward(task, batch, name, variant="accumulate"):
+    """Gradients by parameter, the losses, and how often an optimiser step was made."""
+    steps = []
+    task.zero_grad()
+    losses = strategy(name, variant).backward(task, batch, lambda losses: losses.total(), lambda: steps.append(1))
+    gradients = {key: parameter.grad.clone() for key, parameter in task.named_parameters() if parameter.grad is not None}
+    return gradients, losses, len(steps)
+
+
+def assert_same(ours, theirs, tolerance=1e-12):
+    assert ours.keys() == theirs.keys()
+    for key, gradient in theirs.items():
+        scale = float(gradient.abs().max()) or 1.0
+        assert float((ours[key] - gradient).abs().max()) <= tolerance * scale, key
+
+
+def relative_error(ours, theirs):
+    difference = math.sqrt(sum(float((ours[key] - theirs[key]).square().sum()) for key in theirs))
+    return difference / math.sqrt(sum(float(gradient.square().sum()) for gradient in theirs.values()))
+
+
+def by_hand(task, batch, *, truncated):
+    """One graph clip by clip; with `truncated`, clip n sees the contributions and logits of the others as constants."""
+    task.zero_grad()
+    model, clips = task.model, task.inputs(batch)
+    count = clips.shape[1]
+
+    def memory(n):
+        states = []
+        for m in range(count):
+            valid = batch.valid_BN[:, m : m + 1]
+            x = clips[:, m]
+            for name in model.segments[0]:
+                x = model.clip_model.stages[name](x)
+            pushed = model.memories["last"].push(x[:, None], valid)
+            states.append(pushed.detach() if truncated and m != n else pushed)
+        total = states[0]
+        for state in states[1:]:
+            total = total.merge(state)
+        return total
+
+    def logits(n):
+        x = clips[:, n]
+        for name in model.segments[0]:
+            x = model.clip_model.stages[name](x)
+        block = model.memories["last"]
+        popped = block.pop(memory(n), x[:, None])
+        return model.clip_model.forward_head(block.infuse(popped, x[:, None])[:, 0])
+
+    if not truncated:
+        task.losses(torch.stack([logits(n) for n in range(count)], 1), batch).total().backward()
+    else:
+        constants = torch.stack([logits(n).detach() for n in range(count)], 1)
+        for n in range(count):
+            mixed = torch.cat([constants[:, :n], logits(n)[:, None], constants[:, n + 1 :]], 1)
+            task.losses(mixed, batch).total().backward()
+    return {key: parameter.grad.clone() for key, parameter in task.named_parameters() if parameter.grad is not None}
+
+
+@pytest.mark.parametrize("aggregate", ["logits", "prob", "mix"])
+def test_full_is_the_hand_made_loop_with_masks(aggregate):
+    task, batch = tiny_task(MEMORY, aggregate=aggregate).double(), clip_batch([0, 1, 2], valid=MASK)
+    expected = by_hand(task, batch, truncated=False)
+    ours, losses, steps = backward(task, batch, "full")
+    assert_same(ours, expected)
+    assert steps == 1
+    assert all(part.count == 3 for part in losses.parts.values())
+
+
+@pytest.mark.parametrize("aggregate", ["logits", "prob", "max", "clip", "mix"])
+def test_accumulate_is_the_truncated_gradient_and_not_the_exact_one(aggregate):
+    task, batch = tiny_task(MEMORY, aggregate=aggregate).double(), clip_batch([0, 1, 2], valid=MASK)
+    ours, losses, steps = backward(task, batch, "multi_iteration")
+    assert_same(ours, by_hand(task, batch, truncated=True), 1e-10)
+    assert steps == 1
+    exact, exact_losses, _ = backward(task, batch, "full")
+    torch.testing.assert_close(losses.total(), exact_losses.total())
+    assert relative_error(ours, exact) > 0.01
+
+
+@pytest.mark.parametrize("path", GOLDEN, ids=lambda path: path.stem)
+def test_golden_gradients(path):
+    golden = load_golden(path)
+    model = parity._video_model(golden, parity._settings(golden), torch.float64)
+    clips = torch.from_numpy(parity._normal(golden.meta["seed"] + 1, parity._sizes(golden, "cin"))).double()
+    target = torch.from_numpy(golden.arrays["target"])
+
+    class GoldenTask(ClassificationTask):
+        def inputs(self, batch):
+            return clips
+
+    task = GoldenTask(model, config.Task(multi_label=target.ndim == 2), golden.meta["num_classes"])
+    batch = ClipBatch(
+        clips_BNTCHW=torch.zeros(0), seconds_BNT=torch.zeros(0), valid_BN=torch.ones(clips.shape[:2], dtype=torch.bool),
+        target=Target({"label": target}), ids=("a",) * len(clips),
+    )  # fmt: skip
+    for prefix, name in (("grad_", "full"), ("truncgrad_", "multi_iteration")):
+        _, losses, _ = backward(task, batch, name)
+        assert float(losses.total()) == pytest.approx(float(golden.arrays["loss"]), rel=1e-12)
+        for key, gradient in parity._end_gradients(model).items():
+            expected = torch.from_numpy(golden.arrays[prefix + key])
+            torch.testing.assert_close(gradient, expected, rtol=0, atol=1e-12 * float(expected.abs().max()))
+
+
+@pytest.mark.parametrize(
+    "memory",
+    [
+        None,
+        config.Memory(dim=8, after=("layer1", "last")),
+        config.Memory(dim=8, interaction="nl_dot", infusion="residual"),
+        config.Memory(dim=8, clip_pos=4),
+        config.Memory(dim=8, interaction="max"),
+    ],
+    ids=["none", "two places", "tokens", "clip_pos", "max"],
+)
+def test_accumulate_and_step_serve_every_memory(memory):
+    task, batch = tiny_task(memory).double(), clip_batch([0, 1, 2], valid=MASK)
+    ours, losses, _ = backward(task, batch, "multi_iteration")
+    exact, exact_losses, _ = backward(task, batch, "full")
+    torch.testing.assert_close(losses.total(), exact_losses.total())
+    if memory is None:
+        assert_same(ours, exact, 1e-10)
+    else:
+        assert 0.001 < relative_error(ours, exact) < 1.0
+    assert backward(task, batch, "multi_iteration", "step")[2] == 3
+
+
+def test_one_clip_is_the_full_gradient():
+    task, batch = tiny_task(MEMORY).double(), clip_batch([0, 1], clips=1)
+    exact = backward(task, batch, "full")[0]
+    assert_same(backward(task, batch, "multi_iteration")[0], exact)
+    assert_same(backward(task, batch, "multi_iteration", "step")[0], exact)
+
+
+@pytest.mark.parametrize("aggregate", ["logits", "clip"])
+def test_step_makes_an_optimiser_step_per_clip_with_what_came_before_constant(aggregate):
+    task, twin = (tiny_task(MEMORY, aggregate=aggregate).double() for _ in range(2))
+    batch = clip_batch([0, 1, 2])
+    optimizers = [torch.optim.SGD(each.parameters(), lr=0.1) for each in (task, twin)]
+
+    def step():
+        optimizers[0].step()
+        optimizers[0].zero_grad()
+
+    strategy("multi_iteration", "step").backward(task, batch, lambda losses: losses.total(), step)
+    clips, state, logits = twin.inputs(batch), None, []
+    for n in range(3):
+        own, pushed = twin.model(clips[:, n], state)
+        loss_of = [own[:, None]] if aggregate == "clip" else [*logits, own[:, None]]
+        valid = torch.ones(3, len(loss_of), dtype=torch.bool)
+        twin.losses(torch.cat(loss_of, 1), batch, valid).total().backward()
+        optimizers[1].step()
+        optimizers[1].zero_grad()
+        state = pushed.detach()
+        logits.append(own.detach()[:, None])
+    for ours, theirs in zip(task.parameters(), twin.parameters(), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-12)
+
+
+def test_step_leaves_out_videos_that_have_no_further_clip():
+    """A masked clip must not matter, wherever it stands: the same steps as with the valid clips moved to the front."""
+    valid = torch.tensor([[False, True, True], [True, True, True]])
+    batch = clip_batch([0, 1], valid=valid)
+    front = clip_batch([0, 1], valid=torch.tensor([[True, True, False], [True, True, True]]))
+    front.clips_BNTCHW[0] = front.clips_BNTCHW[0].roll(-1, dims=0)
+    results = []
+    for each in (batch, front):
+        task = tiny_task(MEMORY).double()
+        _, losses, steps = backward(task, each, "multi_iteration", "step")
+        assert steps == 3
+        assert losses.parts["video"].count == 5
+        results.append({key: parameter.grad for key, parameter in task.named_parameters()})
+    assert_same(*results)
+
+
+@pytest.mark.parametrize(("clips", "videos"), [(1, 8), (2, 4), (3, 3), (4, 2), (5, 2), (16, 1), (100, 1)])
+def test_batch_reduction_arithmetic(clips, videos):
+    plan = strategy("batch_reduction").plan(8, clips)
+    assert plan == (videos, videos / 8)
+    assert strategy("full").plan(8, clips) == (8, 1.0)
+    assert strategy("multi_iteration", "step").plan(8, clips) == (8, 1 / clips)
+    assert strategy("multi_iteration", "accumulate").plan(8, clips) == (8, 1.0)
+
+
+def test_running_statistics_are_updated_once_per_clip():
+    task, batch = tiny_task(MEMORY, norm="batch"), clip_batch([0, 1, 2, 3])
+    twin = tiny_task(MEMORY, norm="batch")
+    for each in (task, twin):
+        set_training_mode(each, "train")
+    backward(task, batch, "multi_iteration")
+    with torch.no_grad():
+        for clip in twin.inputs(batch).unbind(1):
+            twin.model(clip)
+    buffers = dict(task.named_buffers())
+    assert int(buffers["model.clip_model.stem.norm.num_batches_tracked"]) == 3
+    for name, buffer in twin.named_buffers():
+        assert torch.equal(buffers[name], buffer), name
+    before = {name: buffer.clone() for name, buffer in task.named_buffers()}
+    with running_statistics_kept(task), torch.no_grad():
+        task.model(twin.inputs(batch))
+    assert all(torch.equal(buffer, before[name]) for name, buffer in task.named_buffers())
+
+
+def test_frozen_norm_keeps_statistics_and_trains_scales():
+    task, batch = tiny_task(MEMORY, norm="batch"), clip_batch([0, 1, 2])
+    set_training_mode(task, "frozen")
+    before = {name: buffer.clone() for name, buffer in task.named_buffers()}
+    gradients, _, _ = backward(task, batch, "full")
+    assert all(torch.equal(buffer, before[name]) for name, buffer in task.named_buffers())
+    assert gradients["model.clip_model.stem.norm.weight"].abs().sum() > 0
+
+
+@pytest.mark.parametrize("after", [("last",), ("layer1", "last")], ids=["summaries", "maps"])
+def test_dropout_draws_the_same_numbers_in_both_passes(after):
+    """With equal draws the other clips' constant logits are those that the clips themselves have with gradient."""
+    task = tiny_task(config.Memory(dim=8, after=after), dropout=0.5).double().train()
+    batch, seen = clip_batch([0, 1, 2]), []
+    original = task.losses
+
+    def losses(clip_logits_BNK, batch, valid_BN=None):
+        seen.append(clip_logits_BNK.detach())
+        return original(clip_logits_BNK, batch, valid_BN)
+
+    task.losses = losses
+    state = torch.get_rng_state()
+    backward(task, batch, "multi_iteration")
+    assert len(seen) == 3
+    for logits in seen[1:]:
+        torch.testing.assert_close(logits, seen[0], rtol=0, atol=1e-12)
+    after_first = torch.get_rng_state()
+    assert not torch.equal(after_first, state)  # the next batch draws other numbers
+    backward(task, batch, "multi_iteration")
+    assert not torch.allclose(seen[3], seen[0])
+
+
+def test_gradients_are_declared_and_unknown_names_are_refused():
+    declared = {
+        (name, variant): build(nullcontext).gradient
+        for name, variants in STRATEGIES.items()
+        for variant, build in variants.items()
+    }
+    assert declared == {
+        ("full", None): "exact",
+        ("batch_reduction", None): "exact",
+        ("multi_iteration", "step"): "truncated",
+        ("multi_iteration", "accumulate"): "truncated",
+    }
+    with pytest.raises(ConfigError, match="no strategy 'exact'. Strategies: full, batch_reduction, multi_iteration"):
+        strategy("exact")
+    with pytest.raises(ConfigError, match="no variant 'both'. Variants: step, accumulate"):
+        strategy("multi_iteration", "both")
