@@ -1,8 +1,9 @@
 """What a world is: a label model with known ceilings, drawn from a seed, that can be painted as video.
 
-A world draws *scenes* (a label and the events that carry it); `render.py` paints them, `make.py` writes them to disk, `verify.py`
-checks a folder. A subclass says which events a label has (`draw_events`), what a clip's events tell (`clip_scores`), what all
-events tell (`video_label`) and the closed-form ceilings. Rules that keep the ceilings true are on the page `docs/worlds.md`.
+A world draws *scenes* (a label and the events that carry it); `render.py` paints them, `make.py` writes them to disk,
+`verify.py` checks a folder. A subclass says which events a label has (`draw_events`), what a clip's events tell
+(`clip_scores`), what all events tell (`video_label`) and the closed-form ceilings. Rules that keep the ceilings true
+are on the page `docs/worlds.md`.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import numpy as np
 from wholereel.datasets.worlds import render
 from wholereel.errors import ConfigError
 
-__all__ = ["PROFILES", "SPLITS", "Event", "Oracle", "Scene", "World", "oracle_accuracy"]
+__all__ = ["PROFILES", "SPLITS", "Event", "Oracle", "Scene", "World", "oracle_accuracies"]
 
 SPLITS: dict[str, int] = {"train": 0, "val": 1, "test": 2}
 PROFILES: dict[str, Fraction] = {"smoke": Fraction(1, 20), "std": Fraction(1), "full": Fraction(10)}
@@ -69,7 +70,7 @@ class Scene:
 
 
 Oracle = Callable[[Scene, np.random.Generator], int]
-"""Predicts a scene's label from its true events, seeing no more of them than its level allows; the generator breaks ties."""
+"""Predicts a scene's label from as much of its true events as its level may see; the generator breaks ties."""
 
 
 @dataclass(frozen=True)
@@ -102,7 +103,7 @@ class World(ABC):
 
     @abstractmethod
     def clip_scores(self, events: Sequence[Event]) -> tuple[float, ...]:
-        """K class scores of a clip of one segment that shows `events`: optimal alone, and optimal when added up over clips."""
+        """K class scores of a one-segment clip that shows `events`: optimal alone, and when added up over clips."""
 
     @abstractmethod
     def video_label(self, events: Sequence[Event]) -> int:
@@ -118,7 +119,7 @@ class World(ABC):
         return self.segments * self.segment_frames
 
     def sizes(self, profile: str = "std") -> dict[str, int]:
-        """Videos in each split: a share of the standard sizes, at least 16, rounded up to a multiple of the number of classes.
+        """Videos in each split: a share of the standard sizes, at least 16, rounded up to a multiple of K classes.
 
         Raises: ConfigError: unknown profile.
         """
@@ -128,7 +129,7 @@ class World(ABC):
         return {split: -(-n // len(self.classes)) * len(self.classes) for split, n in wanted.items()}
 
     def sample(self, seed: int, split: str, index: int) -> Scene:
-        """Scene number `index` of a split: a pure function of its arguments, so order and number of processes do not matter.
+        """Scene number `index` of a split: a pure function, so order and number of processes do not matter.
 
         The label comes from a stream of its own (`balanced_label`); the sample's generator is
         `PCG64(SeedSequence([seed, crc32(name), split id, index]))`.
@@ -143,8 +144,8 @@ class World(ABC):
     def balanced_label(self, seed: int, split: str, index: int) -> int:
         """Label of a sample: every block of K consecutive indices holds each of the K classes once, in random order.
 
-        So a split whose size is a multiple of K is balanced exactly, whatever the size, and a small world is a prefix of a
-        large one.
+        So a split whose size is a multiple of K is balanced exactly, whatever the size, and a small world is a prefix
+        of a large one.
         """
         block, place = divmod(index, len(self.classes))
         order = _generator(seed, f"{self.name} labels", SPLITS[split], block).permutation(len(self.classes))
@@ -195,12 +196,15 @@ def pick_largest(scores_K: np.ndarray, generator: np.random.Generator) -> int:
     return int(generator.choice(best))
 
 
-def oracle_accuracy(world: World, level: str, *, samples: int, seed: int = 0) -> float:
-    """Share of right predictions of an oracle over the first `samples` training scenes (no pixels are painted)."""
-    oracle = world.oracle(level)
-    generator = np.random.default_rng([seed, zlib.crc32(level.encode())])
-    scenes = (world.sample(seed, "train", index) for index in range(samples))
-    return sum(oracle(scene, generator) == scene.label for scene in scenes) / samples
+def oracle_accuracies(world: World, *, samples: int, seed: int = 0) -> dict[str, float]:
+    """Share of right predictions of each oracle over the first `samples` training scenes (no pixels are painted)."""
+    right = dict.fromkeys(world.oracles(), 0)
+    generator = np.random.default_rng([seed, 1])
+    for index in range(samples):
+        scene = world.sample(seed, "train", index)
+        for level, predict in world.oracles().items():
+            right[level] += predict(scene, generator) == scene.label
+    return {level: count / samples for level, count in right.items()}
 
 
 def _generator(seed: int, name: str, split_id: int, index: int) -> np.random.Generator:

@@ -17,7 +17,7 @@ Shape = Callable[[np.ndarray, np.ndarray], np.ndarray]
 # Each shape is a condition on x, y in [-1, 1] (y points down).
 SHAPES: dict[str, Shape] = {
     "disc": lambda x, y: x**2 + y**2 <= 1,
-    "square": lambda x, y: (abs(x) <= 0.85) & (abs(y) <= 0.85),
+    "square": lambda x, y: np.maximum(abs(x), abs(y)) <= 1,
     "triangle": lambda x, y: (abs(x) <= (y + 1) / 2) & (y <= 0.9),
     "plus": lambda x, y: (abs(x) <= 0.3) | (abs(y) <= 0.3),
     "ring": lambda x, y: (x**2 + y**2 <= 1) & (x**2 + y**2 >= 0.3),

@@ -1,7 +1,7 @@
 """Write a world to disk: video files, manifest, class names, description.
 
-The result is a pure function of (name, profile or sizes, seed, canvas): the number of processes, interruptions and the order of
-work leave no trace. A folder is complete when it has a `manifest.jsonl`, which is written last.
+The result is a pure function of (name, profile or sizes, seed, canvas): the number of processes, interruptions and
+the order of work leave no trace. A folder is complete when it has a `manifest.jsonl`, which is written last.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ def make_world(
         out: folder to fill; other files in it are not touched.
         profile: `smoke`, `std` or `full`.
         seed: root seed, >= 0.
-        sizes: videos of some splits, instead of the profile's; multiples of the number of classes, 0 leaves a split out.
+        sizes: videos of some splits, instead of the profile's; multiples of the number of classes, 0 leaves one out.
         workers: processes; more than one needs the usual `if __name__ == "__main__":` in the calling script.
         size: side of the canvas in pixels.
         progress: called as `progress(done, total)` after each video.
@@ -157,7 +157,7 @@ def video_path(scene: Scene) -> str:
 
 def frames_hash(frames_THWC: np.ndarray) -> str:
     """sha256 of the raw pixels before encoding."""
-    return hashlib.sha256(np.ascontiguousarray(frames_THWC)).hexdigest()
+    return hashlib.sha256(np.ascontiguousarray(frames_THWC).data).hexdigest()
 
 
 def write_json(path: Path, content: Any) -> None:

@@ -1,8 +1,8 @@
-"""match8: do the two events of a video show the same glyph? Clips must multiply each other; adding clip scores is not enough.
+"""match8: do the two events of a video show the same glyph? Adding up clip scores is not enough.
 
-One clip knows nothing. A sum (mean, maximum) of clip scores that depend on the glyph's kind reaches 9/14; if a clip's score may
-also depend on the clip's own colours and places, used as private dice, 19/28 and no more. Seeing both events: 1. Proofs:
-`docs/worlds.md`. Extra letters: k kinds, s kinds with a high score.
+One clip knows nothing. A sum (mean, maximum) of clip scores that depend on the glyph's kind reaches 9/14; if a clip's
+score may also depend on the clip's own colours and places, used as private dice, 19/28 and no more. Seeing both
+events: 1. Proofs: `docs/worlds.md`. Extra letters: k kinds, s kinds with a high score.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ KINDS = len(NAMES)
 
 @dataclass(frozen=True)
 class Match8(TwoEventWorld):
-    """Label 1 (`match`): both events of one kind, uniform; label 0: an ordered pair of different kinds, uniform over all 56."""
+    """Label 1 (`match`): both events of one kind, uniform; label 0: two kinds, uniform over the 56 ordered pairs."""
 
     name: ClassVar[str] = "match8"
     summary: ClassVar[str] = (
@@ -38,7 +38,7 @@ class Match8(TwoEventWorld):
         return first, first if label else (first + step) % KINDS
 
     def clip_scores(self, events: Sequence[Event]) -> tuple[float, ...]:
-        """Half of the kinds vote for `match`; two such votes outweigh the events' standing votes (0.75 each) for `differ`."""
+        """Half of the kinds vote for `match`; two such votes outweigh the votes for `differ` (0.75 an event)."""
         return 0.75 * len(events), float(sum(event.kind < KINDS // 2 for event in events))
 
     def video_label(self, events: Sequence[Event]) -> int:
@@ -57,9 +57,10 @@ class Match8(TwoEventWorld):
 
 
 def best_sum(kinds: int) -> Fraction:
-    """Best accuracy of "match iff u(a) + u(b) > threshold" over all score functions u of the kind: 9/14 for eight kinds.
+    """Best accuracy of "match iff u(a) + u(b) > threshold" over all functions u of the kind: 9/14 for eight kinds.
 
-    Let s kinds have 2u > threshold. Matches: s/k are right. All s(s-1) ordered pairs of those kinds exceed the threshold too.
+    Let s kinds have 2u > threshold. Matches: s/k are right. All s(s-1) ordered pairs of those kinds exceed the
+    threshold too.
     """
 
     def accuracy(s: int) -> Fraction:
@@ -74,7 +75,7 @@ def best_randomised_sum(kinds: int) -> Fraction:
 
 
 def randomised_score(kind: int, generator: np.random.Generator) -> int:
-    """Score of a clip that attains `best_randomised_sum`: strength k - kind, positive with probability kind / (k - 1)."""
+    """Clip score that attains `best_randomised_sum`: strength k - kind, positive with probability kind / (k - 1)."""
     strength = KINDS - kind
     return strength if generator.random() < kind / (KINDS - 1) else -strength
 

@@ -1,7 +1,7 @@
-"""order2: which of two glyphs comes first? A control and leak detector: whoever forgets the order of clips is at chance.
+"""order2: which of two glyphs comes first? A leak detector: whoever forgets the order of clips is at chance.
 
-Both labels show the same two glyphs, and nothing else in a clip tells its time; so one clip, and any function of the *set* of a
-video's clips, is at 1/2. That includes a memory over the whole video which does not know the clips' order.
+Both labels show the same two glyphs, and nothing else in a clip tells its time; so one clip, and any function of the
+*set* of a video's clips, is at 1/2. That includes a memory over the whole video which does not know the clips' order.
 """
 
 from __future__ import annotations

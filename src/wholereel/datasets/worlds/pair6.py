@@ -1,4 +1,4 @@
-"""pair6: which two of four glyphs does a video show? A control: adding clip scores already solves it, so memory must not harm.
+"""pair6: which two of four glyphs does a video show? A control: adding up clip scores already solves it.
 
 Each event votes for the three pairs that contain it; the true pair gets two votes, all others at most one.
 A random segment shows an event in 2 of 8 cases and then leaves three pairs: 1/4 * 1/3 + 3/4 * 1/6 = 5/24.

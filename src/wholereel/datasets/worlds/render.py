@@ -1,7 +1,8 @@
 """Paint a scene: soft background, still noise, a wandering square that means nothing, and the glyphs on top.
 
-Painting is a pure function of the events and a seed, in integers and element-wise float64, so that the raw frames have the same
-hash everywhere. Every sample of a world, whatever its label, goes through these lines. Extra axis: G cells of the background.
+Painting is a pure function of the events and a seed, in integers and element-wise float64, so that the raw frames
+have the same hash everywhere. Every sample of a world, whatever its label, goes through these lines. Extra axis: G
+cells of the background.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """Worlds whose videos show two events, so far apart that no clip of three seconds sees both.
 
-The events lie in two segments with at least one segment between them and stay away from the segments' borders: 27 frames or more
-from the last frame of the first event to the first frame of the second, where a three-second clip spans 24.
+The events lie in two segments with at least one segment between them and stay away from the segments' borders: 27
+frames or more from the last frame of the first event to the first frame of the second, where a three-second clip
+spans 24.
 """
 
 from __future__ import annotations
