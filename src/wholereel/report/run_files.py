@@ -33,15 +33,17 @@ def read_metrics(run: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def curve(rows: Sequence[Mapping[str, Any]], phase: str, key: str) -> dict[int, float]:
-    """Mean of `key` per epoch over the finite rows of one phase; later rows of a resumed run replace earlier steps."""
-    by_step = {
-        (row.get("epoch"), row.get("step")): row[key] for row in rows if row.get("phase") == phase and key in row
-    }
-    epochs: dict[int, list[float]] = {}
-    for (epoch, _), value in by_step.items():
-        if isinstance(epoch, int) and isinstance(value, (int, float)) and math.isfinite(value):
-            epochs.setdefault(epoch, []).append(float(value))
+def curve(rows: Sequence[Mapping[str, Any]], kind: str, key: str) -> dict[float, float]:
+    """Mean of `key` per epoch over the finite rows of one kind ("train", "validation"), in the order of epochs.
+
+    A run that was killed and resumed may hold the rows of an update twice: the later ones count.
+    """
+    by_update = {row.get("update"): row for row in rows if row.get("kind") == kind and "epoch" in row}
+    epochs: dict[float, list[float]] = {}
+    for row in by_update.values():
+        value = row.get(key)
+        if isinstance(value, (int, float)) and math.isfinite(value):
+            epochs.setdefault(float(row["epoch"]), []).append(float(value))
     return {epoch: math.fsum(values) / len(values) for epoch, values in sorted(epochs.items())}
 
 

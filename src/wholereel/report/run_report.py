@@ -161,12 +161,12 @@ def _numbers(
 def _curves(systems: Sequence[System], metric: str, marks: Sequence[Mark]) -> list[str]:
     runs = {system.name: [read_metrics(folder) for folder in system.runs] for system in systems if system.runs}
     charts = []
-    for title, phase, key, levels in (
+    for title, kind, key, levels in (
         ("Training loss", "train", "loss", ()),
-        ("Validation loss", "val", "loss", ()),
-        (f"Validation {_words(metric)}", "val", metric, marks),
+        ("Validation loss", "validation", "loss", ()),
+        (f"Validation {_words(metric)}", "validation", metric, marks),
     ):
-        series = [one for name, logs in runs.items() if (one := _series(name, logs, phase, key)) is not None]
+        series = [one for name, logs in runs.items() if (one := _series(name, logs, kind, key)) is not None]
         if series:
             y_range = (0.0, 1.0) if key == metric else None
             chart = line_chart(
@@ -181,8 +181,8 @@ def _curves(systems: Sequence[System], metric: str, marks: Sequence[Mark]) -> li
     return [section("Learning curves", *charts, *([paragraph(words)] if words else []))] if charts else []
 
 
-def _series(name: str, logs: Sequence[Sequence[Mapping[str, Any]]], phase: str, key: str) -> Series | None:
-    curves = [points for log in logs if (points := curve(log, phase, key))]
+def _series(name: str, logs: Sequence[Sequence[Mapping[str, Any]]], kind: str, key: str) -> Series | None:
+    curves = [points for log in logs if (points := curve(log, kind, key))]
     epochs = sorted({epoch for points in curves for epoch in points})
     if not epochs:
         return None
