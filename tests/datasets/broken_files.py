@@ -7,12 +7,13 @@ import numpy as np
 
 from wholereel.media.video_writer import write_video
 
+# What is said about each file of `broken_files`.
 REASONS = {
     "missing.mp4": "no such file",
-    "empty.mp4": "empty file",
-    "text.mp4": "",
+    "empty.mp4": "is empty (0 bytes)",
+    "text.mp4": "cannot be opened as a video",
     "sound.mp4": "no video stream",
-    "cut_header.mp4": "",
+    "cut_header.mp4": "cannot be opened as a video",
 }
 
 
@@ -52,10 +53,10 @@ def broken_files(folder: Path) -> list[str]:
 
 
 def truncated_video(path: Path) -> None:
-    """A video whose index promises all frames while the last third of the file is gone."""
-    video(path.with_suffix(".avi"), 7, frames=60)
-    data = path.with_suffix(".avi").read_bytes()
-    path.with_suffix(".avi").write_bytes(data[: len(data) * 2 // 3])
+    """A video (`.avi`) whose header promises 60 frames while the last third of the file is gone."""
+    video(path, 7, frames=60)
+    data = path.read_bytes()
+    path.write_bytes(data[: len(data) * 2 // 3])
 
 
 def data_set(root: Path, healthy: int = 12, split: str = "train") -> None:

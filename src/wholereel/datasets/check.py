@@ -77,10 +77,6 @@ def write_problems(problems: Sequence[Problem], path: Path) -> None:
 
 def _check_file(path: Path, samples: Sequence[Sample]) -> list[str]:
     """What is wrong with a file: it cannot be read, ends too early, or ends before a sample begins."""
-    if not path.exists():
-        return ["no such file"]
-    if path.is_file() and path.stat().st_size == 0:
-        return ["empty file (0 bytes)"]
     try:
         with VideoReader(path) as reader:
             count, rate = reader.frame_count, float(reader.metadata.frame_rate)

@@ -1,0 +1,68 @@
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from tests.datasets.broken_files import REASONS, add_broken, data_set, truncated_video
+from wholereel.datasets.check import check_data
+from wholereel.datasets.manifest import read_manifest
+
+
+def test_healthy_files_are_not_flagged(tmp_path):
+    data_set(tmp_path, 4)
+    assert check_data(read_manifest(tmp_path), workers=2, out=tmp_path) == []
+    assert (tmp_path / "bad_files.tsv").read_text() == "path\treason\tbytes\n"
+
+
+@pytest.mark.parametrize("workers", [0, 3])
+def test_every_kind_of_broken_file_is_listed(tmp_path, workers):
+    data_set(tmp_path, 3)
+    names = add_broken(tmp_path)
+    truncated_video(tmp_path / "videos" / "cut_end.avi")
+    with (tmp_path / "annotations.csv").open("a") as file:
+        file.write("videos/cut_end.avi,run,train\n")
+    problems = check_data(read_manifest(tmp_path), workers=workers, out=tmp_path)
+    assert [problem.path.relative_to(tmp_path).as_posix() for problem in problems] == [*names, "videos/cut_end.avi"]
+    for problem, reason in zip(problems, [*REASONS.values(), "truncated: the last frames"], strict=True):
+        assert problem.reason.startswith(reason)
+        assert problem.bytes == (problem.path.stat().st_size if problem.path.exists() else 0)
+    lines = (tmp_path / "bad_files.tsv").read_text().splitlines()
+    assert lines[0] == "path\treason\tbytes"
+    assert [line.split("\t") for line in lines[1:]] == [[str(p.path), p.reason, str(p.bytes)] for p in problems]
+
+
+def test_files_in_two_splits_and_contradicting_labels(tmp_path):
+    data_set(tmp_path, 2)
+    with (tmp_path / "annotations.csv").open("a") as file:
+        file.write("videos/train_00.mp4,jump,val\n./videos/train_01.mp4,walk,val\n")
+    manifest = read_manifest(tmp_path)
+    other = replace(manifest.samples[1], id="again", labels={"label": 2})
+    problems = check_data(replace(manifest, samples=(*manifest.samples, other)))
+    assert [(problem.path.name, problem.reason) for problem in problems] == [
+        ("train_00.mp4", "in several splits: train, val"),
+        ("train_01.mp4", "in several splits: train, val"),
+        ("train_01.mp4", "different labels in samples 'videos/train_01.mp4' and './videos/train_01.mp4'"),
+        ("train_01.mp4", "different labels in samples 'videos/train_01.mp4' and 'again'"),
+    ]
+
+
+def test_missing_labels_and_parts_behind_the_end(tmp_path):
+    data_set(tmp_path, 1)
+    manifest = read_manifest(tmp_path)
+    late = replace(manifest.samples[0], id="late", start=2.0, end=None, labels={})
+    problems = check_data(replace(manifest, samples=(*manifest.samples, late)))
+    assert [problem.reason for problem in problems] == [
+        "lasts 2.00 s, but sample 'late' begins at 2.0 s",
+        "sample 'late' has no label",
+    ]
+    test_part = replace(late, start=None, split="test")
+    assert check_data(replace(manifest, samples=(test_part,))) == []
+
+
+@pytest.mark.skipif("WHOLEREEL_DATA" not in os.environ, reason="WHOLEREEL_DATA names no folder of real data sets")
+@pytest.mark.parametrize("name", ["weizmann", "jhmdb_pose10", "long_misc/videos.csv", "ceiling_long/videos.csv"])
+def test_real_sets_are_healthy(name):
+    labels = () if name.endswith("videos.csv") else ("label",)
+    manifest = read_manifest(Path(os.environ["WHOLEREEL_DATA"]) / name, labels=labels)
+    assert check_data(manifest, workers=2) == []

@@ -1,0 +1,144 @@
+from dataclasses import replace
+
+import pytest
+import torch
+
+from tests.datasets.broken_files import add_broken, data_set
+from wholereel.config import Augment, Clips, Data
+from wholereel.datasets.batch_samplers import batch_indices
+from wholereel.datasets.loader import clip_loader
+from wholereel.datasets.manifest import read_manifest
+from wholereel.errors import DataError
+
+DATA = Data(clips=Clips("stratified", count=2, frames=2, stride=2), augment=Augment((24, 28), 24), workers=0)
+
+
+@pytest.fixture(scope="module")
+def healthy(tmp_path_factory):
+    root = tmp_path_factory.mktemp("healthy")
+    data_set(root, 11)
+    return read_manifest(root, split="train")
+
+
+def same(batches, others):
+    return len(batches) == len(others) and all(
+        a.ids == b.ids and torch.equal(a.clips_BNTCHW, b.clips_BNTCHW) and torch.equal(a.seconds_BNT, b.seconds_BNT)
+        for a, b in zip(batches, others, strict=True)
+    )
+
+
+def test_training_visits_complete_batches_in_the_sampler_s_order(healthy):
+    loader = clip_loader(healthy, DATA, train=True, seed=5, batch=3)
+    batches = list(loader.epoch(2))
+    assert loader.steps_per_epoch == len(batches) == 3
+    for step, batch in enumerate(batches):
+        indices = batch_indices(11, batch=3, seed=5, epoch=2, step=step)
+        assert batch.ids == tuple(healthy.samples[index].id for index in indices)
+        assert batch.target.labels["label"].tolist() == [index % 3 for index in indices]
+        assert batch.clips_BNTCHW.shape == (3, 2, 2, 3, 24, 24)
+        assert batch.clips_BNTCHW.is_contiguous()
+        assert batch.valid_BN.all()
+        assert batch.faults == ()
+
+
+def test_an_epoch_resumes_in_its_middle(healthy):
+    whole = list(clip_loader(healthy, DATA, train=True, seed=5, batch=3).epoch(1))
+    resumed = clip_loader(healthy, DATA, train=True, seed=5, batch=3)
+    assert same(list(resumed.epoch(1, start_step=2)), whole[2:])
+    assert same(list(resumed.epoch(1, start_step=1)), whole[1:])
+    assert not same(list(resumed.epoch(2)), whole)
+
+
+def test_the_loader_leaves_the_global_generator_alone(healthy):
+    before = torch.get_rng_state()
+    list(clip_loader(healthy, DATA, train=True, seed=5, batch=3).epoch(0))
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize(("start_method", "workers"), [("fork", 2), ("spawn", 1)])  # a spawned one imports torch anew
+def test_workers_change_nothing(healthy, start_method, workers):
+    plain = clip_loader(healthy, DATA, train=True, seed=5, batch=3)
+    data = replace(DATA, workers=workers)
+    loader = clip_loader(healthy, data, train=True, seed=5, batch=3, start_method=start_method)
+    try:
+        abandoned = loader.epoch(0)
+        next(abandoned)  # what the workers had prepared for this pass is thrown away
+        assert same(list(loader.epoch(1)), list(plain.epoch(1)))
+        assert same(list(loader.epoch(0, start_step=1)), list(plain.epoch(0, start_step=1)))
+    finally:
+        loader.close()
+    with pytest.raises(ValueError, match="the loader is closed"):
+        next(loader.epoch(0))
+
+
+def test_workers_fill_and_share_a_cache(healthy, tmp_path):
+    data = replace(DATA, augment=replace(DATA.augment, short_side=(28, 28)))
+    plain = list(clip_loader(healthy, data, train=True, seed=5, batch=3).epoch(0))
+    data = replace(data, cache=True, workers=2)
+    loader = clip_loader(healthy, data, train=True, seed=5, batch=3, cache_dir=tmp_path)
+    try:
+        assert same(list(loader.epoch(0)), plain)
+        assert same(list(loader.epoch(0)), plain)
+    finally:
+        loader.close()
+    assert len(list(tmp_path.iterdir())) == 2 * 9  # two files for each video of three complete batches
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 4])
+def test_evaluation_shows_every_sample_once_over_all_ranks(healthy, world_size):
+    data = replace(DATA, clips=replace(DATA.clips, plan="uniform"))
+    ids = [
+        id
+        for rank in range(world_size)
+        for batch in clip_loader(healthy, data, train=False, seed=0, batch=3, rank=rank, world_size=world_size).epoch(0)
+        for id in batch.ids
+    ]
+    assert sorted(ids) == sorted(sample.id for sample in healthy.samples)
+    if world_size == 1:
+        assert ids == [sample.id for sample in healthy.samples]
+
+
+def test_training_counts_replaced_samples_and_stops_past_the_limit(tmp_path):
+    data_set(tmp_path, 15)
+    broken = add_broken(tmp_path)  # 5 of 20
+    manifest = read_manifest(tmp_path)
+    patient = clip_loader(manifest, replace(DATA, max_bad=0.25), train=True, seed=0, batch=4)
+    batches = list(patient.epoch(0))
+    assert [len(batch.ids) for batch in batches] == [4] * 5
+    assert sorted(fault.id for batch in batches for fault in batch.faults) == sorted(broken)
+    strict = clip_loader(manifest, replace(DATA, max_bad=0.2), train=True, seed=0, batch=4)
+    with pytest.raises(DataError) as caught:
+        list(strict.epoch(0))
+    message = str(caught.value)
+    assert message.startswith(f"{tmp_path}: 5 of 20 samples of epoch 0 could not be read ({tmp_path}/videos/")
+    assert "expected at most 20.00% (data.max_bad). Run `wholereel data check` for the full list" in message
+
+
+def test_workers_report_faults_like_one_process(tmp_path):
+    data_set(tmp_path, 5)
+    add_broken(tmp_path)
+    manifest = read_manifest(tmp_path)
+    data = replace(DATA, max_bad=1.0)
+    plain = list(clip_loader(manifest, data, train=True, seed=1, batch=2).epoch(3))
+    loader = clip_loader(manifest, replace(data, workers=2), train=True, seed=1, batch=2)
+    try:
+        parallel = list(loader.epoch(3))
+    finally:
+        loader.close()
+    assert same(parallel, plain)
+    assert [batch.faults for batch in parallel] == [batch.faults for batch in plain]
+    assert sum(len(batch.faults) for batch in plain) == 5
+
+
+def test_evaluation_goes_on_past_broken_files_and_an_empty_batch(tmp_path):
+    data_set(tmp_path, 3)
+    broken = add_broken(tmp_path)
+    data = replace(DATA, clips=replace(DATA.clips, plan="uniform"), max_bad=0.0)
+    batches = list(clip_loader(read_manifest(tmp_path), data, train=False, seed=0, batch=2).epoch(0))
+    assert [len(batch.ids) for batch in batches] == [2, 1, 0, 0]
+    assert [fault.id for batch in batches for fault in batch.faults] == broken
+
+
+def test_too_few_samples_for_a_step(healthy):
+    with pytest.raises(ValueError, match="11 samples do not fill one step of 4 x 3"):
+        clip_loader(healthy, DATA, train=True, seed=0, batch=4, world_size=3)
