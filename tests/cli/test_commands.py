@@ -24,7 +24,9 @@ def test_list_prints_every_recipe_with_its_summary(capsys):
 
 def test_models_prints_what_matches(capsys):
     assert main(["models", "tiny*"]) == 0
-    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == list_models("tiny*")
+    head, *rows = capsys.readouterr().out.splitlines()
+    assert [row.split()[0] for row in rows] == list_models("tiny*")
+    assert head.split() == ["model", "parameters", "clip", "stages"]
 
 
 def test_ceilings_are_printed_as_proved(capsys):
