@@ -65,7 +65,8 @@ def encode(
 
 def b_frames(path: Path) -> Path:
     """H.264 with a pyramid of B-frames, closed groups."""
-    return encode(path, moving(), options={"x264-params": "keyint=12:min-keyint=12:scenecut=0:bframes=3:b-pyramid=normal"})
+    params = "keyint=12:min-keyint=12:scenecut=0:bframes=3:b-pyramid=normal"
+    return encode(path, moving(), options={"x264-params": params})
 
 
 def open_gop(path: Path) -> Path:
@@ -155,7 +156,7 @@ def rotated(path: Path) -> Path:
 
 
 def edited(path: Path) -> Path:
-    """An MP4 whose edit list begins to show in the middle of a group (written by hand: 7 frames are decoded and not shown)."""
+    """An MP4 whose edit list begins to show in the middle of a group: 7 frames are decoded and not shown."""
     encode(path, moving(), options={"x264-params": "bframes=0:keyint=12:scenecut=0"}, muxer={"use_editlist": "1"})
     data = bytearray(path.read_bytes())
     at = data.index(b"elst") + 4 + 8
@@ -249,6 +250,6 @@ EXACT: dict[str, tuple[Callable[[Path], Path], tuple[str, ...]]] = {
     "headless": (headless, (".mp4", ".ts", ".mkv")),
     "rotated": (rotated, (".mp4",)),
     "edited": (edited, (".mp4",)),
+    "cover_art": (cover_art, (".mp4", ".mkv")),
     "joined": (joined, (".ts",)),
-    "damaged": (damaged, (".mp4", ".mkv")),
 }

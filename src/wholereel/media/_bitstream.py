@@ -1,8 +1,8 @@
 """What single packets say about themselves: do they give one frame, and may decoding begin with them?
 
 Only what is needed to trust a packet list without decoding; every doubt is answered with "no".
-Sources: ISO/IEC 14496-2 (VOP header), ISO/IEC 14496-10 7.3.1 and D.1.8 (NAL units, recovery point), ISO/IEC 23008-2 table 7-1,
-RFC 6386 9.1 (VP8 frame tag), the VP9 bitstream specification 6.2 and annex B (superframes).
+Sources: ISO/IEC 14496-2 (VOP header), ISO/IEC 14496-10 7.3.1 and D.1.8 (NAL units, recovery point), ISO/IEC 23008-2
+table 7-1, RFC 6386 9.1 (VP8 frame tag), the VP9 bitstream specification 6.2 and annex B (superframes).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ def _one(data: bytes) -> int:
 
 
 def mpeg4_frames(data: bytes) -> int:
-    """1 for a packet with exactly one coded picture; 0 for packed pictures and "not coded" place holders, which decode to another number."""
+    """1 for a packet of exactly one coded picture; 0 for packed pictures and "not coded" place holders."""
     first = data.find(b"\x00\x00\x01\xb6")
     packed = first < 0 or data.find(b"\x00\x00\x01\xb6", first + 4) >= 0
     return 0 if packed or len(data) < 16 else 1
@@ -102,7 +102,7 @@ def _sei_number(sei: bytes, at: int) -> tuple[int, int]:
 
 
 def nal_units(data: bytes, nal_length: int) -> Iterator[bytes]:
-    """Split a packet: `nal_length` bytes of size before each unit, or start codes if it is 0. Yields at most 32 bytes of each."""
+    """The first 32 bytes of each unit; before one stand `nal_length` bytes of size, or a start code if that is 0."""
     at = 0
     if nal_length:
         while at + nal_length < len(data):
@@ -120,11 +120,12 @@ def nal_units(data: bytes, nal_length: int) -> Iterator[bytes]:
 
 FRAMES_IN_PACKET: dict[str, Callable[[bytes], int]] = {"mpeg4": mpeg4_frames, "vp8": vp8_frames, "vp9": vp9_frames}
 STARTS_CLEANLY: dict[str, Callable[[bytes, int], bool]] = {"h264": h264_starts, "hevc": hevc_starts, "vp8": vp8_starts}
-# One packet is one frame, and a key packet stands alone: only for these is a packet list believed, all others are decoded to count.
+# One packet is one frame, and a key packet stands alone: only these packet lists are believed, others are counted.
 TRUSTED_CODECS = frozenset(
     {"h264", "hevc", "mpeg4", "mpeg1video", "mpeg2video", "vp8", "vp9", "av1", "mjpeg", "prores", "dnxhd", "ffv1"}
 )
-# The decoder's "skip what no other frame refers to" is exact here. Not HEVC: its sub-layer non-reference pictures may serve higher layers.
+# The decoder's "skip what no other frame refers to" is exact here. Not in HEVC: what is no reference within a sub-layer
+# may be one for a higher layer.
 SKIPPABLE_CODECS = frozenset({"h264", "mpeg4", "mpeg1video", "mpeg2video"})
 
 

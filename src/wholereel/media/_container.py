@@ -32,8 +32,8 @@ class VideoMetadata:
         width, height: of the frames as displayed, after `rotation`.
         rotation: degrees counter-clockwise that were applied to the stored picture: 0, 90, 180 or 270.
         frame_rate: average frames per second.
-        frame_count: what the header claims, which need not be what decodes (AVI headers count dropped frames too); None if it
-            says nothing. `VideoReader.frame_count` is the exact one.
+        frame_count: what the header claims, which need not be what decodes (AVI headers count dropped frames too);
+            None if it says nothing. `VideoReader.frame_count` is the exact one.
         duration: seconds.
         begin: presentation time of the first frame in seconds, as stored; readers count time from there.
         codec, pixel_format, container: FFmpeg's names.
@@ -102,7 +102,7 @@ def video_packets(container: InputContainer, stream: VideoStream, *, flush: bool
         elif packet.dts is None and packet.pts is None and flush:
             yield packet
             return
-        # Other empty packets stand for "same picture again" in some containers; handed to the decoder they would end the stream.
+        # Other empty packets mean "same picture again" in some containers; to the decoder they would be the end.
     if flush:
         yield av.Packet(0)
 

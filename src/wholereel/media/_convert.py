@@ -1,9 +1,10 @@
 """Decoded picture (YUV, any depth) to red-green-blue bytes, scaled in the same pass.
 
-One scaler per stream is kept. At native size the result is what `VideoFrame.to_ndarray(format="rgb24")` gives. Other sizes are
-bilinear with a support that widens when shrinking (no aliasing), and go through planar pictures: the scaler has no fast path
-to packed ones (0.33 instead of 0.47 ms for 320x240 to 298x224), and truncates there: native pictures are about 1.2 of 255 darker
-than the formula says, scaled ones are not. The stream's colour matrix and range flags are obeyed.
+One scaler per stream is kept. At native size the result is what `VideoFrame.to_ndarray(format="rgb24")` gives. Other
+sizes are bilinear with a support that widens when shrinking (no aliasing), and go through planar pictures: the scaler
+has no fast path to packed ones (0.33 instead of 0.47 ms for 320x240 to 298x224), and truncates there: native pictures
+are about 1.2 of 255 darker than the formula says, scaled ones are not. The stream's colour matrix and range flags are
+obeyed.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ class RgbConverter:
         self._scaler = VideoReformatter()
 
     def empty(self, count: int) -> np.ndarray:
-        """Room for `count` pictures: uint8 TCHW, in memory TCHW when scaling and THWC at native size (no copy reorders it)."""
+        """Room for `count` pictures: uint8 TCHW; in memory THWC at native size, which saves a reordering copy."""
         if self._planar:
             return np.empty((count, 3, self.height, self.width), dtype=np.uint8)
         return np.empty((count, self.height, self.width, 3), dtype=np.uint8).transpose(0, 3, 1, 2)
@@ -50,7 +51,8 @@ class RgbConverter:
         kind = "gbrp" if self._planar else "rgb24"
         rgb = self._scaler.reformat(frame, width=width, height=height, format=kind, **flags)
         if not self._planar:
-            out_CHW.transpose(1, 2, 0)[...] = self._turn(_rows(rgb.planes[0], height, 3 * width).reshape(height, width, 3))
+            picture_HWC = _rows(rgb.planes[0], height, 3 * width).reshape(height, width, 3)
+            out_CHW.transpose(1, 2, 0)[...] = self._turn(picture_HWC)
             return
         for channel, plane in enumerate((2, 0, 1)):
             out_CHW[channel] = self._turn(_rows(rgb.planes[plane], height, width))

@@ -1,7 +1,7 @@
 """Frames of one open file by index, each checked against the time line before it is believed.
 
-With a predicted time line decoding jumps to key packets; every frame that comes out must be the one that the prediction names.
-With a counted one decoding runs from the beginning, and frame i is the i-th that comes out: right by definition.
+With a predicted time line decoding jumps to key packets; every frame that comes out must be the one that the prediction
+names. With a counted one decoding runs from the beginning, and frame i is the i-th that comes out: right by definition.
 """
 
 from __future__ import annotations
@@ -53,7 +53,13 @@ class Decoder:
         self._skipping = False
 
     def close(self) -> None:
+        """Give back the file."""
         self.container.close()
+
+    def __del__(self) -> None:
+        # PyAV's containers and streams refer to each other: files would stay open until the garbage collector runs.
+        if hasattr(self, "container"):
+            self.container.close()
 
     def rewind(self) -> None:
         """Go to the beginning by opening anew: the only jump that needs no trust."""
@@ -75,7 +81,7 @@ class Decoder:
     def frames(self, timeline: Timeline, wanted: Sequence[int]) -> Iterator[tuple[int, av.VideoFrame]]:
         """The wanted frames (strictly increasing indices, all decodable) with their indices.
 
-        Raises: PredictionError: the prediction does not hold; frames given before it was noticed were right in time and content.
+        Raises: PredictionError: the prediction does not hold; frames given before that were right in time and content.
         """
         if timeline.ticks_F is None:
             yield from self._counted(wanted)
@@ -133,7 +139,7 @@ class Decoder:
         return first - index > SEEK_COST_FRAMES
 
     def _land(self, timeline: Timeline, target: int) -> tuple[int, Iterator[av.Packet]]:
-        """Bring the demuxer to a key packet at or before a frame; returns the key's position and the packets from it on."""
+        """Bring the demuxer to a key packet at or before a frame: the key's number, and the packets from it on."""
         key, back = timeline.key_before(target), 0
         for _ in range(SEEK_ATTEMPTS):
             if key < 0:

@@ -1,7 +1,8 @@
 """Time line of an MP4/MOV file from its header alone: an hour of video in milliseconds, without reading the media data.
 
-Only plain files are understood: one sample table for pictures, no fragments, an edit list that cuts nothing away. For all others
-the answer is None, and the packets are read instead. Source: ISO/IEC 14496-12 (boxes tkhd, elst, stts, ctts, stss, stsz, stco).
+Only plain files are understood: one sample table for pictures, no fragments, an edit list that cuts nothing away. For
+all others the answer is None, and the packets are read instead. Source: ISO/IEC 14496-12 (boxes tkhd, elst, stts, ctts,
+stss, stsz, stco). The ticks are those of FFmpeg's demuxer.
 Extra axes: P samples (packets) in file order.
 """
 

@@ -1,7 +1,7 @@
 """Time line of a video without decoding it: which frames there are, when, and where decoding may begin.
 
-A prediction: the decoder has the last word (`_decoder.py` checks every frame against it). Where the packets themselves show that
-the prediction would be wrong, there is none, and the frames must be counted by decoding.
+A prediction: the decoder has the last word (`_decoder.py` checks every frame against it). Where the packets themselves
+show that the prediction would be wrong, there is none, and the frames must be counted by decoding.
 Extra axes: F frames in the order of presentation, K key packets.
 """
 
@@ -29,9 +29,9 @@ class Timeline:
 
     Args:
         seconds_F: float64 time after the first frame, strictly increasing.
-        ticks_F: the stored presentation time by which a decoded frame is recognised; None if frames can only be counted.
-        key_ticks_K, key_dts_K, key_sizes_K: presentation and decoding time and bytes of the packets where decoding may begin.
-        decodable: the first so many frames exist; fewer than F only for a file that is cut off.
+        ticks_F: the stored presentation time by which a decoded frame is recognised; None if frames must be counted.
+        key_ticks_K, key_dts_K, key_sizes_K: presentation and decoding time and bytes of packets where decoding may
+        begin. decodable: the first so many frames exist; fewer than F only for a file that is cut off.
     """
 
     seconds_F: np.ndarray
@@ -80,7 +80,7 @@ def timeline_from_table(packets_P5: np.ndarray, time_base: Fraction) -> Timeline
     """Time line of packets in file order.
 
     Args:
-        packets_P5: int64 columns presentation time, decoding time, bytes, key packet or not, "decoded but not shown" or not.
+        packets_P5: int64 columns presentation time, decoding time, bytes, is a key packet, is decoded but not shown.
     Returns: None if the times do not make sense or decoding could not begin with the first packet.
     """
     pts_P, dts_P, sizes_P = packets_P5[:, 0], packets_P5[:, 1], packets_P5[:, 2]

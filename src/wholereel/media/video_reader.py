@@ -1,8 +1,8 @@
 """Exact and fast reading of video files: frame i is the i-th frame that decoding the whole file in order returns.
 
-The file's header or packets predict the frames and where decoding may begin, so that reading a few clips decodes little. Every
-decoded frame is checked against the prediction; at the first doubt the frames are counted by decoding the file once, and read
-in order from then on. Slow files are read slowly, never wrongly.
+The file's header or packets predict the frames and where decoding may begin, so that reading a few clips decodes
+little. Every decoded frame is checked against the prediction; at the first doubt the frames are counted by decoding the
+file once, and read in order from then on. Difficult files are read slowly, not wrongly.
 
 Not here: which frames to read (`clip_plans.py`), augmentation (`augment.py`), sound.
 """
@@ -34,19 +34,22 @@ __all__ = ["VideoReader", "VideoMetadata", "probe_video"]
 class VideoReader:
     """Random access to the frames of one file by index or time.
 
-    Times are seconds after the first frame (`metadata.begin` has the stored one). Files whose stored times do not increase
-    (B-frames in AVI) or are missing get times `index / frame rate`. Of a file that is cut off, the frames that its header
-    promised stay addressable: the last one that decodes stands in for them, and the result is marked `truncated`. A damaged
-    packet gives no frame and is not counted, once decoding has come across it.
+    Times are seconds after the first frame (`metadata.begin` has the stored one). Files whose stored times do not
+    increase (B-frames in AVI) or are missing get times `index / frame rate`. Of an MP4 or AVI file that is cut off, the
+    frames that its header promised stay addressable: the last one that decodes stands in for them, and the result is
+    marked `truncated`.
 
-    One reader may be used from several threads (calls wait for each other), after a fork, and can be pickled (the copy opens
-    the file again).
+    A packet in the middle that does not decode at all gives no frame. This is noticed when decoding comes across it;
+    the frames are then counted anew, and the numbers of those behind it move. Times do not.
+
+    One reader may be used from several threads (calls wait for each other), after a fork, and can be pickled (the copy
+    opens the file again).
 
     Args:
         path: the file.
-        size: of the frames returned: None for the stored size, an int for the length of the shorter side (the longer one is
-            rounded down), or (height, width). Scaled while converting colours (bilinear, anti-aliased), after rotation by the
-            file's display matrix. Non-square pixels are left as they are.
+        size: of the frames returned: None for the stored size, an int for the length of the shorter side (the longer
+            one is rounded down), or (height, width). Scaled while converting colours (bilinear, anti-aliased). Sizes
+            are those after rotation by the file's display matrix. Non-square pixels are left as they are.
         threads: of the codec. 1 is deterministic in cost; more are slices of one frame, and change no pixel.
     Raises: VideoError: the file cannot be read as a video. ValueError: a size that cannot be.
     """
@@ -109,8 +112,8 @@ class VideoReader:
 
         Args:
             indices: frame numbers, 0 <= index < frame_count; or
-            seconds: times after the first frame. Shown is the last frame that has begun (within half a tick of the stored
-                clock); before the first frame the first, after the end the last.
+            seconds: times after the first frame. Taken is the last frame that has begun (within half a tick of the
+                stored clock); before the first frame the first, after the end the last.
         Returns: frames in the order asked for, `seconds_T` being their own times.
         Raises: IndexError: an index out of range. ValueError: both or neither given, or a time that is no number.
             VideoError: nothing decodes.
@@ -273,7 +276,7 @@ class VideoReader:
         if self._closed:
             raise ValueError(f"{self.path}: the reader is closed")
         if self._process != os.getpid():
-            # After a fork the file position is shared with the parent, and its lock may be held by a thread that is not here.
+            # After a fork the file position is shared with the parent, whose lock may be held by a thread not copied.
             self._attach()
             self._decoder = Decoder(self.path, self.threads)
         return self._lock

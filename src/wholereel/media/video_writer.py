@@ -1,8 +1,8 @@
 """Write a video file such that no segment knows about another one, and equal input gives equal bytes.
 
 Inter-frame coding and rate control carry information from one part of a video to others. The default settings (constant
-quantiser, fixed key-frame distance, no B-frames, no look-ahead, one thread) cut every such path between groups of `gop` frames:
-replacing one group changes decoded pixels of exactly that group. Axes: T frames, H, W, C = 3; C of a wave is channels, S samples.
+quantiser, fixed key-frame distance, no B-frames, no look-ahead, one thread) cut every such path between groups of `gop`
+frames: replacing one group changes decoded pixels of exactly that group. Axes: C of a wave is channels, S samples.
 """
 
 from __future__ import annotations
@@ -128,7 +128,7 @@ def _checked(picture: np.ndarray, size: tuple[int, ...], number: int) -> np.ndar
 def _sound_packets(
     container: av.container.OutputContainer, wave_CS: np.ndarray, rate: int
 ) -> Iterator[tuple[Fraction, list[Any]]]:
-    """Yield (time of the block's start in seconds, its packets); the stream is added at once, before encoding begins."""
+    """Yield (time of a block's start in seconds, its packets); the stream is added at once, before encoding begins."""
     if wave_CS.ndim != 2 or wave_CS.shape[0] not in LAYOUTS:
         raise ValueError(f"sound must have shape (channels, samples) with 1 or 2 channels, got {wave_CS.shape}")
     if wave_CS.dtype == np.float32:
@@ -136,7 +136,7 @@ def _sound_packets(
     if wave_CS.dtype != np.int16:
         raise ValueError(f"sound must be float32 or int16, got {wave_CS.dtype}")
     layout = LAYOUTS[wave_CS.shape[0]]
-    stream = cast(av.AudioStream, container.add_stream("flac", rate=rate, format="s16", layout=layout))
+    stream = container.add_stream("flac", rate=rate, format="s16", layout=layout)
     return _encode_sound(stream, wave_CS, rate, layout)
 
 
