@@ -15,6 +15,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from wholereel.batches import Losses
 from wholereel.errors import ConfigError
 
 __all__ = [
@@ -24,6 +25,7 @@ __all__ = [
     "broadcast_module",
     "choose_device",
     "launch_from_environment",
+    "mean_over_ranks",
     "process_group",
     "sum_gradients",
     "sum_over_ranks",
@@ -146,6 +148,17 @@ def sum_over_ranks(tensor: Tensor, ranks: Ranks) -> Tensor:
     total = tensor.detach().clone()
     dist.all_reduce(total)
     return total
+
+
+def mean_over_ranks(losses: Losses, ranks: Ranks) -> Tensor:
+    """This rank's share of the total loss: its sums divided by the counts of all ranks.
+
+    The shares, and so the gradients, of all ranks add up to those of one process that has all the videos. A part that nothing
+    counts towards (no video has this clip) is zero.
+    """
+    counts = torch.stack([part.count for part in losses.parts.values()])
+    total = sum_over_ranks(counts, ranks).clamp(min=1)
+    return losses.total(dict(zip(losses.parts, total.unbind(), strict=True)))
 
 
 @torch.no_grad()

@@ -314,14 +314,8 @@ def _groups(batches: Iterable[ClipBatch], size: int) -> Iterator[list[ClipBatch]
 
 
 def _scaler(ranks: Ranks, micro_batches: int) -> Callable[[Losses], Tensor]:
-    """Each part divided by its count over all ranks; micro-batches of a step weigh alike."""
-
-    def scale(losses: Losses) -> Tensor:
-        counts = torch.stack([part.count for part in losses.parts.values()])
-        total = distributed.sum_over_ranks(counts, ranks).clamp(min=1)  # 0 where no video has this clip: the sum is 0
-        return losses.total(dict(zip(losses.parts, total.unbind(), strict=True))) / micro_batches
-
-    return scale
+    """The mean over all ranks' videos; micro-batches of a step weigh alike."""
+    return lambda losses: distributed.mean_over_ranks(losses, ranks) / micro_batches
 
 
 def _updater(run: _Run, parts: _Parts) -> Callable[[], None]:

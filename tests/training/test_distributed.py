@@ -1,0 +1,139 @@
+"""Launchers' environments; two processes give the gradients and the run of one."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from dataclasses import replace
+
+import pytest
+import torch
+import torch.multiprocessing as mp
+
+from tests.training.tiny import CLASSES, TinyLoader, clip_batch, tiny_task
+from wholereel import config
+from wholereel.errors import ConfigError
+from wholereel.training.distributed import (
+    Launch,
+    Ranks,
+    choose_device,
+    launch_from_environment,
+    mean_over_ranks,
+    process_group,
+    sum_gradients,
+)
+from wholereel.training.fit import train_task
+from wholereel.training.norms import set_training_mode
+from wholereel.training.strategies import create_strategy
+
+CPU = torch.device("cpu")
+MEMORY = config.Memory(dim=8)
+MASK = torch.tensor([[True, True, True], [True, False, False], [True, True, False], [True, True, True]])
+SHARES = (slice(0, 3), slice(3, 4))  # three videos on one rank, one on the other
+CASES = {
+    "full": ("full", "accumulate", "group"),
+    "full, frozen norm": ("full", "accumulate", "batch"),
+    "batch_reduction": ("batch_reduction", "accumulate", "group"),
+    "accumulate": ("multi_iteration", "accumulate", "group"),
+    "step": ("multi_iteration", "step", "group"),
+}
+TRAIN = config.Train(
+    model=config.Model("tiny2d", options={"width": 8}, memory=MEMORY),
+    data=config.Data(clips=config.Clips(count=3, frames=4)),
+    optim=config.Optim(lr=0.05, clip_norm=1.0),
+    epochs=2,
+    batch=2,
+    checkpoint_minutes=0.0,
+)
+
+
+def gradients(case, share, ranks):
+    name, variant, norm = CASES[case]
+    task, batch = tiny_task(MEMORY, norm=norm, aggregate="mix"), clip_batch([0, 1, 2, 3][share], valid=MASK[share])
+    set_training_mode(task, "frozen")
+    strategy = create_strategy(config.Strategy(name, variant), nullcontext)
+    collected = []
+
+    def step():
+        sum_gradients(task.parameters(), ranks, bucket_bytes=4096)
+        collected.append([parameter.grad.clone() for parameter in task.parameters()])
+        task.zero_grad()
+
+    strategy.backward(task, batch, lambda losses: mean_over_ranks(losses, ranks), step)
+    return collected
+
+
+def train(directory, ranks, batch, **options):
+    task = tiny_task(MEMORY)
+    loader = TinyLoader(batch=batch, rank=ranks.rank, world_size=ranks.world_size)
+    train_task(
+        task, create_strategy(TRAIN.strategy, nullcontext), loader, replace(TRAIN, batch=batch), directory, device=CPU,
+        classes=CLASSES, ranks=ranks, sample_ids=[], log_every=1, **options,
+    )  # fmt: skip
+    return {key: tensor.clone() for key, tensor in task.state_dict().items()}
+
+
+def worker(rank, directory):
+    torch.set_num_threads(1)
+    with process_group(Launch(rank, 2, rank, f"file://{directory}/meeting"), CPU) as ranks:
+        results = {case: gradients(case, SHARES[rank], ranks) for case in CASES}
+        results["weights"] = train(directory / "two", ranks, batch=2)
+        results["resumed"] = train(directory / "two", ranks, batch=2, resume=True)
+        torch.save(results, directory / f"rank{rank}.pt")
+
+
+def test_two_processes_are_one(tmp_path):
+    mp.start_processes(worker, (tmp_path,), nprocs=2, start_method="fork")  # forked: torch is loaded already
+    both = [torch.load(tmp_path / f"rank{rank}.pt", weights_only=True) for rank in range(2)]
+    for case in CASES:
+        alone = gradients(case, slice(None), Ranks())
+        for ours in both:
+            assert len(ours[case]) == len(alone) == (3 if case == "step" else 1)
+            for step, expected in zip(ours[case], alone, strict=True):
+                for gradient, reference in zip(step, expected, strict=True):
+                    torch.testing.assert_close(gradient, reference, rtol=1e-5, atol=1e-6, msg=lambda text: f"{case}: {text}")
+    expected = train(tmp_path / "one", Ranks(), batch=4)
+    for key, tensor in expected.items():
+        torch.testing.assert_close(both[0]["weights"][key], tensor, rtol=1e-4, atol=1e-5)
+        assert torch.equal(both[0]["weights"][key], both[1]["weights"][key]), key
+        assert torch.equal(both[0]["resumed"][key], both[0]["weights"][key]), key
+
+
+TORCHRUN = {"RANK": "3", "WORLD_SIZE": "8", "LOCAL_RANK": "1", "MASTER_ADDR": "a", "MASTER_PORT": "29500"}
+SLURM = {
+    "SLURM_STEP_NUM_TASKS": "4",
+    "SLURM_PROCID": "2",
+    "SLURM_LOCALID": "0",
+    "SLURM_JOB_ID": "20007",
+    "SLURM_STEP_NODELIST": "gpu[03-05,9],other",
+}
+
+
+@pytest.mark.parametrize(
+    ("environment", "launch"),
+    [
+        ({}, Launch()),
+        (TORCHRUN, Launch(3, 8, 1, "tcp://a:29500")),
+        (SLURM, Launch(2, 4, 0, "tcp://gpu03:20007")),
+        ({**SLURM, "SLURM_STEP_NODELIST": "n1,n2", "MASTER_PORT": "1"}, Launch(2, 4, 0, "tcp://n1:1")),
+        ({**SLURM, **TORCHRUN}, Launch(3, 8, 1, "tcp://a:29500")),
+        ({"SLURM_PROCID": "0", "SLURM_NTASKS": "4"}, Launch()),  # a batch script, not yet srun
+    ],
+    ids=["none", "torchrun", "slurm", "slurm with port", "torchrun inside slurm", "batch script"],
+)
+def test_launchers(environment, launch):
+    assert launch_from_environment(environment) == launch
+
+
+def test_incomplete_environments_are_named():
+    with pytest.raises(ConfigError, match="incomplete or not a number: 'MASTER_ADDR'"):
+        launch_from_environment({"RANK": "0", "WORLD_SIZE": "2"})
+    with pytest.raises(ConfigError, match="invalid literal"):
+        launch_from_environment({**TORCHRUN, "RANK": "first"})
+
+
+def test_devices():
+    assert choose_device("cpu", 3) == CPU
+    if not torch.cuda.is_available():
+        assert choose_device("auto") == CPU
+        with pytest.raises(ConfigError, match="device 'cuda' was asked for, but PyTorch sees no CUDA device"):
+            choose_device("cuda")
