@@ -68,7 +68,7 @@ def test_a_group_lists_its_own_commands(words, capsys):
         (["train", "mach8"], "error: no recipe named 'mach8'. Did you mean 'match8'?"),
         (["train", "match8", "--set", "stages.pretrain.optim.learning=1"], "error: --set: no setting 'learning' in "),
         (["train", "match8", "--set", "stages.pretrain.optim.name=adam"], "Did you mean 'adamw'?"),
-        (["train", "match8", "--devices", "gpu"], "error: --devices gpu: expected auto, cpu, cuda or a number"),
+        (["train", "match8", "--devices", "gpu"], "error: --devices gpu: expected auto, cpu, cuda, cuda:N or a number"),
         (["models", "tinny*"], "error: no model matches 'tinny*'."),
         (["worlds", "make", "match9", "x"], "error: no world 'match9'. Did you mean 'match8'?"),
         (["worlds", "make", "match8", "x", "--sizes", "train"], "error: --sizes train: expected SPLIT=N"),

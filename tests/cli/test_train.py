@@ -14,6 +14,7 @@ from wholereel.cli.main import main
 from wholereel.recipes import load_recipe
 from wholereel.recipes.overrides import diff, from_plain
 
+DEFAULTS = {"data": None, "resume": False, "devices": "auto", "tensorboard": False}
 OWN_RECIPE = """
 from dataclasses import replace
 from wholereel.recipes import load_recipe
@@ -40,15 +41,15 @@ def runs(monkeypatch):
 
 def test_a_recipe_runs_as_named_into_its_own_folder(runs):
     assert main(["train", "match8"]) == 0
-    assert runs == [(load_recipe("match8"), Path("runs/match8"), {"data": None, "resume": False, "devices": "auto"})]
+    assert runs == [(load_recipe("match8"), Path("runs/match8"), DEFAULTS)]
 
 
 def test_every_flag_reaches_the_runner(runs):
-    places = ["--out", "o", "--data", "d", "--devices", "cpu", "--resume"]
+    places = ["--out", "o", "--data", "d", "--devices", "cpu", "--resume", "--tensorboard"]
     numbers = ["--seed", "7", "--precision", "bf16", "--batch", "3", "--epochs", "2"]
     assert main(["train", "own_videos", *places, *numbers, "--set", "stages.clip_level.optim.lr=0.5"]) == 0
     [(recipe, out, options)] = runs
-    assert (out, options) == (Path("o"), {"data": Path("d"), "resume": True, "devices": "cpu"})
+    assert (out, options) == (Path("o"), {"data": Path("d"), "resume": True, "devices": "cpu", "tensorboard": True})
     changed = {path: after for path, (_, after) in diff(load_recipe("own_videos", seed=7), recipe).items()}
     assert changed == {
         "stages.clip_level.precision": "bf16",
@@ -71,7 +72,7 @@ def test_set_wins_over_the_flag(runs):
 
 def test_demo_is_the_recipe_of_that_name(runs):
     assert main(["demo", "--out", "here", "--seed", "1"]) == 0
-    assert runs == [(load_recipe("demo", seed=1), Path("here"), {"data": None, "resume": False, "devices": "auto"})]
+    assert runs == [(load_recipe("demo", seed=1), Path("here"), DEFAULTS)]
 
 
 def test_show_prints_settings_that_can_be_read_back(runs, capsys):

@@ -18,16 +18,20 @@ def process_count(devices: str) -> int:
 
     Raises: ConfigError: neither a kind of device nor a positive number.
     """
-    if devices in KINDS:
+    if devices in KINDS or _is_numbered_gpu(devices):
         return 1
     if devices.isdecimal() and int(devices) > 0:
         return int(devices)
-    raise ConfigError(f"--devices {devices}: expected auto, cpu, cuda or a number of processes (one for each GPU).")
+    raise ConfigError(f"--devices {devices}: expected auto, cpu, cuda, cuda:N or a number of processes.")
 
 
 def device_kind(devices: str) -> str:
-    """What each process uses: `auto` (its own GPU where there is one), `cpu` or `cuda`."""
-    return devices if devices in KINDS else "auto"
+    """What each process uses: `auto` (its own GPU where there is one), `cpu`, `cuda` or `cuda:N`."""
+    return "auto" if devices.isdecimal() else devices
+
+
+def _is_numbered_gpu(devices: str) -> bool:
+    return devices.startswith("cuda:") and devices.removeprefix("cuda:").isdecimal()
 
 
 def torch_device(kind: str) -> str:

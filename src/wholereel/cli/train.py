@@ -30,6 +30,7 @@ def train(
     batch: Number = None,
     epochs: Number = None,
     resume: bool = False,
+    tensorboard: bool = False,
     settings: Settings = (),
     show: bool = False,
 ) -> int:
@@ -40,11 +41,12 @@ def train(
         out: Run directory; runs/RECIPE where not given.
         data: Folder of classes or list of videos, for recipes that do not bring their own.
         seed: Seed of the recipe.
-        devices: auto, cpu, cuda, or the number of processes on this machine (one for each GPU).
+        devices: auto, cpu, cuda, cuda:N, or the number of processes on this machine (one for each GPU).
         precision: Of all training and evaluation stages.
         batch: Videos per step and process, in all training stages.
         epochs: Of all training stages.
         resume: Continue the run in this directory.
+        tensorboard: Write event files beside metrics.jsonl.
         settings: Change one setting, e.g. --set stages.video_level.optim.lr=0.02; may be repeated.
         show: Print the resolved settings and what was changed, and stop.
     """
@@ -52,7 +54,7 @@ def train(
     if show:
         _print_settings(chosen, _load(recipe, seed))
         return 0
-    return _run(chosen, out or Path("runs") / chosen.name, data, devices, resume)
+    return _run(chosen, out or Path("runs") / chosen.name, devices, data=data, resume=resume, tensorboard=tensorboard)
 
 
 def demo(
@@ -67,11 +69,11 @@ def demo(
     Args:
         out: Run directory.
         seed: Of the data and of all trainings.
-        devices: auto, cpu, cuda, or the number of processes on this machine (one for each GPU).
+        devices: auto, cpu, cuda, cuda:N, or the number of processes on this machine (one for each GPU).
         resume: Continue the run in this directory.
         settings: Change one setting, see `wholereel train --help`.
     """
-    return _run(_resolve("demo", seed=seed, settings=settings), out, None, devices, resume)
+    return _run(_resolve("demo", seed=seed, settings=settings), out, devices, resume=resume)
 
 
 def _load(name: str, seed: int | None) -> Recipe:
@@ -99,11 +101,19 @@ def _print_settings(recipe: Recipe, named: Recipe) -> None:
         print(f"# changed: {path}: {before} -> {after}")
 
 
-def _run(recipe: Recipe, out: Path, data: Path | None, devices: str, resume: bool) -> int:
+def _run(
+    recipe: Recipe,
+    out: Path,
+    devices: str,
+    *,
+    data: Path | None = None,
+    resume: bool = False,
+    tensorboard: bool = False,
+) -> int:
     processes = process_count(devices)
     if processes > 1 and not launched():
         relaunch(processes, sys.argv[1:])
     from wholereel.recipes.runner import run_recipe
 
-    run_recipe(recipe, out, data=data, resume=resume, devices=device_kind(devices))
+    run_recipe(recipe, out, data=data, resume=resume, devices=device_kind(devices), tensorboard=tensorboard)
     return 0
