@@ -6,7 +6,7 @@ import pytest
 
 from wholereel.datasets.worlds import make_world
 
-MATCH8_SIZES = {"train": 48, "val": 2, "test": 2}
+MATCH8_SIZES = {"train": 40, "val": 2, "test": 2}
 EVENTS8_SIZES = {"train": 9, "val": 9, "test": 0}
 
 

@@ -13,7 +13,7 @@ from wholereel.datasets.worlds import WORLDS, get_world, oracle_accuracies
 from wholereel.datasets.worlds.match8 import best_randomised_sum, best_sum
 from wholereel.errors import ConfigError
 
-SAMPLES = 2000
+SAMPLES = 1200
 
 
 @pytest.mark.parametrize("name", WORLDS)

@@ -48,7 +48,7 @@ def p_value(predictions, labels):
 
 @pytest.mark.parametrize("name", ["match8", "order2"])
 def test_metadata_tell_nothing(name, match8_folder, tmp_path):
-    sizes = {"train": 48, "val": 0, "test": 0}
+    sizes = {"train": 40, "val": 0, "test": 0}
     folder = match8_folder if name == "match8" else make_world(name, tmp_path, sizes=sizes)
     features, labels = outside_features(folder)
     assert p_value(held_out_predictions(features, labels), labels) > 0.01

@@ -78,7 +78,7 @@ def test_no_clip_of_three_seconds_sees_both_events(name):
 
 @pytest.mark.parametrize("name", TWO_EVENTS)
 def test_label_tells_nothing_about_time_place_size_and_colour(name):
-    world, scenes = scenes_of(name, 3000)
+    world, scenes = scenes_of(name, 2500)
     nuisances = {
         "first segment": lambda s: s.events[0].segment,
         "second segment": lambda s: s.events[1].segment,
@@ -96,14 +96,15 @@ def test_label_tells_nothing_about_time_place_size_and_colour(name):
         table = np.zeros((len(world.classes), 32))
         for scene in scenes:
             table[scene.label, value(scene)] += 1
-        assert chi_square_p(table) > 0.001, nuisance
+        # 1 % for the whole family of 3 worlds and 11 nuisances.
+        assert chi_square_p(table) > 0.01 / (3 * len(nuisances)), nuisance
 
 
 def test_match8_draws_kinds_uniformly():
-    _, scenes = scenes_of("match8", 4000)
+    _, scenes = scenes_of("match8", 2000)
     pairs = Counter((s.events[0].kind, s.events[1].kind) for s in scenes if s.label == 0)
     assert len(pairs) == 56
-    assert chi_square_p([list(pairs.values()), [2000 / 56] * 56]) > 0.01
+    assert chi_square_p([list(pairs.values()), [1000 / 56] * 56]) > 0.01
     assert len(Counter(s.events[0].kind for s in scenes if s.label == 1)) == 8
 
 
