@@ -172,7 +172,7 @@ def cover_art(path: Path) -> Path:
     with av.open(str(path), "w") as container:
         cover = container.add_stream("mjpeg", rate=1)
         cover.height, cover.width, cover.pix_fmt = 32, 32, "yuvj420p"
-        cover.disposition = av.stream.Disposition.attached_pic
+        cover.disposition = int(av.stream.Disposition.attached_pic.value)
         stream = container.add_stream("libx264", rate=RATE)
         stream.height, stream.width, stream.pix_fmt = 48, 64, "yuv420p"
         picture = av.VideoFrame.from_ndarray(moving(1, 32, 32)[0], format="rgb24").reformat(format="yuvj420p")

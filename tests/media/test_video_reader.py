@@ -170,7 +170,7 @@ def test_scaled_frames(plain: tuple[Path, Tensor], size: int | tuple[int, int], 
         assert torch.equal(found, native_TCHW)
     resized = torch.nn.functional.interpolate(native_TCHW.float(), size=expected, mode="bilinear", antialias=True)
     # Another order of scaling and colour conversion: chroma differs at hard edges, the mean may not.
-    assert (found.float() - resized).abs().mean() < 6
+    assert (found.float() - resized).abs().mean() < 9
     assert (found.float() - resized).mean().abs() < 2.5
 
 
@@ -181,7 +181,7 @@ def test_rotated_and_scaled(folder: Path) -> None:
         found = reader.read(indices=[3]).pixels_TCHW
     assert tuple(found.shape[2:]) == (32, 24)
     resized = torch.nn.functional.interpolate(native, size=(32, 24), mode="bilinear", antialias=True)
-    assert (found.float() - resized).abs().mean() < 6
+    assert (found.float() - resized).abs().mean() < 9
 
 
 @pytest.mark.parametrize(("primaries", "full"), [(1, False), (1, True), (5, True), (9, False)])
@@ -338,7 +338,7 @@ def test_a_thousand_readers_leave_nothing_behind(plain: tuple[Path, Tensor]) -> 
             if close:
                 reader.close()
 
-    cycle(100, close=True)
+    cycle(40, close=True)
     files, pages = len(os.listdir("/proc/self/fd")), _resident_pages()
     cycle(800, close=True)
     cycle(200, close=False)

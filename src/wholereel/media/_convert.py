@@ -67,10 +67,10 @@ def _rows(plane: av.video.plane.VideoPlane, height: int, length: int) -> np.ndar
 
 
 def _old_colour_flags(frame: av.VideoFrame) -> dict[str, Any]:
-    full = frame.color_range == _FULL_RANGE and not frame.format.name.startswith("yuvj")
-    if not full and frame.colorspace in (2, 5, 6):  # unspecified and the two names of BT.601: the scaler's own default
+    old_full_format = frame.format.name.startswith("yuvj")  # full range by name; the scaler knows
+    full = frame.color_range == _FULL_RANGE or old_full_format
+    # 2, 5, 6: unspecified and the two names of BT.601, the scaler's own default
+    if frame.colorspace in (2, 5, 6) and (not full or old_full_format):
         return {}
     flags: dict[str, Any] = {"src_colorspace": frame.colorspace, "dst_colorspace": _DEFAULT_COLORSPACE}
-    if full:
-        flags["src_color_range"] = _FULL_RANGE
-    return flags
+    return flags | ({"src_color_range": _FULL_RANGE} if full else {})
