@@ -5,13 +5,15 @@ from pathlib import Path
 import pytest
 
 from tests.datasets.broken_files import REASONS, add_broken, data_set, truncated_video
-from wholereel.datasets.check import check_data
+from wholereel.datasets.check import check_data, write_problems
 from wholereel.datasets.manifest import read_manifest
 
 
 def test_healthy_files_are_not_flagged(tmp_path):
     data_set(tmp_path, 4)
-    assert check_data(read_manifest(tmp_path), workers=2, out=tmp_path) == []
+    problems = check_data(read_manifest(tmp_path), workers=2)
+    assert problems == []
+    write_problems(problems, tmp_path / "bad_files.tsv")
     assert (tmp_path / "bad_files.tsv").read_text() == "path\treason\tbytes\n"
 
 
@@ -22,7 +24,8 @@ def test_every_kind_of_broken_file_is_listed(tmp_path, workers):
     truncated_video(tmp_path / "videos" / "cut_end.avi")
     with (tmp_path / "annotations.csv").open("a") as file:
         file.write("videos/cut_end.avi,run,train\n")
-    problems = check_data(read_manifest(tmp_path), workers=workers, out=tmp_path)
+    problems = check_data(read_manifest(tmp_path), workers=workers)
+    write_problems(problems, tmp_path / "bad_files.tsv")
     assert [problem.path.relative_to(tmp_path).as_posix() for problem in problems] == [*names, "videos/cut_end.avi"]
     for problem, reason in zip(problems, [*REASONS.values(), "truncated: the last frames"], strict=True):
         assert problem.reason.startswith(reason)

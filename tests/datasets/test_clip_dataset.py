@@ -53,16 +53,6 @@ def test_evaluation_shows_the_planned_frames_of_the_middle(healthy):
     assert sample.labels == {"label": torch.tensor(2)}
 
 
-def test_three_crops_make_three_views_of_each_clip(healthy):
-    three = ClipDataset(healthy, TEST, train=False, seed=0, crops=3)[0, 1]
-    one = ClipDataset(healthy, TEST, train=False, seed=0)[0, 1]
-    assert three.clips_NTCHW.shape == (9, 4, 3, 24, 24)
-    assert torch.equal(three.clips_NTCHW[1::3], one.clips_NTCHW)
-    assert torch.equal(three.seconds_NT[::3], one.seconds_NT)
-    with pytest.raises(ValueError, match="crops=3 is for evaluation"):
-        ClipDataset(healthy, TEST, train=True, seed=0, crops=3)
-
-
 @pytest.mark.parametrize("train", [True, False])
 @pytest.mark.parametrize("frame_rate", [None, 9.0])
 def test_cached_frames_are_the_decoded_frames(healthy, tmp_path, train, frame_rate):
@@ -96,6 +86,13 @@ def test_the_cache_refuses_jitter_and_needs_a_folder(healthy, tmp_path):
         ClipDataset(healthy, replace(DATA, cache=True), train=True, seed=0, cache_dir=tmp_path)
     with pytest.raises(ValueError, match="no cache_dir is given"):
         ClipDataset(healthy, replace(FIXED, cache=True), train=True, seed=0)
+
+
+def test_settings_are_checked_before_anything_is_read(healthy):
+    with pytest.raises(ConfigError, match="clips.frames must be at least 1, got 0"):
+        ClipDataset(healthy, replace(DATA, clips=Clips(frames=0)), train=True, seed=0)
+    with pytest.raises(ConfigError, match="crop 24 and short_side"):
+        ClipDataset(healthy, replace(DATA, augment=Augment((16, 16), 24)), train=False, seed=0)
 
 
 def test_a_part_of_a_file(tmp_path):

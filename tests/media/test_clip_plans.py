@@ -5,6 +5,7 @@ from hypothesis import strategies as st
 
 from wholereel.config import Clips
 from wholereel.media.clip_plans import (
+    check_clips,
     clip_count,
     clip_frames,
     clip_starts,
@@ -140,7 +141,10 @@ def test_a_part_shorter_than_a_frame_shows_one_frame():
         (lambda: clip_starts("dense", 9, 1, 2), "unknown clip plan 'dense'; plans are stratified, random, uni"),
         (lambda: clip_starts("random", 9, 1, 2), "'random' draws its starts and needs a generator"),
         (lambda: plan_clips(0, 25.0, Clips()), "got 0 frames"),
-        (lambda: plan_clips(9, 25.0, Clips(stride=0)), "got 8 and 0"),
+        (lambda: plan_clips(9, 25.0, Clips(stride=0)), "clips.stride must be at least 1, got 0"),
+        (lambda: check_clips(Clips(count=-1)), "clips.count must be at least 1, got -1"),
+        (lambda: check_clips(Clips(plan="dense")), "clips.plan='dense' is unknown; legal are stratified, random, unif"),
+        (lambda: check_clips(Clips(frame_rate=0.0)), "clips.frame_rate must be positive, got 0.0"),
         (lambda: plan_clips(50, 25.0, Clips(plan="uniform"), start=2.5), "no frame between 2.5 s and 2.0 s"),
     ],
 )

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 
 import torch
 
+from wholereel.errors import ConfigError
+
 __all__ = ["EpochBatches", "StreamPlace", "batch_indices", "seeded_generator", "steps_per_epoch", "stream_rows"]
 
 
@@ -32,13 +34,13 @@ def steps_per_epoch(length: int, batch: int, world_size: int = 1, drop_last: boo
         length: samples of the data set.
         batch: samples of a step on one rank.
         drop_last: leave out the last, incomplete step (training); otherwise it is kept (evaluation).
-    Raises: ValueError: a size below 1, or not one complete step where only complete ones count.
+    Raises: ValueError: a size below 1. ConfigError: not one complete step where only complete ones count.
     """
     if min(length, batch, world_size) < 1:
         raise ValueError(f"length {length}, batch {batch} and world_size {world_size} must be at least 1")
     steps = length // (batch * world_size) if drop_last else -(-length // (batch * world_size))
     if steps == 0:
-        raise ValueError(
+        raise ConfigError(
             f"{length} samples do not fill one step of {batch} x {world_size}; make the batch smaller than that"
         )
     return steps

@@ -35,13 +35,12 @@ class Problem:
     bytes: int
 
 
-def check_data(manifest: Manifest, *, workers: int = 0, out: Path | None = None) -> list[Problem]:
+def check_data(manifest: Manifest, *, workers: int = 0) -> list[Problem]:
     """Check all files and labels of a manifest.
 
     Args:
         manifest: best read without choosing a split, so that splits can be compared.
         workers: threads; decoding runs in parallel there. 0 = none.
-        out: folder that `bad_files.tsv` is written to, also where nothing is wrong; `None` = not written.
     Returns: problems in the order of the samples; a file may have several. Empty where all is well.
     """
     by_path: dict[Path, list[Sample]] = defaultdict(list)
@@ -58,8 +57,6 @@ def check_data(manifest: Manifest, *, workers: int = 0, out: Path | None = None)
         size = path.stat().st_size if path.is_file() else 0
         reasons = found + _label_problems(by_path[path], manifest)
         problems.extend(Problem(path, reason, size) for reason in reasons)
-    if out is not None:
-        write_problems(problems, out / "bad_files.tsv")
     return problems
 
 

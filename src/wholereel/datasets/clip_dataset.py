@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
 
 import torch
 from torch import Tensor
@@ -22,8 +21,8 @@ from wholereel.datasets.batch_samplers import seeded_generator
 from wholereel.datasets.frame_cache import FrameCache
 from wholereel.datasets.manifest import Manifest, Sample
 from wholereel.errors import ConfigError, DataError, VideoError
-from wholereel.media.augment import CenterCrop, TrainAugment, test_crops
-from wholereel.media.clip_plans import plan_clips
+from wholereel.media.augment import CenterCrop, TrainAugment
+from wholereel.media.clip_plans import check_clips, plan_clips
 from wholereel.media.clip_reading import ClipFrames, FrameSource, read_clips
 from wholereel.media.video_reader import VideoReader
 
@@ -60,8 +59,7 @@ class ClipDataset(Dataset[ClipSample]):
         train: draw geometry and colour, and replace what cannot be read; otherwise crop in the middle.
         seed: of all draws.
         cache_dir: folder of decoded frames; needed where `data.cache` is set.
-        crops: square crops of each clip in evaluation; 3 gives 3 N views, view v being clip v // 3, crop v % 3.
-    Raises: ConfigError: settings that contradict each other. ValueError: no cache folder, or crops in training.
+    Raises: ConfigError: settings that cannot be, or that contradict each other. ValueError: no cache folder.
     """
 
     def __init__(
@@ -72,13 +70,11 @@ class ClipDataset(Dataset[ClipSample]):
         train: bool,
         seed: int,
         cache_dir: Path | None = None,
-        crops: Literal[1, 3] = 1,
     ) -> None:
-        if train and crops != 1:
-            raise ValueError(f"crops={crops} is for evaluation, training has one random crop")
+        check_clips(data.clips)
         self.samples = manifest.samples[: data.limit]
         self.classes, self.multi_label = manifest.classes, manifest.multi_label
-        self.data, self.train, self.seed, self.crops = data, train, seed, crops
+        self.data, self.train, self.seed = data, train, seed
         self._augment = TrainAugment(data.augment)
         self._center = CenterCrop(data.augment)
         self._cache = _frame_cache(data, train, cache_dir) if data.cache else None
@@ -101,12 +97,12 @@ class ClipDataset(Dataset[ClipSample]):
     def _load(self, epoch: int, index: int) -> ClipSample:
         sample = self.samples[index]
         generator = seeded_generator(self.seed, epoch, index)
-        if not self.train:
+        if self.train:
+            read = self._read(sample, self._augment.side(generator), generator)
+            clips = self._augment(read.clips_NTCHW, generator=generator).clips_NTCHW
+        else:
             read = self._read(sample, self._center.side, generator)
-            clips = test_crops(read.clips_NTCHW, self._center.side, self._center.crop, self.crops)
-            return ClipSample(sample.id, clips, read.seconds_NT.repeat_interleave(self.crops, 0), self._labels(sample))
-        read = self._read(sample, self._augment.side(generator), generator)
-        clips = self._augment(read.clips_NTCHW, generator=generator).clips_NTCHW
+            clips = self._center(read.clips_NTCHW)
         return ClipSample(sample.id, clips, read.seconds_NT, self._labels(sample))
 
     def _read(self, sample: Sample, side: int, generator: torch.Generator) -> ClipFrames:

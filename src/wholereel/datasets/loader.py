@@ -35,7 +35,6 @@ def clip_loader(
     rank: int = 0,
     world_size: int = 1,
     cache_dir: Path | None = None,
-    crops: Literal[1, 3] = 1,
     start_method: Literal["fork", "spawn", "forkserver"] | None = None,
 ) -> ClipLoader:
     """A loader for one rank.
@@ -47,13 +46,13 @@ def clip_loader(
     what could not be read; ranks get disjoint samples.
 
     Args:
-        manifest, data, train, seed, cache_dir, crops: see `ClipDataset`.
+        manifest, data, train, seed, cache_dir: see `ClipDataset`.
         batch: videos of a step on this rank.
         rank, world_size: of this process.
         start_method: how worker processes start; `None` = the system's usual way.
-    Raises: ValueError: not one complete step (training), see also `ClipDataset`.
+    Raises: ConfigError: not one complete step (training), see also `ClipDataset`.
     """
-    dataset = ClipDataset(manifest, data, train=train, seed=seed, cache_dir=cache_dir, crops=crops)
+    dataset = ClipDataset(manifest, data, train=train, seed=seed, cache_dir=cache_dir)
     batches = EpochBatches(len(dataset), batch, seed, rank, world_size, shuffle=train, drop_last=train)
     return ClipLoader(dataset, batches, root=manifest.root, start_method=start_method)
 
@@ -96,8 +95,8 @@ class ClipLoader:
     def epoch(self, epoch: int, start_step: int = 0) -> Iterator[ClipBatch]:
         """Yield the batches of an epoch from a step on.
 
-        Raises: DataError: in training, more than `data.max_bad` of this rank's samples of the epoch were replaced, or
-            nothing could replace one. ValueError: the loader is closed.
+        Raises: DataError: in training, more than `data.max_bad` of this rank's samples of the epoch were replaced
+            (counted from `start_step` on), or nothing could replace one. ValueError: the loader is closed.
         """
         if self._loader is None:
             raise ValueError("the loader is closed")

@@ -17,10 +17,12 @@ import torch
 from torch import Tensor
 
 from wholereel.config import Clips
+from wholereel.errors import ConfigError
 
 __all__ = [
     "ClipTimes",
     "plan_clips",
+    "check_clips",
     "clip_starts",
     "clip_frames",
     "clip_count",
@@ -173,12 +175,11 @@ def plan_clips(
         start, end: seconds after the first frame; `None` = from the beginning, to the end. An end behind the video's is
             cut.
         generator: for the plans that draw.
-    Raises: ValueError: no frame lies between start and end, or a setting that makes no sense.
+    Raises: ValueError: no frame lies between start and end. ConfigError: see `check_clips`.
     """
     if frame_count < 1 or frame_rate <= 0:
         raise ValueError(f"a video needs frames and a rate, got {frame_count} frames at {frame_rate} per second")
-    if clips.frames < 1 or clips.stride < 1:
-        raise ValueError(f"frames and stride must be at least 1, got {clips.frames} and {clips.stride}")
+    check_clips(clips)
     rate = clips.frame_rate or frame_rate
     begin, total = _time_line(frame_count / frame_rate, rate, start, end)
     span = clips.frames * clips.stride
@@ -190,6 +191,17 @@ def plan_clips(
     first = math.ceil(begin * frame_rate - SLACK)
     indices_NT = (steps_NT + first).clamp(max=frame_count - 1)
     return ClipTimes(indices_NT.double() / frame_rate, indices_NT)
+
+
+def check_clips(clips: Clips) -> None:
+    """Raise ConfigError where the settings cannot be used."""
+    if clips.plan not in (*RANDOM, *FIXED):
+        raise ConfigError(f"clips.plan={clips.plan!r} is unknown; legal are {', '.join([*RANDOM, *FIXED])}")
+    for name in ("count", "frames", "stride"):
+        if getattr(clips, name) < 1:
+            raise ConfigError(f"clips.{name} must be at least 1, got {getattr(clips, name)}")
+    if clips.frame_rate is not None and not clips.frame_rate > 0:
+        raise ConfigError(f"clips.frame_rate must be positive, got {clips.frame_rate}")
 
 
 def _time_line(duration: float, rate: float, start: float | None, end: float | None) -> tuple[float, int]:
