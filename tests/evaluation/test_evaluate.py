@@ -1,4 +1,4 @@
-"""Evaluation end to end on encoded files: equal to the predictor, to itself over processes, and honest about failures."""
+"""Evaluation end to end on encoded files: equal to the predictor, to itself over processes, honest about failures."""
 
 from __future__ import annotations
 

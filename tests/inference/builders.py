@@ -38,6 +38,11 @@ def package(folder: Path, memory: config.Memory | None, **task: object) -> Path:
     for parameter in model.memories.parameters():
         torch.nn.init.normal_(parameter, std=0.5)
     return save_package(
-        folder, model, spec=config.Model("tiny2d", memory=memory), num_classes=2, classes=CLASSES, task=config.Task(**task),
+        folder,
+        model,
+        spec=config.Model("tiny2d", memory=memory),
+        num_classes=2,
+        classes=CLASSES,
+        task=config.Task(**task),
         input={"mean": model.info.mean, "std": model.info.std, "short_side": 36, "crop": 32, "clips": CLIPS},
-    )  # fmt: skip
+    )

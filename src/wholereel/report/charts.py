@@ -132,18 +132,14 @@ def bar_chart(
     for index, bar in enumerate(bars):
         parts += _bar(bar, SERIES[index % len(SERIES)], scale, box, box.top + row * index, row)
     for mark, lane in zip(marks, lanes, strict=True):
-        x, label_y = scale(mark.value), 42.0 + 15.0 * lane
-        parts += [line(x, label_y + 4, x, box.bottom, colour=INK, width=1.2, dash="5 4")]
         parts += [
-            text(
-                x,
-                label_y,
-                f"{mark.name} {format_number(mark.value)}",
-                size=11,
-                colour=MUTED,
-                anchor=_anchor(x, mark.name),
+            line(
+                scale(mark.value), 46.0 + 15.0 * lane, scale(mark.value), box.bottom, colour=INK, width=1.2, dash="5 4"
             )
         ]
+    for mark, lane in zip(marks, lanes, strict=True):  # after all lines, so that none crosses a name
+        words, x = f"{mark.name} {format_number(mark.value)}", scale(mark.value)
+        parts += [text(x, 42.0 + 15.0 * lane, words, size=11, colour=MUTED, anchor=_anchor(x, mark.name), halo=True)]
     return svg(parts, width=WIDTH, height=box.bottom + 48, label=f"{title}: {', '.join(_spoken(bar) for bar in bars)}")
 
 

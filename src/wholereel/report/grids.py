@@ -55,7 +55,7 @@ def confusion_map(counts: Sequence[Sequence[int]], classes: Sequence[str], *, ti
                 )
             ]
         names_height = min(100.0, 0.72 * max(text_width(_short(name, 120), 12) for name in classes) + 20)
-    width = max(left + cell * size + 10, 420)
+    width = max(left + cell * size + 10, 360)  # room for the line above
     return svg(parts, width=width, height=bottom + names_height, label=f"{title}: confusion matrix of {size} classes")
 
 

@@ -11,23 +11,24 @@ from html import escape
 from pathlib import Path
 
 from torch import Tensor
-from torchvision.io import encode_jpeg
 
 from wholereel.evaluation.files import write_text
+from wholereel.report.images import encode_jpeg
 from wholereel.report.style import STYLE
 
 __all__ = [
+    "page",
+    "write_page",
+    "section",
+    "paragraph",
+    "note",
+    "figure",
+    "table",
     "cards",
     "code",
-    "figure",
-    "film_strip",
     "jpeg_image",
-    "note",
-    "page",
-    "paragraph",
-    "section",
-    "table",
-    "write_page",
+    "film_strip",
+    "side_by_side",
 ]
 
 
@@ -110,7 +111,7 @@ def code(words: str) -> str:
     return f"<pre><code>{escape(words)}</code></pre>"
 
 
-def jpeg_image(pixels_CHW: Tensor, *, alt: str, width: int | None = None, quality: int = 85) -> str:
+def jpeg_image(pixels_CHW: Tensor, *, alt: str, width: int | None = None) -> str:
     """An image inside the page.
 
     Args:
@@ -118,7 +119,7 @@ def jpeg_image(pixels_CHW: Tensor, *, alt: str, width: int | None = None, qualit
         alt: what the picture shows, in words.
         width: shown width in pixels; `None` = its own.
     """
-    data = base64.b64encode(encode_jpeg(pixels_CHW.contiguous(), quality=quality).numpy().tobytes()).decode()
+    data = base64.b64encode(encode_jpeg(pixels_CHW)).decode()
     shown = f' width="{width}"' if width else ""
     return f'<img src="data:image/jpeg;base64,{data}" alt="{escape(alt, quote=True)}"{shown}>'
 
@@ -132,8 +133,14 @@ def film_strip(images: Sequence[tuple[str, str]]) -> str:
     )
 
 
+def side_by_side(*parts: str) -> str:
+    """Markup parts in a row, as far as the page is wide enough."""
+    return f'<div class="side">{"".join(parts)}</div>'
+
+
 def _cell(tag: str, words: str, right: bool) -> str:
-    kind = ' class="number"' if right else ""
+    # long cells may break into lines, short ones look torn if they do
+    kind = ' class="number"' if right else ' class="short"' if len(words) <= 28 else ""
     return f"<{tag}{kind}>{escape(words)}</{tag}>"
 
 

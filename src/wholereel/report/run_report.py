@@ -27,6 +27,7 @@ from wholereel.report.page import (
     page,
     paragraph,
     section,
+    side_by_side,
     table,
     write_page,
 )
@@ -114,7 +115,8 @@ def bar_of(name: str, results: Sequence[Mapping[str, Any]], metric: str) -> Bar:
     count = f"n = {min(videos)}" if len(videos) == 1 else f"n = {min(videos)} to {max(videos)}"
     if len(values) > 1:
         low, high = mean_interval(values)
-        return Bar(name, math.fsum(values) / len(values), low, high, f"{count}, {len(values)} runs")
+        # Student's interval knows nothing of the range of a share
+        return Bar(name, math.fsum(values) / len(values), max(0.0, low), min(1.0, high), f"{count}, {len(values)} runs")
     interval = results[0]["intervals_95"].get(metric)
     low, high = interval if interval else (None, None)
     return Bar(name, values[0], low, high, count)
@@ -143,19 +145,25 @@ def _numbers(
     )
     caption = "Error bars: 95 % intervals (Wilson over videos for one run, Student over runs for several)."
     caption += " Dashed lines: ceilings known in closed form." if marks else ""
-    names = sorted(
-        {name for group in results.values() for one in group for name in one["metrics"]}, key=lambda n: (n != metric, n)
-    )
+    parts = [head, figure(chart, caption), _table(systems, results, metric, bars)]
+    if marks:
+        parts.append(table(["ceiling", _words(metric)], [[mark.name, f"{mark.value:.4f}"] for mark in marks]))
+    return [section("What came out", *parts, *(note(words) for words in remarks))]
+
+
+def _table(
+    systems: Sequence[System], results: Mapping[str, list[dict[str, Any]]], metric: str, bars: Sequence[Bar]
+) -> str:
+    groups = [results[system.name] for system in systems if results[system.name]]
+    others = sorted({name for group in groups for one in group for name in one["metrics"]} - {metric})
     rows = [
-        [system.name, *(_number(results[system.name], name) for name in names), _evaluated(results[system.name])]
-        for system in systems
-        if results[system.name]
+        [_words(metric), *(_number(group, metric) for group in groups)],
+        ["95 % interval", *map(_interval, bars)],
+        *([_words(name), *(_number(group, name) for group in groups)] for name in others),
+        ["videos evaluated", *map(_evaluated, groups)],
+        ["runs", *(str(len(group)) for group in groups)],
     ]
-    rows += [[mark.name, f"{mark.value:.4f}", *["–"] * len(names[1:]), "closed form"] for mark in marks]
-    numbers = table(
-        ["", *map(_words, names), "videos"], rows, caption="All numbers; means over the runs where there are several."
-    )
-    return [section("What came out", head, figure(chart, caption), numbers, *(note(words) for words in remarks))]
+    return table(["", *(bar.name for bar in bars)], rows, caption="All numbers; means where there are several runs.")
 
 
 def _curves(systems: Sequence[System], metric: str, marks: Sequence[Mark]) -> list[str]:
@@ -169,9 +177,7 @@ def _curves(systems: Sequence[System], metric: str, marks: Sequence[Mark]) -> li
         series = [one for name, logs in runs.items() if (one := _series(name, logs, kind, key)) is not None]
         if series:
             y_range = (0.0, 1.0) if key == metric else None
-            chart = line_chart(
-                series, title=title, x_label="epoch", y_label=key.replace("_", " "), marks=levels, y_range=y_range
-            )
+            chart = line_chart(series, title=title, x_label="epoch", y_label=_words(key), marks=levels, y_range=y_range)
             charts.append(figure(chart))
     words = (
         "Lines are means over runs, bands reach from the lowest to the highest run."
@@ -216,7 +222,7 @@ def _confusions(systems: Sequence[System]) -> list[str]:
             if found is not None:
                 classes, counts = found
                 charts.append(figure(confusion_map(counts, classes, title=system.name)))
-    return [section("What is taken for what", *charts)] if charts else []
+    return [section("What is taken for what", side_by_side(*charts))] if charts else []
 
 
 def _protocols(results: Mapping[str, list[dict[str, Any]]]) -> list[str]:

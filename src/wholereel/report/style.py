@@ -30,6 +30,7 @@ table{border-collapse:collapse;width:100%;font-size:14.5px}
 th,td{text-align:left;padding:7px 14px 7px 0;border-bottom:1px solid var(--rule);vertical-align:top}
 th{font-weight:600;color:var(--muted);font-size:13px}
 tr:last-child td{border-bottom:0}
+.short{white-space:nowrap}
 .number{text-align:right;font-variant-numeric:tabular-nums;white-space:nowrap}
 .cards{display:flex;flex-wrap:wrap;gap:14px;margin:0 0 16px}
 .cards>div{flex:1 1 150px;border:1px solid var(--rule);border-radius:8px;padding:12px 16px}
@@ -40,10 +41,11 @@ pre{background:var(--page);border:1px solid var(--rule);border-radius:8px;paddin
 overflow-x:auto;
 font:13.5px/1.5 ui-monospace,SFMono-Regular,Menlo,Consolas,monospace}
 img{display:block;max-width:100%;height:auto;border-radius:5px}
-.film{display:grid;grid-template-columns:repeat(auto-fill,minmax(112px,1fr));gap:10px;margin:0 0 14px}
+.film{display:grid;grid-template-columns:repeat(auto-fill,minmax(84px,1fr));gap:10px;margin:0 0 14px}
+.side{display:flex;flex-wrap:wrap;gap:16px}
 .film figure{margin:0}
 .film img{width:100%}
-.film figcaption{font-size:12px;margin-top:4px}
+.film figcaption{font-size:12px;margin-top:4px;white-space:pre-line}
 footer{color:var(--muted);font-size:13px;margin-top:26px}
 @media (max-width:600px){main{padding:22px 12px}section{padding:18px 16px}}
 @media print{:root{--page:#fff;--card:#fff;--ink:#000;--muted:#444;--rule:#bbb}body{font-size:11.5pt}

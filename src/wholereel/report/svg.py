@@ -91,13 +91,14 @@ def text_width(words: str, size: float) -> float:
 
 def text(
     x: float, y: float, words: str, *, size: float = 12, anchor: str = "start", colour: str = INK,
-    weight: int = 400, rotate: float | None = None,
+    weight: int = 400, rotate: float | None = None, halo: bool = False,
 ) -> str:  # fmt: skip
-    """One line of text; `anchor` is start, middle or end; `rotate` in degrees about (x, y)."""
+    """One line of text; `anchor` is start, middle or end; `rotate` in degrees; `halo` hides what is behind."""
+    edge = ";paint-order:stroke;stroke:var(--card,#ffffff);stroke-width:5px;stroke-linejoin:round" if halo else ""
     turn = f' transform="rotate({rotate:g} {x:.1f} {y:.1f})"' if rotate is not None else ""
     return (
         f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" font-size="{size:g}" font-weight="{weight}"{turn} '
-        f'style="fill:{colour}">{escape(words)}</text>'
+        f'style="fill:{colour}{edge}">{escape(words)}</text>'
     )
 
 

@@ -112,7 +112,7 @@ def _pictures(prediction: VideoPrediction) -> list[tuple[str, str]]:
         score, label = prediction.clip_scores_NK[index].max(0)
         name = prediction.classes[int(label)]
         image = jpeg_image(pixels_CHW, alt=f"frame at {middle:.1f} seconds")
-        pictures.append((image, f"{middle:.1f} s · {name} {float(score):.2f}"))
+        pictures.append((image, f"{middle:.1f} s\n{name} {float(score):.2f}"))
     return pictures
 
 
