@@ -95,6 +95,17 @@ def test_settings_are_checked_before_anything_is_read(healthy):
         ClipDataset(healthy, replace(DATA, augment=Augment((16, 16), 24)), train=False, seed=0)
 
 
+def test_samples_with_and_without_labels_do_not_mix(healthy):
+    samples = (healthy.samples[0], replace(healthy.samples[1], labels={}))
+    with pytest.raises(
+        DataError, match=r"has labels \['label'\], sample 'videos/train_01\.mp4' \[\], expected the same"
+    ):
+        ClipDataset(replace(healthy, samples=samples), DATA, train=True, seed=0)
+    unlabelled = tuple(replace(sample, labels={}) for sample in healthy.samples)
+    dataset = ClipDataset(replace(healthy, samples=unlabelled), TEST, train=False, seed=0)
+    assert collate([dataset[0, 0]]).target.labels == {}
+
+
 def test_a_part_of_a_file(tmp_path):
     video(tmp_path / "a.mp4", 1, frames=60)
     data = replace(TEST, clips=Clips("contiguous", count=9, frames=4, stride=1))

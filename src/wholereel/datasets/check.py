@@ -5,14 +5,13 @@ Not here: errors in the annotation file itself; reading it (`manifest.py`) raise
 
 from __future__ import annotations
 
-import os
-import secrets
 from collections import defaultdict
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+from wholereel.datasets.atomic_files import write_text_file
 from wholereel.datasets.manifest import Manifest, Sample
 from wholereel.errors import VideoError
 from wholereel.media.video_reader import VideoReader
@@ -63,13 +62,7 @@ def check_data(manifest: Manifest, *, workers: int = 0) -> list[Problem]:
 def write_problems(problems: Sequence[Problem], path: Path) -> None:
     """Write a table `path, reason, bytes` separated by tabs, with a header; it appears only when it is complete."""
     lines = [f"{problem.path}\t{' '.join(problem.reason.split())}\t{problem.bytes}\n" for problem in problems]
-    temporary = path.with_name(f".writing-{secrets.token_hex(4)}-{path.name}")
-    try:
-        temporary.write_text("path\treason\tbytes\n" + "".join(lines), encoding="utf-8")
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+    write_text_file(path, "path\treason\tbytes\n" + "".join(lines))
 
 
 def _check_file(path: Path, samples: Sequence[Sample]) -> list[str]:

@@ -59,7 +59,8 @@ class ClipDataset(Dataset[ClipSample]):
         train: draw geometry and colour, and replace what cannot be read; otherwise crop in the middle.
         seed: of all draws.
         cache_dir: folder of decoded frames; needed where `data.cache` is set.
-    Raises: ConfigError: settings that cannot be, or that contradict each other. ValueError: no cache folder.
+    Raises: ConfigError: settings that cannot be, or that contradict each other. DataError: some samples have labels
+        that others lack. ValueError: no cache folder.
     """
 
     def __init__(
@@ -73,6 +74,7 @@ class ClipDataset(Dataset[ClipSample]):
     ) -> None:
         check_clips(data.clips)
         self.samples = manifest.samples[: data.limit]
+        _check_labels(self.samples, manifest.root)
         self.classes, self.multi_label = manifest.classes, manifest.multi_label
         self.data, self.train, self.seed = data, train, seed
         self._augment = TrainAugment(data.augment)
@@ -151,6 +153,18 @@ class ClipDataset(Dataset[ClipSample]):
         nothing = torch.empty(0, frames, 3, crop, crop, dtype=torch.uint8)
         seconds = torch.empty(0, frames, dtype=torch.float64)
         return ClipSample(fault.id, nothing, seconds, self._labels(self.samples[index]), fault)
+
+
+def _check_labels(samples: Sequence[Sample], source: Path) -> None:
+    names = samples[0].labels.keys() if samples else ()
+    for sample in samples:
+        if sample.labels.keys() != names:
+            raise DataError(
+                source,
+                f"sample {samples[0].id!r} has labels {sorted(names)}, sample {sample.id!r} {sorted(sample.labels)}",
+                "the same ones",
+                "Choose one split; test sets may have none.",
+            )
 
 
 def _frame_cache(data: Data, train: bool, cache_dir: Path | None) -> FrameCache:

@@ -11,16 +11,15 @@ import functools
 import hashlib
 import json
 import os
-import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from wholereel.datasets.atomic_files import write_file, write_text_file
 from wholereel.media.frames import Frames
 from wholereel.media.video_reader import VideoReader
 
@@ -104,8 +103,8 @@ class FrameCache:
         half_tick = float(metadata.time_base or 0) / 2
         times = {"frame_rate": float(metadata.frame_rate), "half_tick": half_tick, "seconds": frames.seconds_T.tolist()}
         pixels_TCHW = np.ascontiguousarray(frames.pixels_TCHW.numpy())
-        _write(entry.with_suffix(".npy"), lambda file: np.save(file, pixels_TCHW))
-        _write(entry.with_suffix(".json"), lambda file: file.write(json.dumps(times).encode()))
+        write_file(entry.with_suffix(".npy"), lambda file: np.save(file, pixels_TCHW))
+        write_text_file(entry.with_suffix(".json"), json.dumps(times))
 
 
 # Entries never change, so keeping them open is safe; opening one takes 0.3 ms, reading 32 small frames 0.02 ms.
@@ -114,14 +113,3 @@ def _open_entry(entry: Path) -> KeptFrames:
     times = json.loads(entry.with_suffix(".json").read_bytes())
     pixels_TCHW = np.load(entry.with_suffix(".npy"), mmap_mode="r").view(np.ndarray)
     return KeptFrames(pixels_TCHW, np.array(times["seconds"]), times["frame_rate"], times["half_tick"])
-
-
-def _write(path: Path, write: Callable[[BinaryIO], object]) -> None:
-    temporary = path.with_name(f".writing-{secrets.token_hex(4)}-{path.name}")
-    try:
-        with temporary.open("wb") as file:
-            write(file)
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise

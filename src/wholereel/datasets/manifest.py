@@ -10,14 +10,13 @@ import csv
 import functools
 import io
 import json
-import os
-import secrets
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from wholereel.datasets.atomic_files import write_text_file
 from wholereel.datasets.class_folders import rows_of_class_folders
 from wholereel.datasets.kinetics_csv import VideoNames, rows_of_kinetics
 from wholereel.datasets.label_columns import LabelColumn, read_classes, read_label_column
@@ -213,15 +212,15 @@ def write_manifest(manifest: Manifest, path: str | Path) -> None:
     if path.suffix not in (".jsonl", ".csv", ".txt"):
         raise ValueError(f"manifests are written as .jsonl, .csv or .txt, got {path.name!r}")
     if path.suffix == ".txt":
-        _write_text(path, _list_text(manifest, path.parent))
+        write_text_file(path, _list_text(manifest, path.parent))
         return
     records = [_record(sample, manifest, path.parent) for sample in manifest.samples]
     if path.suffix == ".jsonl":
-        _write_text(path, "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records))
+        write_text_file(path, "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records))
     else:
-        _write_text(path, _csv_text(records))
+        write_text_file(path, _csv_text(records))
     classes = {name: list(names) for name, names in manifest.classes.items()}
-    _write_text(path.with_name("classes.json"), json.dumps(classes, ensure_ascii=False, indent=1) + "\n")
+    write_text_file(path.with_name("classes.json"), json.dumps(classes, ensure_ascii=False, indent=1) + "\n")
 
 
 def _record(sample: Sample, manifest: Manifest, folder: Path) -> dict[str, Any]:
@@ -259,13 +258,3 @@ def _relative(path: Path, folder: Path) -> str:
     path = path.absolute()
     folder = folder.absolute()
     return path.relative_to(folder).as_posix() if path.is_relative_to(folder) else path.as_posix()
-
-
-def _write_text(path: Path, text: str) -> None:
-    temporary = path.with_name(f".writing-{secrets.token_hex(4)}-{path.name}")
-    try:
-        temporary.write_text(text, encoding="utf-8")
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
