@@ -157,6 +157,27 @@ def test_classes_are_matched_by_name(model, data):
         evaluate(model, manifest, replace(VIEWS, clips=config.Clips()), workers=0)
 
 
+@pytest.mark.parametrize(
+    "views", [VIEWS, replace(VIEWS, clips=replace(VIEWS.clips, plan="contiguous", frame_rate=5.0))]
+)
+def test_kept_frames_give_the_same_result(model, data, tmp_path, views):
+    manifest, settings = read_manifest(data), config.Data(split=None, cache=True)
+    decoded = evaluate(model, manifest, views, data=settings, workers=0, device="cpu")
+    for _ in ("filling", "reading"):
+        kept = evaluate(model, manifest, views, data=settings, workers=0, device="cpu", cache_dir=tmp_path)
+        assert kept == decoded
+    assert len(list(tmp_path.glob("*.npy"))) == 11
+
+
+def test_a_model_in_training_keeps_its_modes(model, data):
+    loaded = load_package(model)
+    loaded.model.train()
+    frozen = next(iter(loaded.model.clip_model.stages.values())).eval()
+    evaluate(loaded, read_manifest(data), VIEWS, data=config.Data(limit=2), workers=0, device="cpu")
+    assert loaded.model.training
+    assert not frozen.training
+
+
 def test_multi_label(data, tmp_path):
     manifest = read_manifest(data)
     several = replace(

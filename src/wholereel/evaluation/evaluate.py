@@ -9,15 +9,17 @@ Not here: how views are read and judged (`inference/`), the numbers and files (`
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
 
 from wholereel.batches import Fault
 from wholereel.config import Data, Views
+from wholereel.datasets.frame_cache import FrameCache
 from wholereel.datasets.manifest import Manifest, Sample
 from wholereel.errors import ConfigError, DataError
 from wholereel.evaluation.loading import ViewBatch, batches, shard
@@ -44,6 +46,7 @@ def evaluate(
     workers: int | None = None,
     precision: Literal["fp32", "bf16"] = "fp32",
     device: torch.device | str | None = None,
+    cache_dir: str | Path | None = None,
     out: str | Path | None = None,
 ) -> Results:
     """Evaluate every sample of the manifest; what cannot be read is listed and left out, never replaced.
@@ -56,6 +59,8 @@ def evaluate(
         batch: videos decoded and judged together. workers: decoding processes; `None` = as in `data`.
         precision: "bf16" runs the clip model under autocast.
         device: `None` = this process's GPU where there is one, else the CPU.
+        cache_dir: folder of decoded frames, used where `data.cache` is set, to evaluate again and again in training;
+            files that are cut off are not recognised through it.
         out: folder for `results.json`, `predictions.jsonl`, `per_class.csv`, `confusion.csv`; `None` = no files.
     Returns: the same on every rank.
     Raises: ConfigError: a protocol that does not fit. DataError: labels or classes that do not fit the model, or no
@@ -69,40 +74,46 @@ def evaluate(
         raise DataError(manifest.root, "has no samples to evaluate", "at least one")
     targets = _targets(samples, manifest, data.labels[0], package)
     device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    cache = FrameCache(Path(cache_dir), views.short_side) if data.cache and cache_dir is not None else None
     rank, world_size = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
-    package.model.eval().to(device)
     records: list[VideoRecord] = []
     faults: list[Fault] = []
-    loader = batches(
-        samples,
-        shard(len(samples), rank, world_size),
-        views,
-        batch=batch,
-        workers=data.workers if workers is None else workers,
-        pin_memory=device.type == "cuda",
-    )
-    for one in loader:
-        faults.extend(one.faults)
-        if one.indices:
-            with precision_context(precision, device):
-                records.extend(_judge(package, one, views, samples, targets, device))
+    with _eval_mode(package.model.to(device)):
+        for one in batches(
+            samples,
+            shard(len(samples), rank, world_size),
+            views,
+            batch=batch,
+            workers=data.workers if workers is None else workers,
+            cache=cache,
+            pin_memory=device.type == "cuda",
+        ):
+            faults.extend(one.faults)
+            if one.indices:
+                with precision_context(precision, device):
+                    records.extend(_judge(package, one, views, samples, targets, device))
     records, faults = _gathered(records, faults, world_size)
     if not records:
         raise DataError(manifest.root, f"none of {len(samples)} videos could be read; the first: {faults[0].reason}")
-    protocol = describe(
-        views,
-        model=package.spec,
-        task=package.task,
-        classes=len(package.classes),
-        samples=len(samples),
-        split=data.split,
-        precision=precision,
-    )
+    numbers = {"classes": len(package.classes), "samples": len(samples)}
+    protocol = describe(views, model=package.spec, task=package.task, **numbers, split=data.split, precision=precision)
     multi_label = package.task.multi_label
     results = summarise(records, faults, classes=package.classes, multi_label=multi_label, protocol=protocol)
     if out is not None and rank == 0:
         write_results(results, Path(out))
     return results
+
+
+@contextmanager
+def _eval_mode(model: nn.Module) -> Iterator[None]:
+    """Eval mode for a while; a model in training gets back the mode of each of its modules."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training
 
 
 def _judge(

@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from wholereel.batches import Fault, map_tensors
 from wholereel.config import Views
+from wholereel.datasets.frame_cache import FrameCache
 from wholereel.datasets.manifest import Sample
 from wholereel.errors import DataError
 from wholereel.inference.views import VideoViews
@@ -77,6 +78,7 @@ def batches(
     *,
     batch: int,
     workers: int,
+    cache: FrameCache | None = None,
     pin_memory: bool = False,
 ) -> Iterator[ViewBatch]:
     """Yield the samples at `indices` in that order, `batch` videos at a time; batches of nothing but faults have B = 0.
@@ -85,20 +87,24 @@ def batches(
         samples: the whole manifest's.
         views: how each video is read; `Sample.start` and `end` are kept.
         batch: videos of a batch, >= 1. workers: processes, 0 = none.
+        cache: keeps decoded frames of the views' short side; cut-off files are not recognised through it.
         pin_memory: for faster copies to a GPU.
     """
     if batch < 1:
         raise ValueError(f"batch must be at least 1, got {batch}")
-    loader = DataLoader(
-        _Videos(samples, views), sampler=list(indices), batch_size=batch, num_workers=workers, collate_fn=_collate,
+    yield from DataLoader(
+        _Videos(samples, views, cache),
+        sampler=list(indices),
+        batch_size=batch,
+        num_workers=workers,
+        collate_fn=_collate,
         pin_memory=pin_memory,
-    )  # fmt: skip
-    yield from loader
+    )
 
 
 class _Videos(Dataset[LoadedVideo | Fault]):
-    def __init__(self, samples: Sequence[Sample], views: Views) -> None:
-        self.samples, self.views = samples, views
+    def __init__(self, samples: Sequence[Sample], views: Views, cache: FrameCache | None) -> None:
+        self.samples, self.views, self.cache = samples, views, cache
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -106,7 +112,8 @@ class _Videos(Dataset[LoadedVideo | Fault]):
     def __getitem__(self, index: int) -> LoadedVideo | Fault:
         sample = self.samples[index]
         try:
-            with VideoViews(sample.path, self.views, start=sample.start, end=sample.end) as video:
+            kept = None if self.cache is None else self.cache.open(sample.path)
+            with VideoViews(sample.path, self.views, start=sample.start, end=sample.end, kept=kept) as video:
                 return LoadedVideo(index, video.read().contiguous(), video.truncated)
         except DataError as error:
             return Fault(sample.id, str(sample.path), str(error))

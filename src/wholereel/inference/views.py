@@ -8,6 +8,7 @@ Not here: what is done with them (`scoring.py`).
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -15,10 +16,11 @@ import torch
 from torch import Tensor
 
 from wholereel.config import Clips, Views
+from wholereel.datasets.frame_cache import KeptFrames
 from wholereel.errors import ConfigError, VideoError
 from wholereel.media.augment import test_crops
-from wholereel.media.clip_plans import ClipTimes, plan_clips
-from wholereel.media.clip_reading import read_clips
+from wholereel.media.clip_plans import ClipTimes, check_clips, plan_clips
+from wholereel.media.clip_reading import FrameSource, read_clips
 from wholereel.media.video_reader import VideoReader
 
 __all__ = ["VideoViews", "check_views", "repeatable"]
@@ -32,8 +34,9 @@ def repeatable(clips: Clips) -> Clips:
 def check_views(views: Views) -> None:
     """Refuse settings under which a video's score would not be a function of the video.
 
-    Raises: ConfigError: a plan that draws, or sizes that do not fit.
+    Raises: ConfigError: a plan that draws, or numbers that do not fit.
     """
+    check_clips(views.clips)
     if views.clips.plan not in ("uniform", "contiguous"):
         raise ConfigError(
             f"views.clips.plan={views.clips.plan!r} draws its clips, so that two evaluations would differ; "
@@ -59,23 +62,35 @@ class VideoViews:
         path: the video.
         views: clips, crops and sizes.
         start, end: the part of the file that is looked at, in seconds; `None` = all of it.
+        kept: the file's frames at `views.short_side`, read instead of the file; they do not tell truncation.
     Attributes:
         seconds_N2: float64, begin and end of each clip in the file.
         duration: length of the part in seconds.
     Raises: VideoError: not a video, or no frame between start and end. ConfigError: see `check_views`.
     """
 
-    def __init__(self, path: str | Path, views: Views, *, start: float | None = None, end: float | None = None) -> None:
+    def __init__(
+        self,
+        path: str | Path,
+        views: Views,
+        *,
+        start: float | None = None,
+        end: float | None = None,
+        kept: KeptFrames | None = None,
+    ) -> None:
         check_views(views)
-        self.views = views
-        self._reader = VideoReader(path, size=views.short_side)
-        try:
-            plan = self._plan(start, end)
-        except BaseException:
-            self._reader.close()
-            raise
+        self.path, self.views, self.truncated = str(path), views, False
+        self._open = ExitStack()
+        with ExitStack() as stack:
+            if kept is None:
+                reader = stack.enter_context(VideoReader(path, size=views.short_side))
+                rate, seconds_F = reader.metadata.frame_rate, reader.seconds_T
+            else:
+                rate, seconds_F = kept.frame_rate, torch.from_numpy(kept.seconds_T)
+            self._source: FrameSource = reader if kept is None else kept
+            plan = self._plan(seconds_F, rate, start, end)
+            self._open = stack.pop_all()  # from here on the file stays open until the end of the `with` block
         self._times, self.seconds_N2, self.duration = plan.times, plan.seconds_N2, plan.duration
-        self.truncated = False
 
     def __len__(self) -> int:
         """Number of clips N."""
@@ -85,7 +100,7 @@ class VideoViews:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        self._reader.close()
+        self._open.close()
 
     def read(self, clips: Sequence[int] | None = None) -> Tensor:
         """Decode some clips (all where `None`); `truncated` turns True once frames that do not decode were asked for.
@@ -96,19 +111,19 @@ class VideoViews:
         chosen = torch.arange(len(self)) if clips is None else torch.as_tensor(clips, dtype=torch.int64)
         indices_NT = self._times.indices_NT
         times = ClipTimes(self._times.seconds_NT[chosen], None if indices_NT is None else indices_NT[chosen])
-        frames = read_clips(self._reader, times)
+        frames = read_clips(self._source, times)
         self.truncated = self.truncated or frames.truncated
         return test_crops(frames.clips_NTCHW, self.views.short_side, self.views.crop, self.views.crops)
 
-    def _plan(self, start: float | None, end: float | None) -> _Plan:
-        clips, rate, seconds_F = self.views.clips, self._reader.metadata.frame_rate, self._reader.seconds_T
+    def _plan(self, seconds_F: Tensor, rate: float, start: float | None, end: float | None) -> _Plan:
+        clips = self.views.clips
         # the reader's own last time, not the header's claim: containers round it, or count frames that do not decode
         whole = float(seconds_F[-1]) + 1 / rate
         try:
             times = plan_clips(len(seconds_F), rate, clips, start=start, end=end)
         except ValueError as error:
             raise VideoError(
-                self._reader.path,
+                self.path,
                 str(error),
                 "a part that lies inside the video",
                 "Check start and end in the manifest.",

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import cast
-
 import av
 from torch import Tensor
 
@@ -21,7 +19,7 @@ def encode_jpeg(pixels_CHW: Tensor, *, quantiser: int = 3) -> bytes:
     if pixels_CHW.ndim != 3 or pixels_CHW.shape[0] != 3 or str(pixels_CHW.dtype) != "torch.uint8":
         raise ValueError(f"a picture must be uint8 (3, H, W), got {pixels_CHW.dtype} {tuple(pixels_CHW.shape)}")
     frame = av.VideoFrame.from_ndarray(pixels_CHW.permute(1, 2, 0).contiguous().numpy(), format="rgb24")
-    encoder = cast(av.VideoCodecContext, av.CodecContext.create("mjpeg", "w"))
+    encoder = av.VideoCodecContext.create("mjpeg", "w")
     encoder.width, encoder.height, encoder.pix_fmt = frame.width, frame.height, "yuvj444p"
     encoder.time_base = encoder.framerate = 1  # type: ignore[assignment]
     encoder.options = {"qmin": str(quantiser), "qmax": str(quantiser)}

@@ -117,9 +117,8 @@ def bar_of(name: str, results: Sequence[Mapping[str, Any]], metric: str) -> Bar:
         low, high = mean_interval(values)
         # Student's interval knows nothing of the range of a share
         return Bar(name, math.fsum(values) / len(values), max(0.0, low), min(1.0, high), f"{count}, {len(values)} runs")
-    interval = results[0]["intervals_95"].get(metric)
-    low, high = interval if interval else (None, None)
-    return Bar(name, values[0], low, high, count)
+    own = results[0]["intervals_95"].get(metric, (None, None))
+    return Bar(name, values[0], own[0], own[1], count)
 
 
 def _metric(results: Mapping[str, Any], metric: str) -> float:
