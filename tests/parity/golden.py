@@ -18,7 +18,7 @@ from torch import Tensor
 __all__ = ["Comparison", "Golden", "NotUnderstood", "Outcome", "check_fields", "compare", "load_golden"]
 
 
-class NotUnderstood(Exception):  # noqa: N818  (not an error: the file is skipped, with this reason)
+class NotUnderstood(Exception):
     """The file asks for something that no family here can build."""
 
 
@@ -84,8 +84,13 @@ def check_fields(fields: Iterable[str], known: Iterable[str], where: str) -> Non
         raise NotUnderstood(f"{where} has fields that are not understood: {', '.join(unknown)}")
 
 
-def compare(golden: Golden, name: str, ours: Tensor | None, tolerance: float, label: str = "") -> Comparison:
-    """Largest error relative to the array's largest absolute value; big arrays are stored as samples and statistics."""
+def compare(
+    golden: Golden, name: str, ours: Tensor | None, tolerance: float, label: str = "", *, floor: float = 0.0
+) -> Comparison:
+    """Largest error relative to the array's largest absolute value; big arrays are stored as samples and statistics.
+
+    `floor` is the least scale, for a number that is a sum of cancelling terms.
+    """
     title = f"{label}{name}"
     if ours is None:
         return Comparison(f"{title} (we have none)", float("inf"), tolerance)
@@ -94,7 +99,7 @@ def compare(golden: Golden, name: str, ours: Tensor | None, tolerance: float, la
         expected = np.asarray(golden.arrays[name], dtype=np.float64)
         if values.size != expected.size:
             return Comparison(f"{title} (shape {values.shape}, not {expected.shape})", float("inf"), tolerance)
-        return Comparison(title, _relative(values.reshape(-1), expected.reshape(-1)), tolerance)
+        return Comparison(title, _relative(values.reshape(-1), expected.reshape(-1), floor), tolerance)
     index = np.asarray(golden.arrays[f"{name}__flat_index"]).reshape(-1)
     expected = np.asarray(golden.arrays[f"{name}__flat_value"], dtype=np.float64).reshape(-1)
     flat = values.reshape(-1)
@@ -106,10 +111,10 @@ def compare(golden: Golden, name: str, ours: Tensor | None, tolerance: float, la
     return Comparison(title, error, tolerance)
 
 
-def _relative(values: np.ndarray, expected: np.ndarray) -> float:
+def _relative(values: np.ndarray, expected: np.ndarray, floor: float = 0.0) -> float:
     if not expected.size:
         return 0.0
-    scale = float(np.abs(expected).max())
+    scale = max(float(np.abs(expected).max()), floor)
     return float(np.abs(values - expected).max() / (scale or 1.0))
 
 

@@ -4,9 +4,9 @@ Source: arXiv 2201.08383 and its public code's order of operations (facebookrese
 Extra axes: L tokens of an entry, E older entries in the cache, M entries attended.
 All functions are pure and know no model: keys and values come from a layer, the compression is handed in. One state
 belongs to one layer; layers without memory need none.
-With reach M and gap G a cache holds C = M * G entries: the newest as it came, uncompressed and detached; C - 1 older ones
-compressed. In each step the entry of the step before is compressed, with graph, and every G-th entry is attended, counted
-back from the newest.
+With reach M and gap G a cache holds C = M * G entries: the newest as it came, uncompressed and detached; C - 1 older
+ones compressed. In each step the entry of the step before is compressed, with graph, and every G-th entry is attended,
+counted back from the newest.
 Our choice: entries that do not exist, or belong to another video, are masked row by row (the public code does this by
 deleting entries for a batch of one, and attends to zeros for larger ones).
 """

@@ -201,14 +201,14 @@ class TokenState(State):
         return map_tensors(self, lambda tensor: cleared_rows(tensor, rows_B))
 
     def merge(self, other: TokenState) -> TokenState:
-        """The memory of both sets of clips, with the room of the larger of the two buffers.
+        """The memory of both sets of clips, in a buffer with the room of this one.
 
         Raises: ValueError: the clips have different numbers of positions, or there is not room for all of them.
         """
         if self.keys_BMSP.shape[2:] != other.keys_BMSP.shape[2:]:
             a, b = tuple(self.keys_BMSP.shape), tuple(other.keys_BMSP.shape)
             raise ValueError(f"token buffers hold clips of (positions, width) {a[2:]} and {b[2:]}; they must be equal")
-        room = max(self.keys_BMSP.shape[1], other.keys_BMSP.shape[1])
+        room = self.keys_BMSP.shape[1]
         clips_B = self.clips_B + other.clips_B
         check_all(clips_B <= room, f"more clips than the token buffer has room for ({room}); see init_state(clips=...)")
         both = TokenState.packed(

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import ClassVar, Literal
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -141,6 +142,9 @@ class Tiny(ClipModel):
         self.num_features = planes
         init_convolutions(self)
         self.reset_classifier(num_classes, dropout)
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):  # a quarter less time on CPU; activations follow the weights
+                module.to(memory_format=torch.channels_last)
 
     def stage_inputs(self, stage: str) -> tuple[str, ...]:
         if stage == self.stage_names[-1]:
@@ -153,7 +157,7 @@ class Tiny(ClipModel):
 
 
 def tiny2d(
-    *, num_classes: int = 400, in_channels: int = 3, width: int = 32, norm: Norm = "group", dropout: float = 0.0
+    *, num_classes: int = 400, in_channels: int = 3, width: int = 24, norm: Norm = "group", dropout: float = 0.0
 ) -> Tiny:
     """Per-frame convolutions, then one over neighbouring frames; the cheapest, for worlds of still signs."""
     return Tiny("tiny2d", num_classes=num_classes, in_channels=in_channels, width=width, norm=norm, dropout=dropout)
@@ -167,7 +171,7 @@ def tiny_r3d(
 
 
 def tiny_r2plus1d(
-    *, num_classes: int = 400, in_channels: int = 3, width: int = 24, norm: Norm = "group", dropout: float = 0.0
+    *, num_classes: int = 400, in_channels: int = 3, width: int = 16, norm: Norm = "group", dropout: float = 0.0
 ) -> Tiny:
     """Factorised spatial and temporal convolutions."""
     return Tiny(

@@ -1,0 +1,185 @@
+"""Combinations that no golden file here has: the formulas, stated literally in float64, make files that must pass.
+
+Literal means explicit token matrices, explicit loops over videos and clips, and autograd for gradients; nothing of the
+library.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from tests.parity.families import check_file
+
+B, N, D, P, V, THW, CIN, K = 2, 3, 8, 4, 5, (2, 2, 3), 3, 4
+S = 12
+MASK = np.array([[1, 1, 0], [0, 1, 1]])
+
+
+def draw(seed: int, shape: tuple[int, ...]) -> np.ndarray:
+    return np.random.RandomState(seed).standard_normal(shape).astype(np.float32)
+
+
+def weights(seed: int, shapes: dict[str, tuple[int, ...]], std: dict[str, float]) -> dict[str, Tensor]:
+    rng = np.random.RandomState(seed)
+    drawn = {name: (rng.standard_normal(shapes[name]) * std[name]).astype(np.float32) for name in sorted(shapes)}
+    return {name: torch.from_numpy(value).double().requires_grad_() for name, value in drawn.items()}
+
+
+def block(
+    tokens: Tensor, w: dict[str, Tensor], valid: np.ndarray, c: dict[str, Any], detached: bool = False
+) -> dict[str, Tensor]:
+    """All quantities for tokens (B, N, S, D); if `detached`, each clip sees the other clips' pushes as constants."""
+    popped, memories, running = [], [], []
+    factor = {"sum": 1.0, "mean": 1 / S, "ref": c.get("S_ref", 0) / S}[c["position_norm"]]
+    clips = len(tokens[0])
+    for b in range(len(tokens)):
+        x = tokens[b]
+        there = [n for n in range(clips) if valid[b, n]]
+        if c["interaction"] == "assoc":
+            w_v = w["w_q"] if c["value"] == "tied" else w["w_v"]
+            pushes = [factor * (x[n] @ w["w_k"]).T @ (x[n] @ w_v) for n in range(clips)]
+        elif c["interaction"] == "avg":
+            pushes = [x[n].mean(0) @ w["w_i"] for n in range(clips)]
+        elif c["interaction"] == "max":
+            pushes = [(x[n] @ w["w_i"]).max(0).values for n in range(clips)]
+
+        def memory_for(reader: int | None, among: list[int], pushes: list[Tensor]) -> Tensor:
+            kept = [pushes[m].detach() if detached and m != reader else pushes[m] for m in among]
+            stacked = torch.stack(kept)
+            return stacked.max(0).values if c["interaction"] == "max" else stacked.mean(0)
+
+        for n in range(clips):
+            if c["interaction"].startswith("nl_"):
+                keys = torch.cat([x[m] @ w["w_k"] for m in there])
+                values = torch.cat([x[m] @ w["w_v"] for m in there])
+                scores = (x[n] @ w["w_q"]) @ keys.T
+                soft = torch.softmax(scores / P**0.5, 1) if c["interaction"] == "nl_softmax" else scores / len(keys)
+                popped.append(soft @ values)
+                continue
+            memory = memory_for(n, there, pushes)
+            popped.append(x[n] @ w["w_q"] @ memory if c["interaction"] == "assoc" else memory.expand(S, -1))
+            seen = [m for m in there if m <= n]
+            running.append(memory_for(None, seen, pushes) if seen else torch.zeros_like(memory))
+        if not c["interaction"].startswith("nl_"):
+            memories.append(memory_for(None, there, pushes))
+    out = {"M_n": torch.stack(popped).unflatten(0, (len(tokens), clips))}
+    out["M_n_pooled"] = out["M_n"].mean(2)
+    if memories:
+        out["M"] = torch.stack(memories)
+        out["M_running"] = torch.stack(running).unflatten(0, (len(tokens), clips))
+    if c["infusion"] == "gate":
+        out["gate"] = torch.sigmoid(out["M_n_pooled"] @ w["w_o"])
+        out["tokens_hat"] = out["gate"][:, :, None] * tokens + tokens
+    else:
+        out["tokens_hat"] = tokens + out["M_n"] @ w["w_o"]
+    return out
+
+
+def shapes_of(c: dict[str, Any], value_dim: int) -> dict[str, tuple[int, ...]]:
+    if c["interaction"] in ("avg", "max"):
+        return {"w_i": (D, value_dim), "w_o": (value_dim, D)}
+    own_values = c["value"] == "separate" or c["interaction"] != "assoc"
+    value_dim = value_dim if own_values else P
+    return {"w_k": (D, P), "w_q": (D, P), "w_o": (value_dim, D)} | ({"w_v": (D, value_dim)} if own_values else {})
+
+
+def write(path: Path, meta: dict[str, Any], arrays: dict[str, Tensor | np.ndarray]) -> Path:
+    plain = {key: value.detach().numpy() if isinstance(value, Tensor) else value for key, value in arrays.items()}
+    np.savez(path, meta=np.array(json.dumps(meta)), **plain)
+    return path
+
+
+INTERACTIONS = ("assoc", "avg", "max", "nl_dot", "nl_softmax")
+BLOCKS = list(itertools.product(INTERACTIONS, ("gate", "residual"), ("tied", "separate"), (False, True)))
+
+
+@pytest.mark.parametrize(("interaction", "infusion", "value", "masked"), BLOCKS)
+def test_every_block(tmp_path: Path, interaction: str, infusion: str, value: str, masked: bool) -> None:
+    norms = ("sum", "mean", "ref")
+    for index, (position_norm, clips) in enumerate(itertools.product(norms, (1, N))):
+        if (interaction != "assoc" and position_norm != "sum") or (masked and clips == 1):
+            continue
+        c = {"interaction": interaction, "infusion": infusion, "value": value, "position_norm": position_norm}
+        c |= {"S_ref": 20} if position_norm == "ref" else {}
+        shapes = shapes_of(c, V)
+        std = {name: 0.1 if name == "w_o" else D**-0.5 for name in shapes}
+        seed, valid = 70 + index, MASK if masked else np.ones((B, clips), dtype=np.int64)
+        w = weights(seed, shapes, std)
+        x = torch.from_numpy(draw(seed + 1, (B, clips, D, *THW))).double().requires_grad_()
+        out = block(x.flatten(3).transpose(2, 3), w, valid, c)
+        x_hat = out.pop("tokens_hat").transpose(2, 3).reshape(x.shape)
+        upstream = torch.from_numpy(draw(seed + 2, tuple(x.shape)) * valid[:, :, None, None, None, None])
+        loss = (x_hat * upstream).sum()
+        loss.backward()
+        gradients = {f"grad_{name}": weight.grad for name, weight in w.items()}
+        meta = {"kind": "memory_block", "B": B, "N": clips, "THW": THW, "d": D, "seed": seed, "std": std, "config": c}
+        meta |= {"relu_input": False, "keys": {name: [shape, "float32"] for name, shape in shapes.items()}}
+        arrays = (
+            {"X_hat": x_hat, "loss": loss, "grad_X": x.grad} | out | gradients | ({"mask": valid} if masked else {})
+        )
+        line = check_file(write(tmp_path / f"{index}.npz", meta, arrays))
+        assert line.status == "pass", (c, line.text)
+        assert "not compared" not in line.text
+
+
+def video_loss(z: Tensor, target: np.ndarray, valid: np.ndarray, name: str, share: float) -> Tensor:
+    """Mean over videos; clips are left out by indexing."""
+    multi = name.startswith("bce_")
+    losses = []
+    for b in range(len(z)):
+        rows = z[b, torch.from_numpy(valid[b]).bool()]
+        y = torch.tensor(target[b])
+
+        def of_logits(logits: Tensor, y: Tensor = y) -> Tensor:
+            return F.binary_cross_entropy_with_logits(logits, y.double()) if multi else F.cross_entropy(logits, y)
+
+        clip = torch.stack([of_logits(row) for row in rows]).mean()
+        if name.endswith("prob"):
+            mean = (rows.sigmoid() if multi else rows.softmax(1)).mean(0)
+            losses.append(F.binary_cross_entropy(mean, y.double()) if multi else -mean[y].log())
+        elif name.endswith("clip"):
+            losses.append(clip)
+        elif name.endswith("max"):
+            losses.append(of_logits(rows.max(0).values))
+        else:
+            logits = of_logits(rows.mean(0))
+            losses.append((1 - share) * logits + share * clip if name.endswith("mix") else logits)
+    return torch.stack(losses).mean()
+
+
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("multi", ["", "bce_"])
+@pytest.mark.parametrize("rule", ["logits", "prob", "clip", "max", "mix"])
+def test_every_video_loss(tmp_path: Path, rule: str, multi: str, masked: bool) -> None:
+    c = {"interaction": "assoc", "infusion": "gate", "value": "separate", "position_norm": "mean"}
+    shapes = shapes_of(c, P) | {"w_b": (CIN, D), "b_b": (D,), "w_f": (D, K), "b_f": (K,)}
+    std = {name: {"w_o": 3.0, "b_b": 0.1, "b_f": 0.1}.get(name, 0.5) for name in shapes}
+    seed, share, valid = 31, 0.3, MASK if masked else np.ones((B, N), dtype=np.int64)
+    target = np.array([[1, 0, 0, 1], [0, 1, 1, 0]]) if multi else np.array([2, 0])
+    pixels = torch.from_numpy(draw(seed + 1, (B, N, CIN, *THW))).double().flatten(3).transpose(2, 3)
+    arrays: dict[str, Any] = {"target": target} | ({"mask": valid} if masked else {})
+    for prefix, detached in (("grad", False), ("truncgrad", True)):
+        w = weights(seed, shapes, std)
+        out = block(torch.tanh(pixels @ w["w_b"] + w["b_b"]), w, valid, c, detached)
+        z = out["tokens_hat"].mean(2) @ w["w_f"] + w["b_f"]
+        loss = video_loss(z, target, valid, multi + rule, share)
+        loss.backward()
+        arrays |= {"clip_logits": z, "loss": loss, "M": out["M"], "gate": out["gate"]}
+        arrays |= {f"{prefix}_{name}": weight.grad for name, weight in w.items()}
+    meta = {"kind": "end_to_end", "B": B, "N": N, "THW": THW, "cin": CIN, "d": D, "dk": P, "num_classes": K}
+    meta |= {"loss": multi + rule, "position_norm": "mean", "value": "separate", "seed": seed, "std": std}
+    meta |= {"keys": {name: [shape, "float32"] for name, shape in shapes.items()}} | (
+        {"mix": share} if rule == "mix" else {}
+    )
+    line = check_file(write(tmp_path / "end.npz", meta, arrays))
+    assert line.status == "pass", line.text
+    assert "not compared" not in line.text
