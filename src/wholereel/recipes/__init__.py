@@ -1,0 +1,55 @@
+"""Named experiments. A recipe is a typed function that returns the whole tree of stages.
+
+Nothing below imports one. `RECIPES` maps a name on the command line to `module:function`; users run their own with the same spelling.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import inspect
+from collections.abc import Callable
+
+from wholereel.config import Recipe
+from wholereel.errors import ConfigError
+
+__all__ = ["RECIPES", "load_recipe"]
+
+RECIPES: dict[str, str] = {
+    "demo": "wholereel.recipes.demo:demo",
+    "match8": "wholereel.recipes.worlds:match8",
+    "pair6": "wholereel.recipes.worlds:pair6",
+    "order2": "wholereel.recipes.worlds:order2",
+    "memory_worlds": "wholereel.recipes.worlds:memory_worlds",
+    "own_videos": "wholereel.recipes.own_videos:own_videos",
+    "weizmann": "wholereel.recipes.weizmann:weizmann",
+}
+
+
+def load_recipe(name: str, *, seed: int | None = None) -> Recipe:
+    """Find and call a recipe.
+
+    Args:
+        name: a key of `RECIPES` or `module:function` of the user's own (the current directory is importable).
+        seed: handed to recipes that have such an argument; `None` = the recipe's own.
+    Raises: ConfigError: no such recipe, module or function, or the function returns something else than a `Recipe`.
+    """
+    target = RECIPES.get(name, name)
+    if ":" not in target:
+        close = difflib.get_close_matches(name, RECIPES, n=1)
+        hint = f" Did you mean {close[0]!r}?" if close else ""
+        raise ConfigError(
+            f"no recipe named {name!r}.{hint} There are: {', '.join(RECIPES)}; your own is named as module:function."
+        )
+    module_name, _, function_name = target.partition(":")
+    try:
+        function: Callable[..., Recipe] = getattr(importlib.import_module(module_name), function_name)
+    except (ImportError, AttributeError) as error:
+        raise ConfigError(f"recipe {name!r} cannot be loaded: {error}") from error
+    takes_seed = "seed" in inspect.signature(function).parameters
+    if seed is not None and not takes_seed:
+        raise ConfigError(f"recipe {name!r} has no argument 'seed'; set the seeds of its stages with --set")
+    recipe = function(seed=seed) if seed is not None else function()
+    if not isinstance(recipe, Recipe):
+        raise ConfigError(f"recipe {name!r} returned {type(recipe).__name__}, expected wholereel.config.Recipe")
+    return recipe

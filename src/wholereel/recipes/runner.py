@@ -1,0 +1,323 @@
+"""Run a recipe: its stages one after the other, each in its own folder of the run, each resumable.
+
+A run directory holds `recipe.json` (the resolved tree, and what differs from the named recipe) and one folder a stage.
+A stage that is complete has a `done.json` with its settings and result; with `resume` such stages are passed over.
+Not here: what a stage does (the rooms below do it), which recipes there are (`recipes/__init__.py`).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, TextIO
+
+import torch
+
+from wholereel.config import Convert, Data, Evaluate, Model, Recipe, Stage, Train, World
+from wholereel.datasets.manifest import Manifest, read_manifest
+from wholereel.datasets.worlds import make_world
+from wholereel.errors import ConfigError
+from wholereel.evaluation.evaluate import evaluate
+from wholereel.models.conversion import to_clip_level, to_video_level
+from wholereel.models.package import load_package, save_package
+from wholereel.recipes import load_recipe
+from wholereel.recipes.overrides import diff
+from wholereel.recipes.plain import to_plain
+from wholereel.tasks.task import Task
+from wholereel.training import distributed
+from wholereel.training.distributed import Ranks
+from wholereel.training.fit import Validate, fit
+from wholereel.training.packages import as_package, views_of
+
+__all__ = ["run_recipe"]
+
+STAGE_PREFIX = "stage:"
+
+
+@dataclass(frozen=True)
+class _Context:
+    """What all stages of a run share."""
+
+    out: Path
+    data: Path | None
+    resume: bool
+    ranks: Ranks
+    device: torch.device
+    workers: int
+    tensorboard: bool
+    stream: TextIO | None
+
+    def say(self, text: str) -> None:
+        if self.stream is not None and self.ranks.first:
+            print(text, file=self.stream, flush=True)
+
+
+def run_recipe(
+    recipe: Recipe,
+    out: str | Path,
+    *,
+    data: str | Path | None = None,
+    resume: bool = False,
+    devices: str = "auto",
+    workers: int | None = None,
+    tensorboard: bool = False,
+    stream: TextIO | None = sys.stderr,
+) -> dict[str, Any]:
+    """Run all stages; in one process, or in each of those that torchrun or srun started.
+
+    Args:
+        recipe: the resolved tree.
+        out: run directory.
+        data: what `root=None` stands for.
+        resume: go on in a directory that holds this run.
+        devices: `auto`, `cpu`, `cuda` or `cuda:1`.
+        workers: processes that make worlds; `None` = as many as there are cores.
+        tensorboard: event files beside `metrics.jsonl` (extra `tensorboard`).
+        stream: for progress; `None` = be silent.
+    Returns: by stage, what its `done.json` holds under `"result"`.
+    Raises: ConfigError: a run is there and `resume` is off, or it is another recipe's; a stage that refers to none before
+        it; data needed and not given.
+    """
+    out = Path(out)
+    data = None if data is None else Path(data)
+    _check_references(recipe, data)
+    launch = distributed.launch_from_environment(os.environ)
+    device = distributed.choose_device(devices, launch.local_rank)
+    with ExitStack() as stack:
+        ranks = stack.enter_context(distributed.process_group(launch, device))
+        workers = (os.cpu_count() or 1) if workers is None else workers
+        context = _Context(out, data, resume, ranks, device, workers, tensorboard, stream)
+        _prepare(recipe, context)
+        return {name: _run_stage(name, stage, context) for name, stage in recipe.stages.items()}
+
+
+def _check_references(recipe: Recipe, data: Path | None) -> None:
+    """Every `stage:NAME` names an earlier stage and `--data` is there if needed: found now, not during the night."""
+    if data is not None and not data.exists():
+        raise ConfigError(f"--data {data}: there is no such file or folder.")
+    before: list[str] = []
+    for name, stage in recipe.stages.items():
+        for reference in _references(stage):
+            if reference is None and data is None:
+                raise ConfigError(
+                    f"stage {name!r} of recipe {recipe.name!r} needs videos: give their folder or list with --data."
+                )
+            wanted = (reference or "").removeprefix(STAGE_PREFIX)
+            if reference is not None and reference.startswith(STAGE_PREFIX) and wanted not in before:
+                known = ", ".join(before) or "none"
+                raise ConfigError(
+                    f"stage {name!r} refers to {reference!r}, which is no stage before it. Before it: {known}."
+                )
+        before.append(name)
+
+
+def _references(stage: Stage) -> list[str | None]:
+    """Roots and weights that a stage reads; `None` = the data of the command line."""
+    if isinstance(stage, Train):
+        roots = [data.root for data in (stage.data, stage.val) if data is not None]
+        return [*roots, *([stage.model.weights] if stage.model.weights else [])]
+    if isinstance(stage, Evaluate):
+        return [stage.data.root, stage.model]
+    return [stage.model] if isinstance(stage, Convert) else []
+
+
+def _prepare(recipe: Recipe, context: _Context) -> None:
+    """Write `recipe.json`, or compare with the one that is there."""
+    file = context.out / "recipe.json"
+    content = {"recipe": to_plain(recipe), "changes": _changes(recipe)}
+    if file.exists():
+        if not context.resume:
+            raise ConfigError(
+                f"{context.out} holds a run already. Add --resume to go on with it, or choose another --out."
+            )
+        before = json.loads(file.read_text(encoding="utf-8"))["recipe"]["name"]
+        if before != recipe.name:
+            raise ConfigError(
+                f"{context.out} holds a run of recipe {before!r}, not of {recipe.name!r}. Choose another --out."
+            )
+    context.ranks.barrier()
+    if context.ranks.first:
+        context.out.mkdir(parents=True, exist_ok=True)
+        _write_json(file, content)
+    context.ranks.barrier()
+
+
+def _changes(recipe: Recipe) -> dict[str, Any]:
+    """Difference to the recipe of this name; empty for a recipe that is not in the table."""
+    try:
+        named = load_recipe(recipe.name)
+    except ConfigError:
+        return {}
+    return {path: {"named": to_plain(a), "here": to_plain(b)} for path, (a, b) in diff(named, recipe).items()}
+
+
+def _run_stage(name: str, stage: Stage, context: _Context) -> Any:
+    directory = context.out / name
+    settings = to_plain(stage)
+    done = directory / "done.json"
+    if done.exists():
+        before = json.loads(done.read_text(encoding="utf-8"))
+        if before["settings"] == settings:
+            context.say(f"[{name}] done before")
+            return before["result"]
+        raise ConfigError(
+            f"{directory} was made with other settings. Give it back its settings, choose another --out, "
+            f"or remove that folder (and what was made from it) to make it again."
+        )
+    context.say(f"[{name}] {type(stage).__name__.lower()}")
+    begin = time.monotonic()
+    result = STAGES[type(stage)](stage, directory, context)
+    seconds = round(time.monotonic() - begin, 1)
+    context.ranks.barrier()
+    if context.ranks.first:
+        _write_json(done, {"settings": settings, "result": result, "seconds": seconds})
+    context.ranks.barrier()
+    context.say(f"[{name}] done in {seconds:.0f} s")
+    return result
+
+
+def _make_world(stage: World, directory: Path, context: _Context) -> dict[str, Any]:
+    if context.ranks.first:
+        make_world(
+            stage.world,
+            directory,
+            profile=stage.profile,
+            seed=stage.seed,
+            sizes=stage.sizes,
+            workers=context.workers,
+        )
+    context.ranks.barrier()
+    return {"world": stage.world}
+
+
+def _train(stage: Train, directory: Path, context: _Context) -> dict[str, Any]:
+    train = replace(
+        stage,
+        model=replace(stage.model, weights=_weights(stage.model, context)),
+        data=_data(stage.data, context),
+        val=None if stage.val is None else _data(stage.val, context),
+    )
+    manifest = _manifest(train.data)
+    fitted = fit(
+        train,
+        manifest,
+        directory,
+        validate=None if train.val is None else _validation(train, train.val, manifest, context),
+        resume=True,  # a stage's folder without `done.json` is one that was interrupted, or empty
+        device=str(context.device),
+        cache_dir=context.out / "cache",
+        tensorboard=context.tensorboard,
+        stream=context.stream,
+    )
+    return {"package": str(fitted.package.relative_to(context.out)), "metrics": dict(fitted.metrics)}
+
+
+def _validation(train: Train, val: Data, manifest: Manifest, context: _Context) -> Validate:
+    """Evaluation of the model in training, as the loop wants it."""
+    samples = _manifest(val)
+    label = train.data.labels[0]
+
+    def validate(task: Task) -> Mapping[str, float]:
+        package = as_package(task, train, manifest.classes[label])
+        results = evaluate(
+            package,
+            samples,
+            views_of(train),
+            data=val,
+            batch=train.batch,
+            precision=train.precision,
+            device=context.device,
+        )
+        return results.metrics
+
+    return validate
+
+
+def _evaluate(stage: Evaluate, directory: Path, context: _Context) -> dict[str, Any]:
+    data = _data(stage.data, context)
+    results = evaluate(
+        _package(stage.model, context),
+        _manifest(data),
+        stage.views,
+        data=data,
+        batch=stage.batch,
+        precision=stage.precision,
+        device=context.device,
+        out=directory,
+    )
+    context.say(str(results))
+    return {"metrics": dict(results.metrics), "evaluated": len(results.records), "samples": results.samples}
+
+
+def _convert(stage: Convert, directory: Path, context: _Context) -> dict[str, Any]:
+    package = load_package(_package(stage.model, context))
+    if stage.to == "video" and stage.memory is None:
+        raise ConfigError("a conversion to='video' needs `memory`.")
+    if stage.memory is not None and stage.to == "video":
+        model, report = to_video_level(package.model, stage.memory)
+    else:
+        model, report = to_clip_level(package.model)
+    target = directory / "converted"
+    if context.ranks.first:
+        save_package(
+            target,
+            model,
+            spec=replace(package.spec, memory=stage.memory if stage.to == "video" else None),
+            num_classes=len(package.classes),
+            classes=package.classes,
+            task=package.task,
+            input={field: getattr(package, field) for field in ("mean", "std", "short_side", "crop", "clips")},
+            extra={**package.extra, "converted": str(report)},
+        )
+    return {"package": str(target.relative_to(context.out)), "report": str(report)}
+
+
+STAGES: dict[type, Callable[[Any, Path, _Context], dict[str, Any]]] = {
+    World: _make_world,
+    Train: _train,
+    Evaluate: _evaluate,
+    Convert: _convert,
+}
+
+
+def _data(data: Data, context: _Context) -> Data:
+    """The same with a path for root."""
+    if data.root is None:
+        return replace(data, root=str(context.data))
+    if data.root.startswith(STAGE_PREFIX):
+        return replace(data, root=str(context.out / data.root.removeprefix(STAGE_PREFIX)))
+    return data
+
+
+def _manifest(data: Data) -> Manifest:
+    return read_manifest(str(data.root), split=data.split, labels=data.labels)
+
+
+def _weights(model: Model, context: _Context) -> str | None:
+    if model.weights is not None and model.weights.startswith(STAGE_PREFIX):
+        return f"file:{_package(model.weights, context)}"
+    return model.weights
+
+
+def _package(reference: str, context: _Context) -> Path:
+    """Folder of a model package: an earlier stage's result, or a path."""
+    if not reference.startswith(STAGE_PREFIX):
+        return Path(reference)
+    done = context.out / reference.removeprefix(STAGE_PREFIX) / "done.json"
+    result = json.loads(done.read_text(encoding="utf-8"))["result"]
+    if "package" not in result:
+        raise ConfigError(f"{reference!r} made no model. Refer to a stage of kind train or convert.")
+    return context.out / str(result["package"])
+
+
+def _write_json(file: Path, content: Any) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    part = file.with_name(f".{file.name}.part")
+    part.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    os.replace(part, file)

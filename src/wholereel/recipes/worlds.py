@@ -1,0 +1,145 @@
+"""Recipes on generated worlds whose ceilings are proved: match8, pair6, order2 (pages: `docs/worlds.md`).
+
+Each recipe makes its world, pre-trains a small frame-wise network on the trimmed companion set `events8`, then trains
+two video-level models from that checkpoint with the same clips, epochs and schedule: late averaging (no memory) and the
+collaborative memory (arXiv 2104.01198). Equal clip budgets: both see every training video the same number of times.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from wholereel.config import (
+    Augment,
+    Clips,
+    Data,
+    Evaluate,
+    Memory,
+    Model,
+    Optim,
+    Recipe,
+    Stage,
+    Task,
+    Train,
+    Views,
+    World,
+)
+
+__all__ = [
+    "EVENTS8_SIZES",
+    "VIDEO_SIZES",
+    "WORLD_CLIPS",
+    "match8",
+    "memory_worlds",
+    "order2",
+    "pair6",
+    "pretrain_events8",
+    "video_stages",
+]
+
+# Each clip is exactly one segment of three seconds: its place in the video leaves no trace in it (order2 needs this).
+# Four frames 0.75 s apart: no gap between two frames reaches the second for which an event is shown.
+WORLD_CLIPS = Clips(plan="uniform", count=8, frames=4, stride=1, frame_rate=4 / 3)
+EVENTS8_SIZES = {"train": 3600, "val": 180, "test": 180}
+VIDEO_SIZES = {"train": 1284, "val": 132, "test": 702}  # multiples of 2 and of 6 classes
+AUGMENT = Augment(short_side=(36, 36), crop=32, flip=0.5)
+VIEWS = Views(clips=WORLD_CLIPS, short_side=36, crop=32)
+# BatchNorm learns the glyphs about three times faster than GroupNorm here (docs/lab.md).
+NETWORK = Model("tiny2d", options={"width": 16, "norm": "batch"})
+
+
+def pretrain_events8(*, seed: int = 0, epochs: int = 12) -> Train:
+    """Clip-level stage on trimmed events; expects a stage `events8`."""
+    clips = replace(WORLD_CLIPS, plan="random", count=1)
+    data = Data(root="stage:events8", clips=clips, augment=AUGMENT, cache=True, workers=0)
+    return Train(
+        model=NETWORK,
+        data=data,
+        val=replace(data, split="val", clips=replace(clips, plan="uniform")),
+        views=replace(VIEWS, clips=replace(clips, plan="uniform")),
+        optim=Optim("adamw", lr=1e-2, weight_decay=0.05, warmup=1.0, clip_norm=1.0),
+        validate_every=4,
+        epochs=epochs,
+        batch=32,
+        select="video_top1",
+        seed=seed,
+    )
+
+
+def video_stages(world: str, *, seed: int = 0, epochs: int = 20, prefix: str = "") -> dict[str, Train | Evaluate]:
+    """Late averaging and collaborative memory on `world`, each with its test; expects stages `pretrain` and `world`."""
+    data = Data(root=f"stage:{world}", clips=WORLD_CLIPS, augment=AUGMENT, cache=True, workers=0)
+    late_average = Train(
+        model=replace(NETWORK, weights="stage:pretrain"),
+        data=data,
+        task=Task(aggregate="logits"),
+        val=replace(data, split="val"),
+        views=VIEWS,
+        optim=Optim(
+            "adamw", lr=3e-4, memory_lr=10.0, head_lr=10.0, weight_decay=0.05, warmup=1.0, clip_norm=1.0, norm="frozen"
+        ),
+        validate_every=5,
+        epochs=epochs,
+        batch=16,
+        select="video_top1",
+        seed=seed,
+    )
+    memory = Memory(value="separate", dim=32)
+    with_memory = replace(late_average, model=replace(late_average.model, memory=memory))
+    test = replace(data, split="test")
+    return {
+        f"{prefix}late_average": late_average,
+        f"{prefix}collaborative_memory": with_memory,
+        f"{prefix}test_late_average": Evaluate(f"stage:{prefix}late_average", test, views=VIEWS, batch=32),
+        f"{prefix}test_collaborative_memory": Evaluate(
+            f"stage:{prefix}collaborative_memory", test, views=VIEWS, batch=32
+        ),
+    }
+
+
+def _world_recipe(world: str, summary: str, seed: int) -> Recipe:
+    stages = {
+        "events8": World("events8", seed=seed, sizes=EVENTS8_SIZES),
+        world: World(world, seed=seed, sizes=VIDEO_SIZES),
+        "pretrain": pretrain_events8(seed=seed),
+        **video_stages(world, seed=seed),
+    }
+    return Recipe(world, stages, summary)
+
+
+def memory_worlds(seed: int = 0) -> Recipe:
+    """match8, pair6 and order2 from one pre-trained network: what `benchmarks/effects.py` runs for several seeds.
+
+    Source: our worlds, `docs/worlds.md`. Command: `wholereel train memory_worlds --out runs/memory_worlds`.
+    """
+    worlds = ("match8", "pair6", "order2")
+    stages: dict[str, Stage] = {"events8": World("events8", seed=seed, sizes=EVENTS8_SIZES)}
+    stages |= {world: World(world, seed=seed, sizes=VIDEO_SIZES) for world in worlds}
+    stages["pretrain"] = pretrain_events8(seed=seed)
+    for world in worlds:
+        stages |= video_stages(world, seed=seed, prefix=f"{world}_")
+    return Recipe("memory_worlds", stages, "the three worlds of the memory, from one pre-trained network")
+
+
+def match8(seed: int = 0) -> Recipe:
+    """Do two events of a video show the same glyph? Averaging clips cannot tell (ceiling 9/14), the memory can (1.0).
+
+    Source: our world, `docs/worlds.md`. Command: `wholereel train match8 --out runs/match8`.
+    """
+    return _world_recipe("match8", "two events in different clips: equal or not (memory needed)", seed)
+
+
+def pair6(seed: int = 0) -> Recipe:
+    """Which two kinds of four were shown? Averaging suffices (1.0); a memory must not lower it.
+
+    Source: our world, `docs/worlds.md`. Command: `wholereel train pair6 --out runs/pair6`.
+    """
+    return _world_recipe("pair6", "unordered pair of kinds (control: averaging suffices)", seed)
+
+
+def order2(seed: int = 0) -> Recipe:
+    """Which event came first? No order-free memory can tell (0.5): a leak detector.
+
+    Source: our world, `docs/worlds.md`. Command: `wholereel train order2 --out runs/order2`.
+    """
+    return _world_recipe("order2", "order of two events (control: an order-free memory stays at chance)", seed)
