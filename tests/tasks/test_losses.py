@@ -111,7 +111,9 @@ def test_errors_name_shapes_and_choices():
     z, valid = _logits(2, 3, 3), torch.ones(2, 3, dtype=torch.bool)
     with pytest.raises(ValueError, match="aggregate='median' is none of"):
         video_loss(z, Y, valid, aggregate="median")
-    with pytest.raises(ValueError, match=r"target has shape \(2, 3\); aggregate='logits' with multi_label=False needs \(2,\)"):
+    with pytest.raises(
+        ValueError, match=r"target has shape \(2, 3\); aggregate='logits' with multi_label=False needs \(2,\)"
+    ):
         video_loss(z, Y_HOT, valid, aggregate="logits")
     with pytest.raises(ValueError, match=r"got \(2, 3\) and \(2, 3\)"):
         video_loss(z[..., 0], Y, valid, aggregate="logits")

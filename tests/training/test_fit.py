@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from tests.training.tiny import CLASSES, TinyLoader, clip_batch, tiny_task
+from tests.training.tiny import CLASSES, StopHere, Stopping, TinyLoader, clip_batch, tiny_task
 from wholereel import config
 from wholereel.errors import ConfigError
 from wholereel.models.package import build_model, load_package
@@ -81,22 +81,6 @@ def test_every_strategy_lowers_the_loss(tmp_path, name):
     assert records(tmp_path, "start")[0]["gradient"] == strategy.gradient
 
 
-class StopHere(Exception):
-    """Stands for a killed process."""
-
-
-class Stopping(TinyLoader):
-    """Breaks off in front of one step."""
-
-    stop = (0, 0)
-
-    def epoch(self, epoch, start_step=0):
-        for step, batch in enumerate(super().epoch(epoch, start_step), start_step):
-            if (epoch, step) == self.stop:
-                raise StopHere
-            yield batch
-
-
 @pytest.mark.parametrize("stop", [(0, 1), (1, 2), (2, 0)], ids=str)
 @pytest.mark.parametrize("variant", ["plain", "dropout, batch norm, AdamW, two micro-batches"])
 def test_resuming_gives_the_same_bits(tmp_path, stop, variant):
@@ -111,8 +95,7 @@ def test_resuming_gives_the_same_bits(tmp_path, stop, variant):
         return tiny_task(MEMORY, norm=norm, dropout=train.task.dropout)
 
     _, straight = run(tmp_path / "straight", train, loader=TinyLoader(length), validate=accuracy, task=build())
-    loader = Stopping(length)
-    loader.stop = (stop[0], stop[1] * train.accumulate)
+    loader = Stopping(length, stop=(stop[0], stop[1] * train.accumulate))
     with pytest.raises(StopHere):
         run(tmp_path / "broken", train, loader=loader, validate=accuracy, task=build())
     _, resumed = run(
@@ -123,7 +106,9 @@ def test_resuming_gives_the_same_bits(tmp_path, stop, variant):
     for kind in ("train", "validation"):
         ours, theirs = records(tmp_path / "broken", kind), records(tmp_path / "straight", kind)
         assert [record["update"] for record in ours] == [record["update"] for record in theirs]
-    averages = [load_checkpoint(tmp_path / name / "checkpoint.pt")["average"]["average"] for name in ("broken", "straight")]
+    averages = [
+        load_checkpoint(tmp_path / name / "checkpoint.pt")["average"]["average"] for name in ("broken", "straight")
+    ]
     assert all(torch.equal(averages[0][key], averages[1][key]) for key in averages[1])
 
 
@@ -169,8 +154,7 @@ def test_non_finite_loss_names_videos_and_checkpoint(tmp_path):
 
 
 def test_faults_are_listed_once_even_over_a_resume(tmp_path):
-    loader = Stopping(bad=frozenset({2, 7}))
-    loader.stop = (1, 2)
+    loader = Stopping(bad=frozenset({2, 7}), stop=(1, 2))
     with pytest.raises(StopHere):
         run(tmp_path, loader=loader)
     run(tmp_path, loader=TinyLoader(bad=frozenset({2, 7})), resume=True)

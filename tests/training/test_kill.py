@@ -1,4 +1,4 @@
-"""kill -9 at random moments: the run goes on from its checkpoint and ends with the same bits as one that was left alone."""
+"""kill -9 at random moments: the run goes on from its checkpoint and ends with the bits of one left alone."""
 
 from __future__ import annotations
 

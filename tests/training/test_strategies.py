@@ -1,4 +1,4 @@
-"""Strategies: gradients against hand-made graphs and golden files, arithmetic of batches, optimiser steps, BatchNorm, dropout."""
+"""Strategies: gradients against hand-made graphs and golden files, arithmetic, steps, BatchNorm, dropout."""
 
 from __future__ import annotations
 
@@ -33,7 +33,9 @@ def backward(task, batch, name, variant="accumulate"):
     steps = []
     task.zero_grad()
     losses = strategy(name, variant).backward(task, batch, lambda losses: losses.total(), lambda: steps.append(1))
-    gradients = {key: parameter.grad.clone() for key, parameter in task.named_parameters() if parameter.grad is not None}
+    gradients = {
+        key: parameter.grad.clone() for key, parameter in task.named_parameters() if parameter.grad is not None
+    }
     return gradients, losses, len(steps)
 
 

@@ -39,7 +39,7 @@ def clip_batch(indices: list[int], *, clips: int = 3, seed: int = 0, valid: torc
 
 @dataclass
 class TinyLoader:
-    """`length` videos in a shuffled order per epoch, dealt to ranks; `bad` holds indices that are replaced by their neighbour."""
+    """`length` videos in an order per epoch, dealt to ranks; indices in `bad` are replaced by their neighbours."""
 
     length: int = 12
     batch: int = 4
@@ -57,9 +57,28 @@ class TinyLoader:
         for step in range(start_step, self.steps_per_epoch):
             size = self.batch * self.world_size
             indices = order[step * size : (step + 1) * size][self.rank :: self.world_size]
-            faults = tuple(Fault(f"video{i}", f"{i}.mp4", "no\tframes", f"video{i + 1}") for i in indices if i in self.bad)
+            faults = tuple(
+                Fault(f"video{i}", f"{i}.mp4", "no\tframes", f"video{i + 1}") for i in indices if i in self.bad
+            )
             batch = clip_batch([i + 1 if i in self.bad else i for i in indices], clips=self.clips)
             yield ClipBatch(**{**vars(batch), "faults": faults})
+
+
+class StopHere(Exception):
+    """Stands for a killed process."""
+
+
+@dataclass
+class Stopping(TinyLoader):
+    """Breaks off in front of one (epoch, step)."""
+
+    stop: tuple[int, int] | None = None
+
+    def epoch(self, epoch: int, start_step: int = 0) -> Iterator[ClipBatch]:
+        for step, batch in enumerate(super().epoch(epoch, start_step), start_step):
+            if (epoch, step) == self.stop:
+                raise StopHere
+            yield batch
 
 
 def video_model(memory: config.Memory | None = None, *, norm: str = "group", name: str = "tiny2d", seed: int = 0):

@@ -48,7 +48,7 @@ class ConfusionCounts:
         return self.matrix_KK.diagonal().double() / self.total_K().double()
 
     def value(self) -> dict[str, float]:
-        """`accuracy` over videos, `mean_class_accuracy` over the classes that have videos; NaN if nothing was counted."""
+        """`accuracy` over videos, `mean_class_accuracy` over classes that have videos; NaN if nothing was counted."""
         total = int(self.total_K().sum())
         accuracy = int(self.matrix_KK.diagonal().sum()) / total if total else float("nan")
         return {"accuracy": accuracy, "mean_class_accuracy": float(self.class_accuracy_K().nanmean())}

@@ -71,7 +71,7 @@ class ClassificationTask(Task):
         """Scores of the videos and logits of their clips, without gradient; the module's mode is the caller's.
 
         Args:
-            alone: judge every clip as a video of one clip (memory of that clip alone) instead of with the shared memory.
+            alone: judge every clip as a video of one clip (its memory holds that clip alone).
         """
         with torch.no_grad():
             clips_BNCTHW = self.inputs(batch)

@@ -1,6 +1,7 @@
-"""Video-level losses of classification: N clips, one label (how the source aggregates could not be consulted; our choice).
+"""Video-level losses of classification: N clips, one label.
 
-Source of the idea: arXiv 2104.01198, "joint optimisation with a video-level supervision". Extra axes: K classes.
+Source of the idea: arXiv 2104.01198, "joint optimisation with a video-level supervision"; its formula could not be
+consulted, so all aggregates are our choice. Extra axes: K classes.
 The test-time twin of each rule is `ops.aggregate.aggregate_scores`.
 """
 
@@ -29,7 +30,7 @@ def video_losses(
     multi_label: bool = False,
     label_smoothing: float = 0.0,
 ) -> Losses:
-    """The loss parts of an aggregate: `video` (clips judged together), `clip` (clips judged one by one), both for `mix`.
+    """The parts of an aggregate: `video` (clips judged together), `clip` (judged one by one), for `mix` both.
 
     Args: as `video_loss`; and
         mix: share of the `clip` part in `aggregate="mix"`, 0 to 1.
@@ -68,7 +69,8 @@ def video_loss(
         valid_BN: bool. A video without a valid clip adds neither to the sum nor to the count.
         aggregate: `logits`, `max`: the loss of the mean or maximal logits. `prob`: of the mean probabilities.
             `clip`: mean of the clips' losses. Binary cross-entropies are means over the K classes.
-        label_smoothing: share of the target given to all classes alike; with `multi_label`, y becomes y (1 - s) + s / 2.
+        label_smoothing: share s of the target given to all classes alike; with `multi_label`, y becomes
+            y (1 - s) + s / 2.
     Raises: ValueError: unknown aggregate, or shapes that do not agree.
     """
     _check(clip_logits_BNK, target, valid_BN, aggregate, multi_label)
@@ -104,7 +106,7 @@ def _split(logits: Tensor, multi_label: bool) -> tuple[Tensor, Tensor | None]:
 
 
 def _log_mean_exp(logs_BNK: Tensor, valid_BN: Tensor) -> Tensor:
-    """log of the mean over valid clips of exp(logs), without leaving the logarithm (probabilities underflow at -104)."""
+    """log of the mean over valid clips of exp(logs), in the logarithm throughout (exp underflows at -104)."""
     masked = logs_BNK.masked_fill(~valid_BN[..., None], -math.inf)
     return masked.logsumexp(1) - valid_BN.sum(1, keepdim=True).to(logs_BNK.dtype).log()
 
@@ -122,8 +124,9 @@ def _mean_of_clip_losses(
     logits_BNK: Tensor, target: Tensor, valid_BN: Tensor, multi_label: bool, smoothing: float
 ) -> Tensor:
     label_axes = 2 if multi_label else 1
-    target_BN = target[:, None].expand(-1, logits_BNK.shape[1], *target.shape[1:]) if target.ndim == label_axes else target
-    loss_BN = _cross_entropy(*_split(logits_BNK, multi_label), target_BN, smoothing)
+    if target.ndim == label_axes:  # one label for all clips
+        target = target[:, None].expand(-1, logits_BNK.shape[1], *target.shape[1:])
+    loss_BN = _cross_entropy(*_split(logits_BNK, multi_label), target, smoothing)
     return mean_over_clips(loss_BN[..., None], valid_BN).squeeze(-1)
 
 

@@ -33,8 +33,8 @@ class Counts(Protocol):
 class Task(nn.Module, ABC):
     """A learning problem.
 
-    `forward(batch)` is `losses(model(inputs(batch)), batch)`. The pieces stand alone for strategies that run the clips of a
-    video one after the other.
+    `forward(batch)` is `losses(model(inputs(batch)), batch)`. The pieces stand alone for strategies that run the
+    clips of a video one after the other.
 
     Attributes:
         model: judges clips; its memory ties the clips of a video together.
@@ -50,7 +50,7 @@ class Task(nn.Module, ABC):
 
     @abstractmethod
     def losses(self, clip_logits_BNK: Tensor, batch: ClipBatch, valid_BN: Tensor | None = None) -> Losses:
-        """Losses of given logits; `valid_BN` (default: the batch's) may leave out further clips or, with none left, videos."""
+        """Losses of given logits; `valid_BN` (default: the batch's) may leave out more clips, or videos altogether."""
 
     @abstractmethod
     def forward(self, batch: ClipBatch) -> Losses:

@@ -14,8 +14,9 @@ __all__ = ["WeightAverage"]
 class WeightAverage:
     """Average of all floating-point weights and buffers of a module, kept on its device.
 
-    The decay grows with the number of updates, min(decay, (1 + n) / (10 + n)), so that the initial weights do not linger in short
-    runs (our choice). BatchNorm statistics are averaged like weights: they must belong to the averaged ones.
+    The decay grows with the number of updates, min(decay, (1 + n) / (10 + n)), so that the initial weights do not
+    linger in short runs (our choice). BatchNorm statistics are averaged like weights: they must belong to the
+    averaged ones.
 
     Args:
         module: whose weights are averaged; its present weights are the first average.

@@ -1,7 +1,8 @@
 """Several processes: who am I, how are gradients and counts summed. Launched by torchrun or by Slurm's srun.
 
-Every process holds the whole model and its own videos. Losses are divided by counts over all ranks before the backward pass, so
-gradients are *summed*, once per optimiser step, in buckets: this serves strategies with several backward passes alike.
+Every process holds the whole model and its own videos. Losses are divided by counts over all ranks before the
+backward pass, so gradients are *summed*, once per optimiser step, in buckets: this serves strategies with several
+backward passes alike.
 """
 
 from __future__ import annotations
@@ -112,7 +113,9 @@ def choose_device(name: str, local_rank: int = 0) -> torch.device:
         raise ConfigError(f"device {name!r} was asked for, but PyTorch sees no CUDA device here. Use device='cpu'.")
     index = local_rank if device.index is None else device.index
     if index >= torch.cuda.device_count():
-        raise ConfigError(f"process {local_rank} of this machine needs device {index}; there are {torch.cuda.device_count()}.")
+        raise ConfigError(
+            f"process {local_rank} of this machine needs device {index}; there are {torch.cuda.device_count()}."
+        )
     return torch.device("cuda", index)
 
 
@@ -153,8 +156,8 @@ def sum_over_ranks(tensor: Tensor, ranks: Ranks) -> Tensor:
 def mean_over_ranks(losses: Losses, ranks: Ranks) -> Tensor:
     """This rank's share of the total loss: its sums divided by the counts of all ranks.
 
-    The shares, and so the gradients, of all ranks add up to those of one process that has all the videos. A part that nothing
-    counts towards (no video has this clip) is zero.
+    The shares, and so the gradients, of all ranks add up to those of one process that has all the videos. A part that
+    nothing counts towards (no video has this clip) is zero.
     """
     counts = torch.stack([part.count for part in losses.parts.values()])
     total = sum_over_ranks(counts, ranks).clamp(min=1)
@@ -193,7 +196,7 @@ def _buckets(gradients: list[Tensor], bucket_bytes: int) -> Iterator[list[Tensor
 
 @torch.no_grad()
 def broadcast_module(module: nn.Module, ranks: Ranks, *, buffers_only: bool = False) -> None:
-    """Give every rank the first one's weights and buffers (or only buffers: BatchNorm statistics differ between ranks)."""
+    """Give every rank the first one's weights and buffers (or only buffers: BatchNorm's statistics differ)."""
     if ranks.world_size == 1:
         return
     tensors = list(module.buffers()) if buffers_only else [*module.parameters(), *module.buffers()]

@@ -1,9 +1,10 @@
 """The training loop: straight from batch to step, for every task and every strategy; knows no paper.
 
-A run directory holds `config.json`, `metrics.jsonl`, `faults.tsv`, `checkpoint.pt`, and the model packages `last/` and `best/`.
-Killed at any moment, a run goes on from its checkpoint; on CPU with the same number of processes, to the same bits.
-Not here: how a batch becomes a gradient (`strategies/`), what a batch is (`datasets/loader.py`), how a model is measured (the
-caller brings that, since evaluation is a room of its own).
+A run directory holds `config.json`, `metrics.jsonl`, `faults.tsv`, `checkpoint.pt`, and the model packages `last/`
+and `best/`. Killed at any moment, a run goes on from its checkpoint; on CPU with the same number of processes, to the
+same bits.
+Not here: how a batch becomes a gradient (`strategies/`), what a batch is (`datasets/loader.py`), how a model is
+measured (the caller brings that, since evaluation is a room of its own).
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from wholereel.batches import ClipBatch, Losses
 from wholereel.config import Train
 from wholereel.datasets.loader import clip_loader
 from wholereel.datasets.manifest import Manifest
-from wholereel.errors import ConfigError, DataError
+from wholereel.errors import CheckpointError, ConfigError, DataError
 from wholereel.inference.predictor import precision_context
 from wholereel.models.package import build_model
 from wholereel.tasks import TASKS
@@ -148,8 +149,8 @@ def fit(
         log_every: steps between two looks at the losses; only there does the host wait for the device.
         stream: for progress; `None` = be silent.
     Raises:
-        ConfigError: settings that cannot be used, a directory with a run in it and no `resume`, or other settings than the
-            checkpoint's. DataError: too many broken samples. NonFiniteLossError: see there.
+        ConfigError: settings that cannot be used, a directory with a run in it and no `resume`, or other settings
+            than the checkpoint's. DataError: too many broken samples. NonFiniteLossError: see there.
     """
     launch = distributed.launch_from_environment(os.environ)
     device_ = distributed.choose_device(device, launch.local_rank)
@@ -276,8 +277,8 @@ def _strategy(train: Train, task: Task, device: torch.device) -> Strategy:
         raise ConfigError(f"accumulate must be at least 1, got {train.accumulate}")
     if train.accumulate > 1 and (train.strategy.name, train.strategy.variant) == ("multi_iteration", "step"):
         raise ConfigError(
-            f"multi_iteration/step makes an optimiser step for each clip, so accumulate={train.accumulate} has no meaning. "
-            "Use accumulate=1, or the variant 'accumulate'."
+            f"multi_iteration/step makes an optimiser step for each clip, so accumulate={train.accumulate} has no "
+            "meaning. Use accumulate=1, or the variant 'accumulate'."
         )
     return strategy
 
@@ -365,9 +366,7 @@ class _Clock:
         return (time.monotonic() - self.begin) / made * max(0, self.updates - update)
 
 
-def _report(
-    run: _Run, parts: _Parts, clock: _Clock, progress: Progress, steps: int, lr: float, due: bool
-) -> bool:
+def _report(run: _Run, parts: _Parts, clock: _Clock, progress: Progress, steps: int, lr: float, due: bool) -> bool:
     """Look at the losses since the last look, write and show them; tells whether a checkpoint is due."""
     where = f"epoch {progress.epoch + 1}, between steps {progress.step - run.log_every + 1} and {progress.step}"
     reading = parts.meter.read(where=where, flag=due and run.ranks.first)
@@ -382,9 +381,7 @@ def _report(
     return reading.raised > 0
 
 
-def _end_epoch(
-    run: _Run, parts: _Parts, progress: Progress, validate: Validate | None, clock: _Clock
-) -> Progress:
+def _end_epoch(run: _Run, parts: _Parts, progress: Progress, validate: Validate | None, clock: _Clock) -> Progress:
     """Measure and save the model where that is due, and turn the page."""
     train = run.train
     done = progress.epoch + 1
@@ -461,6 +458,15 @@ def _save(run: _Run, parts: _Parts, progress: Progress, clock: _Clock) -> None:
 def _restore(run: _Run, parts: _Parts, saved: dict[str, Any], allow_changes: bool) -> Progress:
     """Take over all states of a checkpoint."""
     progress = Progress(**saved["progress"])
+    updates = torch.tensor([progress.update, progress.update**2], dtype=torch.float64, device=run.device)
+    total, squares = distributed.sum_over_ranks(updates, run.ranks).tolist()
+    if squares * run.ranks.world_size != total**2:  # some variance: ranks would wait for each other for ever
+        raise CheckpointError(
+            run.checkpoint,
+            f"process {run.ranks.rank} reads update {progress.update}, others another one",
+            "the same file on all nodes",
+            "Put the run's directory on a disk that all nodes share.",
+        )
     before = json.loads(saved["settings"])
     changes = check_resumable(before, run.settings, allow_changes=allow_changes, mid_epoch=progress.step > 0)
     for change in changes:

@@ -88,6 +88,6 @@ class LossMeter:
         ids = ", ".join(self.ids[step]) if step >= 0 else "on another process, see its message"
         return (
             f"the loss is not finite, {where}; videos of that batch: {ids}. Last checkpoint: {self.last_checkpoint}. "
-            "Lower optim.lr, set optim.clip_norm or a longer warm-up; if a batch of the same videos fails again, look at "
-            "these files."
+            "Lower optim.lr, set optim.clip_norm or a longer warm-up; if a batch with the same videos fails again, "
+            "look at these files."
         )

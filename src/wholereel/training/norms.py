@@ -1,4 +1,4 @@
-"""BatchNorm while training: batch statistics, frozen statistics, statistics over ranks, and passes that leave no trace."""
+"""BatchNorm while training: batch statistics, frozen ones, those of all ranks, and passes that leave no trace."""
 
 from __future__ import annotations
 
@@ -29,13 +29,14 @@ def prepare_norms(module: nn.Module, mode: NormMode, *, world_size: int, device:
         return
     if device.type != "cuda":
         raise ConfigError(
-            f"norm='sync' needs GPUs, but this run has {world_size} processes on {device.type}. Use 'train' or 'frozen'."
+            f"norm='sync' needs GPUs, but this run has {world_size} processes on {device.type}. "
+            "Use 'train' or 'frozen'."
         )
     nn.SyncBatchNorm.convert_sync_batchnorm(module)
 
 
 def set_training_mode(module: nn.Module, mode: NormMode) -> None:
-    """`module.train()`, with BatchNorm left in evaluation mode (statistics are constants, scale and shift learn) if `frozen`."""
+    """`module.train()`; if `frozen`, BatchNorm stays in evaluation mode: constant statistics, scale and shift learn."""
     module.train()
     if mode == "frozen":
         for layer in module.modules():
@@ -45,7 +46,7 @@ def set_training_mode(module: nn.Module, mode: NormMode) -> None:
 
 @contextmanager
 def running_statistics_kept(module: nn.Module) -> Iterator[None]:
-    """Run BatchNorm on batch statistics as in training, without touching running_mean, running_var and num_batches_tracked.
+    """Run BatchNorm on batch statistics as in training, and leave its running statistics and counter as they are.
 
     For passes that are repeated with gradient: updating twice would change the effective momentum
     (pytorch/pytorch issues 62471 and 96136).

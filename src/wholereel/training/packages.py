@@ -15,7 +15,7 @@ __all__ = ["as_package", "views_of", "write_package"]
 
 
 def views_of(train: Train) -> Views:
-    """How the trained model looks at a video: `train.views`, or the training clips without drawing and a centre crop."""
+    """How the trained model looks at a video: `train.views`, or the training clips undrawn and a centre crop."""
     if train.views is not None:
         return train.views
     augment = train.data.augment

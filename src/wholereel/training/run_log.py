@@ -1,4 +1,4 @@
-"""What a run writes while it goes: `metrics.jsonl`, `faults.tsv`, TensorBoard if asked, one live line in the terminal."""
+"""What a run writes as it goes: `metrics.jsonl`, `faults.tsv`, TensorBoard if asked, a live line in the terminal."""
 
 from __future__ import annotations
 

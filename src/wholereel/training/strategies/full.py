@@ -36,8 +36,8 @@ class Full:
 class BatchReduction:
     """Fewer videos per step, so that the activations are those of about `batch` single clips (arXiv 2104.01198).
 
-    From the paper: Bhat = round(B / N). Our choice: halves are rounded up, at least one video, learning rate times Bhat / B
-    (linear scaling, arXiv 1706.02677), epochs as they were, so there are B / Bhat times more steps.
+    From the paper: Bhat = round(B / N). Our choice: halves are rounded up, at least one video, learning rate times
+    Bhat / B (linear scaling, arXiv 1706.02677), epochs as they were, so there are B / Bhat times more steps.
     """
 
     autocast: Autocast

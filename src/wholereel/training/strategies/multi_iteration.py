@@ -1,7 +1,8 @@
-"""`multi_iteration`: one clip of each video resident, the other clips of the video are constants (a truncated gradient).
+"""`multi_iteration`: one clip of each video resident, its other clips are constants (a truncated gradient).
 
-From arXiv 2104.01198: the N clips of a video are unrolled into N consecutive iterations, so that the batch is not reduced. How the
-memory is filled and when the optimiser steps is not stated in what could be consulted; both variants are our choice.
+From arXiv 2104.01198: the N clips of a video are unrolled into N consecutive iterations, so that the batch is not
+reduced. How the memory is filled and when the optimiser steps is not stated in what could be consulted; both variants
+are our choice.
 The bias: clip n lacks what the other clips' readings would send back to its contribution.
 """
 
@@ -27,11 +28,11 @@ __all__ = ["Accumulate", "StepPerClip"]
 
 @dataclass(frozen=True)
 class StepPerClip:
-    """Variant `step`: N optimiser steps per batch, clip n reads the clips before it and itself; learning rate / N (our choice).
+    """Variant `step`: N optimiser steps per batch; clip n reads the clips before it and itself.
 
-    The contributions of earlier clips come from the slightly older weights with which they were read. Loss of clip n: on the clips
-    so far, earlier logits being constants; the separable parts (`clip`) on clip n alone. Videos that have no clip n are left out of
-    the n-th step.
+    The learning rate is divided by N (our choice). The contributions of earlier clips come from the slightly older
+    weights with which they were read. Loss of clip n: on the clips so far, earlier logits being constants; the
+    separable parts (`clip`) on clip n alone. Videos that have no clip n are left out of the n-th step.
     """
 
     autocast: Autocast
@@ -66,11 +67,12 @@ class StepPerClip:
 
 @dataclass(frozen=True)
 class Accumulate:
-    """Variant `accumulate`: a pass without gradient fills the complete memory, then each clip adds its gradient; one optimiser step.
+    """Variant `accumulate`: a pass without gradient fills the memory, then each clip adds its gradient; one step.
 
-    BatchNorm sees one clip of each video per call, and its running statistics are updated by the passes with gradient only. Each clip
-    draws the same random numbers (dropout) in all its passes where the clips can be encoded one by one; otherwise the contributions
-    have draws of their own, which matters only if something random stands before a memory block.
+    BatchNorm sees one clip of each video per call, and its running statistics are updated by the passes with gradient
+    only. Each clip draws the same random numbers (dropout) in all its passes where the clips can be encoded one by
+    one; otherwise the contributions have draws of their own, which matters only if something random stands before a
+    memory block.
     """
 
     autocast: Autocast
@@ -114,7 +116,7 @@ def _valid_first(clips_BNCTHW: Tensor, valid_BN: Tensor) -> tuple[Tensor, Tensor
 
 
 def _losses_so_far(task: Task, batch: ClipBatch, logits: list[Tensor], valid_BN: Tensor) -> Losses:
-    """Separable parts of the newest clip alone, the others of all clips up to it; of the videos that have the newest clip."""
+    """Separable parts of the newest clip alone, the others of all up to it; of the videos that have that clip."""
     n = len(logits)
     present_B1 = valid_BN[:, n - 1 : n]
     together = task.losses(torch.cat(logits, dim=1), batch, valid_BN[:, :n] & present_B1)
@@ -147,9 +149,7 @@ def _judge(
     return logits_B1K, state
 
 
-def _constants(
-    task: Task, clips_BNCTHW: Tensor, valid_BN: Tensor, seeds: list[int]
-) -> tuple[list[VideoState], Tensor]:
+def _constants(task: Task, clips_BNCTHW: Tensor, valid_BN: Tensor, seeds: list[int]) -> tuple[list[VideoState], Tensor]:
     """For each clip the memory of all others; and all clips' logits under the complete memory, `(B, N, K)`."""
     if task.model.places == (LAST,) and not _keeps_tokens(task.model):
         return _from_summaries(task.model, clips_BNCTHW, valid_BN, seeds)
@@ -185,7 +185,7 @@ def _from_summaries(
 
 
 def _all_but_one(states: Sequence[VideoState]) -> list[VideoState]:
-    """Merge of all states but the n-th, for each n; from prefixes and suffixes, since subtracting would leave rounding behind."""
+    """For each n the merge of all other states; from prefixes and suffixes, as subtracting leaves rounding behind."""
     suffixes = [states[-1]]
     for state in reversed(states[1:-1]):
         suffixes.append(state.merge(suffixes[-1]))

@@ -14,10 +14,10 @@ from wholereel.tasks.task import Task
 __all__ = ["Autocast", "Plan", "Scale", "Step", "Strategy"]
 
 Scale = Callable[[Losses], Tensor]
-"""Makes one number of the losses: divides each part by its count over all ranks (and by the micro-batches of a step)."""
+"""Makes one number of the losses: each part divided by its count over all ranks (and by a step's micro-batches)."""
 
 Step = Callable[[], None]
-"""To be called when the gradient of one optimiser step is complete: reduces over ranks, updates, clears the gradients."""
+"""To be called when the gradient of an optimiser step is complete: reduces over ranks, updates, clears gradients."""
 
 Autocast = Callable[[], AbstractContextManager[object]]
 """Precision of the forward passes. Backward passes run outside of it."""
