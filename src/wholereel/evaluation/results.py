@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from wholereel.batches import Fault
-from wholereel.evaluation.files import write_text
+from wholereel.datasets.atomic_files import write_text_file
 from wholereel.evaluation.intervals import wilson_interval
 from wholereel.metrics.average_precision import average_precision_K
 from wholereel.metrics.confusion import confusion_counts
@@ -186,8 +186,9 @@ def write_results(results: Results, out: Path) -> None:
 
     `results.json` comes last: where it exists, the others are complete.
     """
+    out.mkdir(parents=True, exist_ok=True)
     multi_label = not results.confusion_KK
-    write_text(
+    write_text_file(
         out / "predictions.jsonl", "".join(_prediction_line(record, results.classes) for record in results.records)
     )
     header = ["class", "videos", "average_precision"] if multi_label else ["class", "videos", "right", "accuracy"]
@@ -195,11 +196,11 @@ def write_results(results: Results, out: Path) -> None:
         [row.name, row.videos, *([] if multi_label else [row.right]), _csv_number(row.value)]
         for row in results.per_class
     ]
-    write_text(out / "per_class.csv", _csv([header, *rows]))
+    write_text_file(out / "per_class.csv", _csv([header, *rows]))
     if not multi_label:
         matrix = [[name, *row] for name, row in zip(results.classes, results.confusion_KK, strict=True)]
-        write_text(out / "confusion.csv", _csv([["true \\ predicted", *results.classes], *matrix]))
-    write_text(out / "results.json", json.dumps(results.to_dict(), indent=1, ensure_ascii=False) + "\n")
+        write_text_file(out / "confusion.csv", _csv([["true \\ predicted", *results.classes], *matrix]))
+    write_text_file(out / "results.json", json.dumps(results.to_dict(), indent=1, ensure_ascii=False) + "\n")
 
 
 def _prediction_line(record: VideoRecord, classes: tuple[str, ...]) -> str:

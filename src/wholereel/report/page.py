@@ -12,7 +12,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from wholereel.evaluation.files import write_text
+from wholereel.datasets.atomic_files import write_text_file
 from wholereel.report.images import encode_jpeg
 from wholereel.report.style import STYLE
 
@@ -52,7 +52,9 @@ def page(title: str, sections: Sequence[str], *, subtitle: str = "", footer: str
 
 def write_page(path: Path, markup: str) -> Path:
     """Write a page in one piece (a reader never sees half of it); returns the path."""
-    return write_text(path, markup)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_text_file(path, markup)
+    return path
 
 
 def section(heading: str, *parts: str) -> str:

@@ -10,8 +10,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from wholereel.datasets.atomic_files import write_file, write_text_file
 from wholereel.errors import import_extra
-from wholereel.evaluation.files import write_text
 from wholereel.inference.prediction import VideoPrediction
 from wholereel.media.video_reader import VideoReader
 from wholereel.report.grids import timeline_strip
@@ -36,7 +36,9 @@ def write_timeline(
     Raises: VideoError: the video cannot be read. MissingExtraError: `png` without matplotlib.
     """
     out = Path(out_dir)
-    written = {"json": write_text(out / "timeline.json", prediction.to_json(indent=1) + "\n")}
+    out.mkdir(parents=True, exist_ok=True)
+    written = {"json": out / "timeline.json"}
+    write_text_file(written["json"], prediction.to_json(indent=1) + "\n")
     if html:
         written["html"] = write_page(out / "timeline.html", _page(prediction))
     if png:
@@ -135,7 +137,5 @@ def _write_png(prediction: VideoPrediction, path: Path) -> Path:
         axis.spines[["top", "right"]].set_visible(False)
     axes[-1].set_xlabel("seconds (dashed: score of the whole video)")
     drawing.suptitle(Path(prediction.path).name, fontsize=11)
-    partial = path.with_name(f".writing-{path.name}")
-    drawing.savefig(partial, dpi=150, format="png", metadata={"Software": None})
-    partial.replace(path)
+    write_file(path, lambda file: drawing.savefig(file, dpi=150, format="png", metadata={"Software": None}))
     return path
