@@ -43,7 +43,7 @@ from wholereel.media import VideoReader, write_video
 RATE = 25
 SECONDS = 40
 SIDE = 224
-STREAMED = 12_000
+STREAMED = 6_000
 ENCODINGS: dict[str, Callable[[int], dict[str, str] | None]] = {
     "groups": lambda gop: None,
     "b-frames": lambda gop: {

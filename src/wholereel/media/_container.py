@@ -84,7 +84,9 @@ def open_video(path: str, threads: int) -> tuple[InputContainer, VideoStream]:
     return container, stream
 
 
-def video_packets(container: InputContainer, stream: VideoStream, *, flush: bool = True) -> Iterator[av.Packet]:
+def video_packets(
+    container: InputContainer, stream: VideoStream, *, flush: bool = True
+) -> Iterator[av.Packet[VideoStream]]:
     """Packets of one stream, then (if `flush`) the empty one that makes the decoder give up its last frames.
 
     Ends quietly where the file breaks off: what a file should have held is not the demuxer's business.
@@ -104,7 +106,7 @@ def video_packets(container: InputContainer, stream: VideoStream, *, flush: bool
             return
         # Other empty packets mean "same picture again" in some containers; to the decoder they would be the end.
     if flush:
-        yield av.Packet(0)
+        yield cast("av.Packet[VideoStream]", av.Packet(0))
 
 
 def read_metadata(path: str, container: InputContainer, stream: VideoStream, first: av.VideoFrame) -> VideoMetadata:

@@ -13,6 +13,7 @@ from typing import Literal
 import av
 import av.error
 import numpy as np
+from av.video.stream import VideoStream
 
 from wholereel.media._bitstream import SKIPPABLE_CODECS, STARTS_CLEANLY, nal_length_size
 from wholereel.media._container import open_video, video_packets
@@ -20,8 +21,10 @@ from wholereel.media._packet_index import Timeline
 
 __all__ = ["Decoder", "PredictionError"]
 
-# Jumping costs a flush, a seek and a few packets; measured to be worth about this many decoded frames at 320x240.
-SEEK_COST_FRAMES = 6
+# A jump is worth it if it saves more than so many decoded frames: in a container with an index it costs less than one
+# small frame, elsewhere the demuxer searches the file.
+JUMP_COST_FRAMES = {"mov": 0, "matroska": 0, "avi": 0}
+SEARCHED_JUMP_COST_FRAMES = 8
 SEEK_ATTEMPTS = 3
 
 
@@ -51,6 +54,8 @@ class Decoder:
         self._codec = codec.codec.canonical_name
         self._nal_length = nal_length_size(self._codec, codec.extradata)
         self._skipping = False
+        family = self.container.format.name.split(",")[0]
+        self._jump_cost = JUMP_COST_FRAMES.get(family, SEARCHED_JUMP_COST_FRAMES)
 
     def close(self) -> None:
         """Give back the file."""
@@ -67,7 +72,7 @@ class Decoder:
             self.close()
             self._open()
 
-    def packets(self, *, flush: bool = True) -> Iterator[av.Packet]:
+    def packets(self, *, flush: bool = True) -> Iterator[av.Packet[VideoStream]]:
         """Packets from where the demuxer stands."""
         self._fresh = False
         return video_packets(self.container, self.stream, flush=flush)
@@ -132,13 +137,13 @@ class Decoder:
                     return
         raise PredictionError(f"frame {wanted[done]} was not returned before the end")
 
-    @staticmethod
-    def _better_jump(timeline: Timeline, ticks_F: np.ndarray, index: int, target: int) -> bool:
+    def _better_jump(self, timeline: Timeline, ticks_F: np.ndarray, index: int, target: int) -> bool:
+        """Are there frames between the last one and the target's key frame that need not be decoded?"""
         key = timeline.key_before(target)
         first = int(np.searchsorted(ticks_F, timeline.key_ticks_K[key]))
-        return first - index > SEEK_COST_FRAMES
+        return first - index - 1 > self._jump_cost
 
-    def _land(self, timeline: Timeline, target: int) -> tuple[int, Iterator[av.Packet]]:
+    def _land(self, timeline: Timeline, target: int) -> tuple[int, Iterator[av.Packet[VideoStream]]]:
         """Bring the demuxer to a key packet at or before a frame: the key's number, and the packets from it on."""
         key, back = timeline.key_before(target), 0
         for _ in range(SEEK_ATTEMPTS):
@@ -151,7 +156,7 @@ class Decoder:
         self.rewind()
         return 0, self.packets()
 
-    def _seek(self, timeline: Timeline, key: int, goal: int) -> tuple[Landing, Iterator[av.Packet]]:
+    def _seek(self, timeline: Timeline, key: int, goal: int) -> tuple[Landing, Iterator[av.Packet[VideoStream]]]:
         """Ask the demuxer for key packet `goal` and walk to key packet `key`; packets follow from there on."""
         key_tick = int(timeline.key_ticks_K[key])
         self._fresh = False
@@ -172,7 +177,7 @@ class Decoder:
                 return "landed", itertools.chain([packet], packets)
         return "missed", iter(())
 
-    def _starts_cleanly(self, packet: av.Packet) -> bool:
+    def _starts_cleanly(self, packet: av.Packet[VideoStream]) -> bool:
         check = STARTS_CLEANLY.get(self._codec)
         return check is None or check(bytes(packet), self._nal_length)
 
@@ -182,7 +187,7 @@ class Decoder:
             self.stream.codec_context.skip_frame = "NONREF" if unwanted else "DEFAULT"
             self._skipping = unwanted
 
-    def _decode(self, packet: av.Packet, *, strict: bool) -> list[av.VideoFrame]:
+    def _decode(self, packet: av.Packet[VideoStream], *, strict: bool) -> list[av.VideoFrame]:
         try:
             return self.stream.codec_context.decode(packet if packet.size else None)
         except EOFError:

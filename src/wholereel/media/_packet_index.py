@@ -52,7 +52,7 @@ class Timeline:
 
 
 def predict_from_packets(
-    container: InputContainer, stream: VideoStream, packets: Iterable[av.Packet]
+    container: InputContainer, stream: VideoStream, packets: Iterable[av.Packet[VideoStream]]
 ) -> Timeline | None:
     """Time line from all packets of a stream, undecoded; None if the frames must be counted instead."""
     codec = stream.codec_context.codec.canonical_name
