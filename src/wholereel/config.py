@@ -296,8 +296,10 @@ class Recipe:
         name: as on the command line.
         stages: mapping from stage name to stage.
         summary: one line for `wholereel list`.
+        main: the stage whose model stands for the whole run (`wholereel predict RUN`); empty = none.
     """
 
     name: str
     stages: Mapping[str, Stage]
     summary: str = ""
+    main: str = ""

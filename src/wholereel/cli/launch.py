@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from wholereel.errors import ConfigError
 
-__all__ = ["device_kind", "launched", "process_count", "relaunch", "torch_device", "torchrun_command"]
+__all__ = ["device_kind", "first_process", "launched", "process_count", "relaunch", "torch_device", "torchrun_command"]
 
 KINDS = ("auto", "cpu", "cuda")
 
@@ -52,6 +52,11 @@ def torch_device(kind: str) -> str:
 def launched() -> bool:
     """Whether torchrun (or another launcher with its variables) has started this process."""
     return "RANK" in os.environ and "WORLD_SIZE" in os.environ
+
+
+def first_process() -> bool:
+    """Whether this process is the one that writes and speaks for all."""
+    return os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0")) == "0"
 
 
 def torchrun_command(processes: int, words: Sequence[str]) -> list[str]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from pathlib import Path
 from typing import Annotated, Literal
 
 from tyro.conf import UseAppendAction, arg
 
-from wholereel.cli.launch import device_kind, launched, process_count, relaunch
+from wholereel.cli.launch import device_kind, first_process, launched, process_count, relaunch
 from wholereel.config import Recipe
 
 __all__ = ["demo", "train"]
@@ -73,7 +74,15 @@ def demo(
         resume: Continue the run in this directory.
         settings: Change one setting, see `wholereel train --help`.
     """
-    return _run(_resolve("demo", seed=seed, settings=settings), out, devices, resume=resume)
+    _run(_resolve("demo", seed=seed, settings=settings), out, devices, resume=resume)
+    if first_process():
+        from wholereel.recipes.demo_report import write_demo_report
+
+        results = write_demo_report(out, command=shlex.join(["wholereel", *sys.argv[1:]]))
+        for name in ("late_average", "collaborative_memory"):
+            print(f"{name:<22}{results[name]['video_top1']:.3f}  of {results[name]['videos']} test videos")
+        print(f"ceiling of averaging  {results['ceilings']['sum']:.3f}\n{out / 'report.html'}")
+    return 0
 
 
 def _load(name: str, seed: int | None) -> Recipe:

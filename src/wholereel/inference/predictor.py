@@ -9,6 +9,7 @@ The package's own preprocessing is applied; videos of any length are read a few 
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -140,12 +141,13 @@ def package_views(package: Package, clips: Clips | None = None) -> Views:
 
 
 def find_package(path: str | Path) -> Path:
-    """The model package at a path: itself, its `best/`, or the only package of a run's stages.
+    """The model package at a path: itself, its `best/` or `last/`, a run's main one, or the only one of its stages.
 
     Raises: CheckpointError: there is none, or there are several (they are listed).
     """
     path = Path(path)
-    for candidate in (path, path / "best"):
+    stage = path / _main_stage(path)
+    for candidate in (path, path / "best", stage / "best", stage / "last"):
         if (candidate / PACKAGE_FILE).is_file():
             return candidate
     found = sorted({file.parent for pattern in ("*", "*/best") for file in path.glob(f"{pattern}/{PACKAGE_FILE}")})
@@ -162,3 +164,14 @@ def find_package(path: str | Path) -> Path:
     raise CheckpointError(
         path, f"{len(found)} model packages here ({names})", "one", "Give the folder of the one you mean."
     )
+
+
+def _main_stage(run: Path) -> str:
+    """Name of the stage that a run's recipe calls its main one; empty where there is none."""
+    file = run / "recipe.json"
+    if not file.is_file():
+        return ""
+    try:
+        return str(json.loads(file.read_text(encoding="utf-8"))["recipe"].get("main", ""))
+    except (ValueError, KeyError, AttributeError) as error:
+        raise CheckpointError(file, f"cannot be read ({error})", "the settings that a run writes") from error

@@ -24,4 +24,9 @@ def demo(seed: int = 0) -> Recipe:
         "pretrain": pretrain_events8(seed=seed),
         **video_stages("match8", seed=seed),
     }
-    return Recipe("demo", stages, "the first run: memory against averaging on generated videos, with a report")
+    return Recipe(
+        "demo",
+        stages,
+        "the first run: memory against averaging on generated videos, with a report",
+        main="collaborative_memory",
+    )

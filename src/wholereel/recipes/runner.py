@@ -20,6 +20,7 @@ from typing import Any, TextIO
 import torch
 
 from wholereel.config import Convert, Data, Evaluate, Model, Recipe, Stage, Train, World
+from wholereel.datasets.atomic_files import write_text_file
 from wholereel.datasets.manifest import Manifest, read_manifest
 from wholereel.datasets.worlds import make_world
 from wholereel.errors import ConfigError
@@ -53,6 +54,11 @@ class _Context:
     tensorboard: bool
     stream: TextIO | None
 
+    @property
+    def cache(self) -> Path:
+        """Decoded frames, for the data sets that want them kept."""
+        return self.out / "cache"
+
     def say(self, text: str) -> None:
         if self.stream is not None and self.ranks.first:
             print(text, file=self.stream, flush=True)
@@ -81,12 +87,16 @@ def run_recipe(
         tensorboard: event files beside `metrics.jsonl` (extra `tensorboard`).
         stream: for progress; `None` = be silent.
     Returns: by stage, what its `done.json` holds under `"result"`.
-    Raises: ConfigError: a run is there and `resume` is off, or it is another recipe's; a stage that refers to none before
-        it; data needed and not given.
+    Raises: ConfigError: a run is there and `resume` is off, or it is another recipe's; a stage that refers to none
+        before it; data needed and not given.
     """
     out = Path(out)
     data = None if data is None else Path(data)
     _check_references(recipe, data)
+    if recipe.main and recipe.main not in recipe.stages:
+        raise ConfigError(
+            f"recipe {recipe.name!r} calls {recipe.main!r} its main stage. Stages: {', '.join(recipe.stages)}."
+        )
     launch = distributed.launch_from_environment(os.environ)
     device = distributed.choose_device(devices, launch.local_rank)
     with ExitStack() as stack:
@@ -211,7 +221,7 @@ def _train(stage: Train, directory: Path, context: _Context) -> dict[str, Any]:
         validate=None if train.val is None else _validation(train, train.val, manifest, context),
         resume=True,  # a stage's folder without `done.json` is one that was interrupted, or empty
         device=str(context.device),
-        cache_dir=context.out / "cache",
+        cache_dir=context.cache,
         tensorboard=context.tensorboard,
         stream=context.stream,
     )
@@ -233,6 +243,7 @@ def _validation(train: Train, val: Data, manifest: Manifest, context: _Context) 
             batch=train.batch,
             precision=train.precision,
             device=context.device,
+            cache_dir=context.cache if val.cache else None,
         )
         return results.metrics
 
@@ -249,6 +260,7 @@ def _evaluate(stage: Evaluate, directory: Path, context: _Context) -> dict[str, 
         batch=stage.batch,
         precision=stage.precision,
         device=context.device,
+        cache_dir=context.cache if data.cache else None,
         out=directory,
     )
     context.say(str(results))
@@ -318,6 +330,4 @@ def _package(reference: str, context: _Context) -> Path:
 
 def _write_json(file: Path, content: Any) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
-    part = file.with_name(f".{file.name}.part")
-    part.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    os.replace(part, file)
+    write_text_file(file, json.dumps(content, indent=1, ensure_ascii=False) + "\n")

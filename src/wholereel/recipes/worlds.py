@@ -104,7 +104,7 @@ def _world_recipe(world: str, summary: str, seed: int) -> Recipe:
         "pretrain": pretrain_events8(seed=seed),
         **video_stages(world, seed=seed),
     }
-    return Recipe(world, stages, summary)
+    return Recipe(world, stages, summary, main="collaborative_memory")
 
 
 def memory_worlds(seed: int = 0) -> Recipe:
