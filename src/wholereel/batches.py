@@ -1,7 +1,8 @@
 """The data types that flow through the house: what a loader yields, what a task returns.
 
 Axes: see the design page. Extra axes: S samples of a wave, F mel bins, R boxes, P persons (poses), J joints, K classes.
-Everything here is a frozen dataclass of tensors (and names); nothing computes. `None` means "this batch has no such thing".
+Everything here is a frozen dataclass of tensors (and names); nothing computes. `None` means "this batch has no such
+thing".
 Not here: memory states (`memory/`), whose fields may never be `None`.
 """
 
@@ -128,7 +129,7 @@ class Boxes(_Movable):
 
 @dataclass(frozen=True)
 class Poses(_Movable):
-    """Poses of all frames of a batch, flat: person p stands in frame `frame_P[p]` of clip `clip_P[p]` of video `video_P[p]`.
+    """Poses of all frames, flat: person p stands in frame `frame_P[p]` of clip `clip_P[p]` of video `video_P[p]`.
 
     Args:
         joints_PJ2: float32 x, y in pixels of the clip as the model sees it.
@@ -191,7 +192,7 @@ class StreamBatch(_Movable):
 
     Args:
         clip_BTCHW: uint8 pixels, RGB.
-        starts_B: bool; True where this clip is the first of its video, i.e. where the memory's row must be reset before it.
+        starts_B: bool; True where this clip is the first of its video, i.e. where the memory's row is reset before it.
         seconds_B2: float64, begin and end of the clip in its video.
         target: what is to be learned.
         ids: the B samples' ids.
@@ -214,7 +215,7 @@ class Prediction(_Movable):
 
     Args:
         scores: one tensor a label space, `(B, K)` (or `(R, K)` with boxes): probabilities after the task's aggregation.
-        clip_logits: one tensor a label space, `(B, N, K)`, before softmax or sigmoid; empty for tasks without clip scores.
+        clip_logits: one tensor a label space, `(B, N, K)`, before softmax or sigmoid; empty without clip scores.
         valid_BN: bool, which clips exist.
         seconds_BN2: float64, begin and end of each clip in its video.
         ids: the B samples' ids.

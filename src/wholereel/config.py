@@ -1,7 +1,8 @@
-"""The settings of experiments, as data: stages of a recipe and their parts. Torch-free, so that the command line starts fast.
+"""The settings of experiments, as data: stages of a recipe and their parts. Torch-free: the command line starts fast.
 
-A `Recipe` is a frozen tree of stages; each stage has a sub-directory of the run. A string `"stage:NAME"` in a `root` or `weights`
-field means "what the earlier stage NAME of this run made". `root=None` means the path given on the command line (`--data`).
+A `Recipe` is a frozen tree of stages; each stage has a sub-directory of the run. A string `"stage:NAME"` in a `root` or
+`weights` field means "what the earlier stage NAME of this run made". `root=None` means the path given on the command
+line (`--data`).
 Not here: what the settings do (each room reads its own), nor named experiments (`recipes/`).
 """
 
@@ -85,8 +86,9 @@ class Data:
         labels: label columns (one a label space).
         clips, augment: see there.
         limit: use only the first so many samples; `None` = all.
-        cache: decode every video once, scale it to the short side and keep the frames on disk under the run's cache (small
-            videos only). The same pixels with and without, except that jitter of the short side is then not possible.
+        cache: decode every video once, scale it to the short side and keep the frames on disk under the run's cache
+            (small videos only). The same pixels with and without, except that jitter of the short side is then not
+            possible.
         workers: loader processes; 0 = none.
         max_bad: largest fraction of samples replaced in one epoch before training stops.
     """
@@ -113,7 +115,7 @@ class Memory:
         value_dim: width of values where `value="separate"`; `None` = `dim`.
         ref_positions: S_ref of `position_norm="ref"`.
         clip_pos: learned vectors per relative clip index, for at most this many clips; 0 = none.
-        rescale_head: divide the head's weights by 1.5 when a block is put in front of it, so that logits stay equal at step 0.
+        rescale_head: divide the head's weights by 1.5 when a block is put in front of it: logits stay equal at step 0.
     """
 
     after: tuple[str, ...] = ("last",)

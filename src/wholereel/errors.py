@@ -1,7 +1,8 @@
 """Errors that a user can act on: what file, what was found, what was expected, what to do.
 
-Every error that leaves the library because of data, configuration or environment is one of these, and the command line prints
-them without a traceback. Faults of the calling program raise `ValueError` or `TypeError` with names and numbers instead.
+Every error that leaves the library because of data, configuration or environment is one of these, and the command line
+prints them without a traceback. Faults of the calling program raise `ValueError` or `TypeError` with names and numbers
+instead.
 """
 
 from __future__ import annotations

@@ -40,10 +40,8 @@ def clip_loader(
     """A loader for one rank.
 
     Training shuffles, leaves out the last incomplete step and replaces samples that cannot be read. Evaluation keeps
-    the order
-    of the manifest and every sample, replaces nothing and repeats nothing: batches may be smaller, even empty (B = 0),
-        and list
-    what could not be read; ranks get disjoint samples.
+    the order of the manifest and every sample, replaces nothing and repeats nothing: batches may be smaller, even empty
+    (B = 0), and list what could not be read; ranks get disjoint samples.
 
     Args:
         manifest, data, train, seed, cache_dir: see `ClipDataset`.
@@ -59,8 +57,7 @@ def clip_loader(
 
 @dataclass
 class _Position(Sampler[list[tuple[int, int]]]):
-    """Where the next pass over the data begins. The loader's workers outlive an epoch, so this is set, not
-    constructed."""
+    """Where the next pass over the data begins; set, not constructed, since the loader's workers outlive an epoch."""
 
     batches: EpochBatches
     epoch: int = 0

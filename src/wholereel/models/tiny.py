@@ -36,8 +36,7 @@ class Frames(nn.Module):
     """A 3 x 3 convolution of single frames. Statistics of a GroupNorm are those of a frame here, not of a clip.
 
     Frames are folded into the batch: a 2-D convolution is quicker on CPU than a 3-D one with a flat kernel, and as
-        stages hand on
-    what they fold, no copy is made.
+    stages hand on what they fold, no copy is made.
     """
 
     def __init__(self, in_planes: int, planes: int, stride: tuple[int, int], norm: Norm) -> None:

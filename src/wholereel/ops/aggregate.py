@@ -1,7 +1,7 @@
 """From clip logits to one score vector per video: the test-time half of the video-level loss (`config.Aggregate`).
 
-Extra axes: K classes. The test aggregation is the training one unless a protocol says otherwise; which rule follows from
-`clip` and `mix`, whose losses do not name one, is our choice and stands in `RULES`.
+Extra axes: K classes. The test aggregation is the training one unless a protocol says otherwise; which rule follows
+from `clip` and `mix`, whose losses do not name one, is our choice and stands in `RULES`.
 Not here: the losses (`tasks/`), which use the two masked reductions below.
 """
 

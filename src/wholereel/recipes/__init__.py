@@ -1,7 +1,7 @@
 """Named experiments. A recipe is a typed function that returns the whole tree of stages.
 
-Nothing below imports one. `RECIPES` maps a name on the command line to `module:function`; users run their own with the same
-spelling.
+Nothing below imports one. `RECIPES` maps a name on the command line to `module:function`; users run their own with the
+same spelling.
 """
 
 from __future__ import annotations

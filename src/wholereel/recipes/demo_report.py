@@ -41,10 +41,10 @@ def write_demo_report(out: str | Path, *, command: str, device: str = "cpu") -> 
         out / "report.html",
         title="Two events, one question",
         summary=(
-            "In each generated video of 24 seconds two glyphs flash up in different parts; the label says whether they are "
-            "equal. No single clip can know. Averaging the scores of clips cannot get beyond 9/14; with a collaborative "
-            "memory the clips exchange what they saw before they are judged. Both models start from the same pre-trained "
-            "network and saw the same clips equally often."
+            "In each generated video of 24 seconds two glyphs flash up in different parts; the label says whether they "
+            "are equal. No single clip can know. Averaging the scores of clips cannot get beyond 9/14; with a "
+            "collaborative memory the clips exchange what they saw before they are judged. Both models start from the "
+            "same pre-trained network and saw the same clips equally often."
         ),
         systems=[
             System(name, runs=(out / stage,), results=(out / f"test_{stage}",)) for stage, name in SYSTEMS.items()
@@ -54,8 +54,8 @@ def write_demo_report(out: str | Path, *, command: str, device: str = "cpu") -> 
         examples=[Example(s.path, f"A test video of class {names[i]!r}") for i, s in enumerate(examples)],
         timeline=prediction,
         remarks=[
-            "The ceiling of adding up clips is proved for scores that depend on the clip's glyph alone; scores that use a "
-            "clip's colours or places as dice could reach 19/28 (page 'worlds' of the documentation)."
+            "The ceiling of adding up clips is proved for scores that depend on the clip's glyph alone; scores that "
+            "use a clip's colours or places as dice could reach 19/28 (page 'worlds' of the documentation)."
         ],
     )
     results: dict[str, Any] = {stage: _numbers(out / f"test_{stage}") for stage in SYSTEMS}
