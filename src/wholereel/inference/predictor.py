@@ -147,7 +147,7 @@ def find_package(path: str | Path) -> Path:
     """
     path = Path(path)
     stage = path / _main_stage(path)
-    for candidate in (path, path / "best", stage / "best", stage / "last"):
+    for candidate in (path, path / "best", stage, stage / "best", stage / "last"):
         if (candidate / PACKAGE_FILE).is_file():
             return candidate
     found = sorted({file.parent for pattern in ("*", "*/best") for file in path.glob(f"{pattern}/{PACKAGE_FILE}")})

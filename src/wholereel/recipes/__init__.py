@@ -43,10 +43,14 @@ def load_recipe(name: str, *, seed: int | None = None) -> Recipe:
             f"no recipe named {name!r}.{hint} There are: {', '.join(RECIPES)}; your own is named as module:function."
         )
     module_name, _, function_name = target.partition(":")
+    if not all(word.isidentifier() for word in (*module_name.split("."), function_name)):
+        raise ConfigError(f"recipe {name!r} is not of the form module:function.")
     try:
         function: Callable[..., Recipe] = getattr(importlib.import_module(module_name), function_name)
     except (ImportError, AttributeError) as error:
         raise ConfigError(f"recipe {name!r} cannot be loaded: {error}") from error
+    if not callable(function):
+        raise ConfigError(f"recipe {name!r} names {function!r}, expected a function that returns a Recipe")
     takes_seed = "seed" in inspect.signature(function).parameters
     if seed is not None and not takes_seed:
         raise ConfigError(f"recipe {name!r} has no argument 'seed'; set the seeds of its stages with --set")

@@ -39,6 +39,7 @@ from wholereel.training.packages import as_package, views_of
 __all__ = ["run_recipe"]
 
 STAGE_PREFIX = "stage:"
+MODEL_MAKERS = (Train, Convert)
 
 
 @dataclass(frozen=True)
@@ -87,16 +88,12 @@ def run_recipe(
         tensorboard: event files beside `metrics.jsonl` (extra `tensorboard`).
         stream: for progress; `None` = be silent.
     Returns: by stage, what its `done.json` holds under `"result"`.
-    Raises: ConfigError: a run is there and `resume` is off, or it is another recipe's; a stage that refers to none
-        before it; data needed and not given.
+    Raises: ConfigError: a run is there and `resume` is off, it is another recipe's, or a finished stage of it has other
+        settings; a stage that refers to none before it; data needed and not given.
     """
     out = Path(out)
     data = None if data is None else Path(data)
-    _check_references(recipe, data)
-    if recipe.main and recipe.main not in recipe.stages:
-        raise ConfigError(
-            f"recipe {recipe.name!r} calls {recipe.main!r} its main stage. Stages: {', '.join(recipe.stages)}."
-        )
+    _check_recipe(recipe, data)
     launch = distributed.launch_from_environment(os.environ)
     device = distributed.choose_device(devices, launch.local_rank)
     with ExitStack() as stack:
@@ -107,34 +104,48 @@ def run_recipe(
         return {name: _run_stage(name, stage, context) for name, stage in recipe.stages.items()}
 
 
-def _check_references(recipe: Recipe, data: Path | None) -> None:
-    """Every `stage:NAME` names an earlier stage and `--data` is there if needed: found now, not during the night."""
+def _check_recipe(recipe: Recipe, data: Path | None) -> None:
+    """Every reference leads to an earlier stage that makes such a thing, `--data` is there if needed: found now, not
+    during the night."""
     if data is not None and not data.exists():
         raise ConfigError(f"--data {data}: there is no such file or folder.")
-    before: list[str] = []
+    if recipe.main and recipe.main not in recipe.stages:
+        raise ConfigError(
+            f"recipe {recipe.name!r} calls {recipe.main!r} its main stage. Stages: {', '.join(recipe.stages)}."
+        )
+    before: dict[str, Stage] = {}
     for name, stage in recipe.stages.items():
-        for reference in _references(stage):
+        if isinstance(stage, Convert) and (stage.to == "video") != (stage.memory is not None):
+            raise ConfigError(f"stage {name!r}: a conversion to='video' needs `memory`, one to='clip' has none.")
+        for reference, makers in _references(stage):
             if reference is None and data is None:
                 raise ConfigError(
                     f"stage {name!r} of recipe {recipe.name!r} needs videos: give their folder or list with --data."
                 )
-            wanted = (reference or "").removeprefix(STAGE_PREFIX)
-            if reference is not None and reference.startswith(STAGE_PREFIX) and wanted not in before:
-                known = ", ".join(before) or "none"
-                raise ConfigError(
-                    f"stage {name!r} refers to {reference!r}, which is no stage before it. Before it: {known}."
-                )
-        before.append(name)
+            if reference is not None and reference.startswith(STAGE_PREFIX):
+                _check_reference(name, reference, makers, before)
+        before[name] = stage
 
 
-def _references(stage: Stage) -> list[str | None]:
-    """Roots and weights that a stage reads; `None` = the data of the command line."""
+def _check_reference(name: str, reference: str, makers: tuple[type, ...], before: Mapping[str, Stage]) -> None:
+    wanted = reference.removeprefix(STAGE_PREFIX)
+    if wanted not in before:
+        known = ", ".join(before) or "none"
+        raise ConfigError(f"stage {name!r} refers to {reference!r}, which is no stage before it. Before it: {known}.")
+    if not isinstance(before[wanted], makers):
+        kind, kinds = type(before[wanted]).__name__.lower(), " or ".join(maker.__name__.lower() for maker in makers)
+        raise ConfigError(f"stage {name!r} refers to {reference!r}, a stage of kind {kind}, but needs one of {kinds}.")
+
+
+def _references(stage: Stage) -> list[tuple[str | None, tuple[type, ...]]]:
+    """What a stage reads, and the kinds of stage that make such a thing; `None` = the data of the command line."""
     if isinstance(stage, Train):
-        roots = [data.root for data in (stage.data, stage.val) if data is not None]
-        return [*roots, *([stage.model.weights] if stage.model.weights else [])]
+        data = [part for part in (stage.data, stage.val) if part is not None]
+        weights = [stage.model.weights] if stage.model.weights else []
+        return [*((part.root, (World,)) for part in data), *((source, MODEL_MAKERS) for source in weights)]
     if isinstance(stage, Evaluate):
-        return [stage.data.root, stage.model]
-    return [stage.model] if isinstance(stage, Convert) else []
+        return [(stage.data.root, (World,)), (stage.model, MODEL_MAKERS)]
+    return [(stage.model, MODEL_MAKERS)] if isinstance(stage, Convert) else []
 
 
 def _prepare(recipe: Recipe, context: _Context) -> None:
@@ -151,6 +162,8 @@ def _prepare(recipe: Recipe, context: _Context) -> None:
             raise ConfigError(
                 f"{context.out} holds a run of recipe {before!r}, not of {recipe.name!r}. Choose another --out."
             )
+        for name, stage in recipe.stages.items():
+            _finished(name, stage, context)  # other settings are found now, before anything is written
     context.ranks.barrier()
     if context.ranks.first:
         context.out.mkdir(parents=True, exist_ok=True)
@@ -167,26 +180,34 @@ def _changes(recipe: Recipe) -> dict[str, Any]:
     return {path: {"named": to_plain(a), "here": to_plain(b)} for path, (a, b) in diff(named, recipe).items()}
 
 
-def _run_stage(name: str, stage: Stage, context: _Context) -> Any:
+def _finished(name: str, stage: Stage, context: _Context) -> dict[str, Any] | None:
+    """Content of a finished stage's `done.json`; `None` for one that is not finished."""
     directory = context.out / name
-    settings = to_plain(stage)
     done = directory / "done.json"
-    if done.exists():
-        before = json.loads(done.read_text(encoding="utf-8"))
-        if before["settings"] == settings:
-            context.say(f"[{name}] done before")
-            return before["result"]
+    if not done.exists():
+        return None
+    content: dict[str, Any] = json.loads(done.read_text(encoding="utf-8"))
+    if content["settings"] != to_plain(stage):
         raise ConfigError(
             f"{directory} was made with other settings. Give it back its settings, choose another --out, "
             f"or remove that folder (and what was made from it) to make it again."
         )
+    return content
+
+
+def _run_stage(name: str, stage: Stage, context: _Context) -> Any:
+    directory = context.out / name
+    finished = _finished(name, stage, context)
+    if finished is not None:
+        context.say(f"[{name}] done before")
+        return finished["result"]
     context.say(f"[{name}] {type(stage).__name__.lower()}")
     begin = time.monotonic()
     result = STAGES[type(stage)](stage, directory, context)
     seconds = round(time.monotonic() - begin, 1)
     context.ranks.barrier()
     if context.ranks.first:
-        _write_json(done, {"settings": settings, "result": result, "seconds": seconds})
+        _write_json(directory / "done.json", {"settings": to_plain(stage), "result": result, "seconds": seconds})
     context.ranks.barrier()
     context.say(f"[{name}] done in {seconds:.0f} s")
     return result
@@ -269,25 +290,25 @@ def _evaluate(stage: Evaluate, directory: Path, context: _Context) -> dict[str, 
 
 def _convert(stage: Convert, directory: Path, context: _Context) -> dict[str, Any]:
     package = load_package(_package(stage.model, context))
-    if stage.to == "video" and stage.memory is None:
-        raise ConfigError("a conversion to='video' needs `memory`.")
-    if stage.memory is not None and stage.to == "video":
-        model, report = to_video_level(package.model, stage.memory)
-    else:
-        model, report = to_clip_level(package.model)
-    target = directory / "converted"
+    try:
+        if stage.memory is not None:
+            model, report = to_video_level(package.model, stage.memory)
+        else:
+            model, report = to_clip_level(package.model)
+    except ValueError as error:
+        raise ConfigError(f"{stage.model!r} cannot be converted to='{stage.to}': {error}.") from error
     if context.ranks.first:
         save_package(
-            target,
+            directory,
             model,
-            spec=replace(package.spec, memory=stage.memory if stage.to == "video" else None),
+            spec=replace(package.spec, memory=stage.memory),
             num_classes=len(package.classes),
             classes=package.classes,
             task=package.task,
             input={field: getattr(package, field) for field in ("mean", "std", "short_side", "crop", "clips")},
             extra={**package.extra, "converted": str(report)},
         )
-    return {"package": str(target.relative_to(context.out)), "report": str(report)}
+    return {"package": str(directory.relative_to(context.out)), "report": str(report)}
 
 
 STAGES: dict[type, Callable[[Any, Path, _Context], dict[str, Any]]] = {
@@ -322,10 +343,7 @@ def _package(reference: str, context: _Context) -> Path:
     if not reference.startswith(STAGE_PREFIX):
         return Path(reference)
     done = context.out / reference.removeprefix(STAGE_PREFIX) / "done.json"
-    result = json.loads(done.read_text(encoding="utf-8"))["result"]
-    if "package" not in result:
-        raise ConfigError(f"{reference!r} made no model. Refer to a stage of kind train or convert.")
-    return context.out / str(result["package"])
+    return context.out / str(json.loads(done.read_text(encoding="utf-8"))["result"]["package"])
 
 
 def _write_json(file: Path, content: Any) -> None:
