@@ -7,7 +7,9 @@ instead.
 
 from __future__ import annotations
 
+import difflib
 import importlib
+from collections.abc import Iterable
 from pathlib import Path
 from types import ModuleType
 
@@ -18,6 +20,7 @@ __all__ = [
     "CheckpointError",
     "ConfigError",
     "MissingExtraError",
+    "closest",
     "import_extra",
 ]
 
@@ -62,6 +65,12 @@ class ConfigError(WholereelError, ValueError):
 
 class MissingExtraError(WholereelError, ImportError):
     """An optional dependency is needed and not installed; names the extra to install."""
+
+
+def closest(word: str, names: Iterable[str]) -> str:
+    """`" Did you mean 'x'?"` for the most similar name, or an empty string; goes behind an error's first sentence."""
+    matches = difflib.get_close_matches(word, list(names), n=1, cutoff=0.5)
+    return f" Did you mean {matches[0]!r}?" if matches else ""
 
 
 def import_extra(module: str, *, extra: str, purpose: str) -> ModuleType:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from wholereel.cli.text import table
-from wholereel.errors import ConfigError
+from wholereel.errors import ConfigError, closest
 
 __all__ = ["list_recipes", "models"]
 
@@ -23,7 +23,6 @@ def models(pattern: str = "*", /) -> int:
         pattern: With wildcards, e.g. 'tiny*'.
     """
     from wholereel.models.registry import MODELS, list_models
-    from wholereel.recipes.plain import closest
 
     names = list_models(pattern)
     if not names:

@@ -14,7 +14,7 @@ import sys
 from collections.abc import Callable, Sequence
 
 from wholereel import __version__
-from wholereel.errors import ConfigError, WholereelError
+from wholereel.errors import ConfigError, WholereelError, closest
 
 __all__ = ["COMMANDS", "main"]
 
@@ -101,19 +101,13 @@ def _split(words: list[str]) -> tuple[str, list[str]]:
     seconds = [name.split()[1] for name in COMMANDS if name.startswith(f"{first} ")]
     if not seconds:
         names = list(dict.fromkeys(name.split()[0] for name in COMMANDS))
-        raise ConfigError(f"no command {first!r}.{_closest(first, names)} There are: {', '.join(names)}.")
+        raise ConfigError(f"no command {first!r}.{closest(first, names)} There are: {', '.join(names)}.")
     if len(words) == 1 or words[1] in ("-h", "--help"):
         return first, []
     if words[1] not in seconds:
-        hint = _closest(words[1], seconds)
+        hint = closest(words[1], seconds)
         raise ConfigError(f"no command '{first} {words[1]}'.{hint} There are: {', '.join(seconds)}.")
     return f"{first} {words[1]}", words[2:]
-
-
-def _closest(word: str, names: Sequence[str]) -> str:
-    from wholereel.recipes.plain import closest
-
-    return closest(word, names)
 
 
 def _help(group: str) -> str:

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from tyro.conf import arg
 
 from wholereel.cli.text import table
-from wholereel.errors import ConfigError
+from wholereel.errors import ConfigError, closest
 
 __all__ = ["ceilings", "list_worlds", "make", "verify"]
 
@@ -92,7 +92,6 @@ def verify(folder: Annotated[Path, arg(metavar="DIR")], /) -> int:
 
 def _known(world: str) -> str:
     from wholereel.datasets.worlds import WORLDS
-    from wholereel.recipes.plain import closest
 
     if world not in WORLDS:
         raise ConfigError(f"no world {world!r}.{closest(world, WORLDS)} There are: {', '.join(WORLDS)}.")

@@ -5,14 +5,13 @@ Not here: architectures (one a file), weight files (`weights.py`), memory (`vide
 
 from __future__ import annotations
 
-import difflib
 import fnmatch
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from wholereel.errors import ConfigError
+from wholereel.errors import ConfigError, closest
 from wholereel.models import tiny, video_resnet
 from wholereel.models.clip_model import ClipModel
 from wholereel.models.weights import load_clip_weights
@@ -70,9 +69,7 @@ def create_model(
         CheckpointError: weights that do not fit.
     """
     if name not in MODELS:
-        close = difflib.get_close_matches(name, MODELS, n=3, cutoff=0.4)
-        hint = f" Did you mean {' or '.join(repr(one) for one in close)}?" if close else ""
-        raise ConfigError(f"there is no model {name!r}.{hint} Models: {', '.join(sorted(MODELS))}.")
+        raise ConfigError(f"there is no model {name!r}.{closest(name, MODELS)} Models: {', '.join(sorted(MODELS))}.")
     build = MODELS[name].build
     legal = [option for option in inspect.signature(build).parameters if option not in ("num_classes", "in_channels")]
     unknown = sorted(set(options) - set(legal))

@@ -6,13 +6,12 @@ same spelling.
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import inspect
 from collections.abc import Callable
 
 from wholereel.config import Recipe
-from wholereel.errors import ConfigError
+from wholereel.errors import ConfigError, closest
 
 __all__ = ["RECIPES", "load_recipe"]
 
@@ -37,10 +36,9 @@ def load_recipe(name: str, *, seed: int | None = None) -> Recipe:
     """
     target = RECIPES.get(name, name)
     if ":" not in target:
-        close = difflib.get_close_matches(name, RECIPES, n=1)
-        hint = f" Did you mean {close[0]!r}?" if close else ""
         raise ConfigError(
-            f"no recipe named {name!r}.{hint} There are: {', '.join(RECIPES)}; your own is named as module:function."
+            f"no recipe named {name!r}.{closest(name, RECIPES)} There are: {', '.join(RECIPES)}; your own is named as "
+            f"module:function."
         )
     module_name, _, function_name = target.partition(":")
     if not all(word.isidentifier() for word in (*module_name.split("."), function_name)):

@@ -15,8 +15,8 @@ from typing import Any, TypeVar
 import yaml
 
 from wholereel import config
-from wholereel.errors import ConfigError
-from wholereel.recipes.plain import build, closest, field_types, from_plain, to_plain
+from wholereel.errors import ConfigError, closest
+from wholereel.recipes.plain import build, field_types, from_plain, to_plain
 
 __all__ = ["apply_overrides", "diff", "from_plain", "stage_overrides", "to_plain"]
 

@@ -8,17 +8,16 @@ Not here: paths such as `stages.train.optim.lr` (`overrides.py`).
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import types
 import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from functools import cache
 from typing import Any, Literal, Union
 
 from wholereel import config
-from wholereel.errors import ConfigError
+from wholereel.errors import ConfigError, closest
 
-__all__ = ["STAGE_KINDS", "build", "closest", "field_types", "from_plain", "to_plain"]
+__all__ = ["STAGE_KINDS", "build", "field_types", "from_plain", "to_plain"]
 
 STAGE_KINDS: dict[str, type] = {cls.__name__.lower(): cls for cls in typing.get_args(config.Stage)}
 
@@ -28,12 +27,6 @@ def field_types(cls: type) -> dict[str, Any]:
     """Annotation of each field of a settings class, resolved, in the order of the class."""
     hints = typing.get_type_hints(cls)
     return {field.name: hints[field.name] for field in dataclasses.fields(cls)}
-
-
-def closest(word: str, names: Iterable[str]) -> str:
-    """`" Did you mean 'x'?"` for the most similar name, or an empty string; goes behind an error's first sentence."""
-    matches = difflib.get_close_matches(word, list(names), n=1, cutoff=0.5)
-    return f" Did you mean {matches[0]!r}?" if matches else ""
 
 
 def to_plain(value: Any) -> Any:
