@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from tyro.conf import arg
 
 from wholereel.cli.text import table
-from wholereel.errors import ConfigError, closest
+from wholereel.errors import ConfigError
 
 __all__ = ["ceilings", "list_worlds", "make", "verify"]
 
@@ -53,7 +53,6 @@ def make(
     """
     from wholereel.datasets.worlds import make_world
 
-    _known(world)
     folder = make_world(world, out, profile=profile, seed=seed, sizes=_sizes(sizes), workers=workers)
     print(folder)
     return 0
@@ -67,7 +66,7 @@ def ceilings(world: Annotated[str | None, arg(metavar="WORLD")] = None, /) -> in
     """
     from wholereel.datasets.worlds import WORLDS, get_world
 
-    names = list(WORLDS) if world is None else [_known(world)]
+    names = list(WORLDS) if world is None else [world]
     values = {name: get_world(name).ceilings() for name in names}
     levels = list(dict.fromkeys(level for one in values.values() for level in one))
     rows = [(name, *(f"{one[level]:.4f}" if level in one else "-" for level in levels)) for name, one in values.items()]
@@ -88,14 +87,6 @@ def verify(folder: Annotated[Path, arg(metavar="DIR")], /) -> int:
         print(problem)
     print(f"{folder}: {len(problems)} problems" if problems else f"{folder}: as it should be")
     return 1 if problems else 0
-
-
-def _known(world: str) -> str:
-    from wholereel.datasets.worlds import WORLDS
-
-    if world not in WORLDS:
-        raise ConfigError(f"no world {world!r}.{closest(world, WORLDS)} There are: {', '.join(WORLDS)}.")
-    return world
 
 
 def _sizes(words: tuple[str, ...]) -> dict[str, int] | None:

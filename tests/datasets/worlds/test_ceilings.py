@@ -98,5 +98,5 @@ def test_one_clip_of_pair6():
 def test_unknown_level_and_world_are_refused():
     with pytest.raises(ConfigError, match="no oracle 'order_free'; choose one of clip, sum, video, sum_any"):
         get_world("match8").oracle("order_free")
-    with pytest.raises(ConfigError, match="unknown world 'match9'; choose one of events8, match8"):
+    with pytest.raises(ConfigError, match=r"no world 'match9'\. Did you mean 'match8'\? There are: events8, match8"):
         get_world("match9")

@@ -9,7 +9,7 @@ from wholereel.datasets.worlds.events8 import Events8
 from wholereel.datasets.worlds.match8 import Match8
 from wholereel.datasets.worlds.order2 import Order2
 from wholereel.datasets.worlds.pair6 import Pair6
-from wholereel.errors import ConfigError
+from wholereel.errors import ConfigError, closest
 
 __all__ = ["WORLDS", "get_world"]
 
@@ -27,5 +27,5 @@ def get_world(name: str, **options: Any) -> World:
     Raises: ConfigError: there is no such world.
     """
     if name not in WORLDS:
-        raise ConfigError(f"unknown world {name!r}; choose one of {', '.join(WORLDS)}")
+        raise ConfigError(f"no world {name!r}.{closest(name, WORLDS)} There are: {', '.join(WORLDS)}.")
     return WORLDS[name](**options)
