@@ -126,7 +126,10 @@ def test_finished_stages_are_passed_over(tiny_run, tmp_path):
 
 
 def test_a_run_that_broke_off_goes_on_where_it_was(tiny_run, tmp_path, monkeypatch):
-    """The second validation of the second training fails; resumed, everything comes out as without the failure."""
+    """The second validation of the second training fails; resumed, everything comes out as without the failure.
+
+    The folder is spelled in two ways, which must make no difference.
+    """
     evaluate, calls = runner.evaluate, []
 
     def failing(*args, **kwargs):
@@ -137,8 +140,9 @@ def test_a_run_that_broke_off_goes_on_where_it_was(tiny_run, tmp_path, monkeypat
 
     out = tmp_path / "run"
     monkeypatch.setattr(runner, "evaluate", failing)
+    monkeypatch.chdir(tmp_path)
     with pytest.raises(OSError, match="disk is gone"):
-        run_recipe(tiny_run.recipe, out, **CPU)
+        run_recipe(tiny_run.recipe, "run", **CPU)
     monkeypatch.undo()
     assert calls == [None, None]
     assert [stage for stage in tiny_run.recipe.stages if (out / stage / "done.json").exists()] == [

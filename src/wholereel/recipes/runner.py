@@ -91,7 +91,7 @@ def run_recipe(
     Raises: ConfigError: a run is there and `resume` is off, it is another recipe's, or a finished stage of it has other
         settings; a stage that refers to none before it; data needed and not given.
     """
-    out = Path(out)
+    out = Path(out).resolve()  # resuming compares the paths that a training was given: one spelling
     data = None if data is None else Path(data)
     _check_recipe(recipe, data)
     launch = distributed.launch_from_environment(os.environ)
