@@ -148,7 +148,7 @@ CANNOT: dict[str, tuple[dict[str, str] | None, Read]] = {
 def is_at_the_bound(learned: Learned) -> bool:
     """What every sum over clips must show: the first two labels learned, the third as if nothing were known."""
     at_ln2 = LN2 - 0.013 < learned.xor_loss < LN2 + 0.02
-    return min(learned.accuracies[:XOR]) > 0.98 and learned.xor <= 0.75 and at_ln2
+    return min(learned.accuracies[:XOR]) > 0.95 and learned.xor <= 0.75 and at_ln2
 
 
 def test_memory_tells_what_averaging_cannot():
