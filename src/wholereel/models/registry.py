@@ -35,6 +35,7 @@ MODELS: dict[str, ModelEntry] = {
     "r2plus1d_18": ModelEntry(video_resnet.r2plus1d_18),
     "r3d_18": ModelEntry(video_resnet.r3d_18),
     "tiny2d": ModelEntry(tiny.tiny2d),
+    "tiny2d_peak": ModelEntry(tiny.tiny2d_peak),
     "tiny_r2plus1d": ModelEntry(tiny.tiny_r2plus1d),
     "tiny_r3d": ModelEntry(tiny.tiny_r3d),
 }

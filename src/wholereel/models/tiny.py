@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from wholereel.models.clip_model import ClipModel, ModelInfo, init_convolutions
 
-__all__ = ["Tiny", "tiny2d", "tiny_r2plus1d", "tiny_r3d"]
+__all__ = ["Tiny", "tiny2d", "tiny2d_peak", "tiny_r2plus1d", "tiny_r3d"]
 
 Norm = Literal["group", "batch"]
 GROUPS = 8
@@ -66,6 +66,22 @@ class Temporal(nn.Module):
         return x_BCTP.unflatten(3, x_BCTHW.shape[3:])
 
 
+class Peaks(Temporal):
+    """`Temporal`, then the largest value of each channel in blocks of frames and positions, as large as `stride` (the last
+    may be smaller).
+
+    A small sign in one frame is not thinned out by all the empty positions, for the classifier and the memory alike.
+    """
+
+    def __init__(self, in_planes: int, planes: int, stride: tuple[int, int], norm: Norm) -> None:
+        super().__init__(in_planes, planes, stride, norm)
+        self.pool = nn.MaxPool3d((stride[0], stride[1], stride[1]), ceil_mode=True)
+
+    def forward(self, x_BCTHW: Tensor) -> Tensor:
+        peaks_BCTHW: Tensor = self.pool(super().forward(x_BCTHW))
+        return peaks_BCTHW
+
+
 class Cube(nn.Module):
     """A 3 x 3 x 3 convolution."""
 
@@ -98,6 +114,7 @@ Stage = type[Frames] | type[Temporal] | type[Cube] | type[Factorised]
 # Per stage: kind, width in units of `width`, (temporal, spatial) stride.
 STAGES: dict[str, tuple[tuple[Stage, int, tuple[int, int]], ...]] = {
     "tiny2d": ((Frames, 1, (1, 2)), (Frames, 2, (1, 2)), (Frames, 4, (1, 2)), (Temporal, 4, (1, 1))),
+    "tiny2d_peak": ((Frames, 1, (1, 2)), (Frames, 2, (1, 2)), (Frames, 4, (1, 2)), (Peaks, 4, (4, 4))),
     "tiny_r3d": ((Cube, 1, (1, 2)), (Cube, 2, (1, 2)), (Cube, 4, (2, 2)), (Cube, 4, (1, 1))),
     "tiny_r2plus1d": (
         (Factorised, 1, (1, 2)),
@@ -160,6 +177,15 @@ def tiny2d(
 ) -> Tiny:
     """Per-frame convolutions, then one over neighbouring frames; the cheapest, for worlds of still signs."""
     return Tiny("tiny2d", num_classes=num_classes, in_channels=in_channels, width=width, norm=norm, dropout=dropout)
+
+
+def tiny2d_peak(
+    *, num_classes: int = 400, in_channels: int = 3, width: int = 24, norm: Norm = "group", dropout: float = 0.0
+) -> Tiny:
+    """`tiny2d`, then a maximum over blocks of 4 frames and 4 x 4 positions: one vector for a clip of 4 x 32 x 32."""
+    return Tiny(
+        "tiny2d_peak", num_classes=num_classes, in_channels=in_channels, width=width, norm=norm, dropout=dropout
+    )
 
 
 def tiny_r3d(

@@ -45,7 +45,7 @@ VIDEO_SIZES = {"train": 1284, "val": 132, "test": 702}  # multiples of 2 and of 
 AUGMENT = Augment(short_side=(36, 36), crop=32, flip=0.5)
 VIEWS = Views(clips=WORLD_CLIPS, short_side=36, crop=32)
 # BatchNorm learns the glyphs about three times faster than GroupNorm here (docs/lab.md).
-NETWORK = Model("tiny2d", options={"width": 16, "norm": "batch"})
+NETWORK = Model("tiny2d_peak", options={"width": 16, "norm": "batch"})
 
 
 def pretrain_events8(*, seed: int = 0, epochs: int = 12) -> Train:
