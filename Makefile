@@ -19,7 +19,7 @@ DEMO_OUT ?= runs/demo
 # Wheels only: nothing is compiled here. torch and torchvision are resolved in one call, because their versions belong together.
 PIP := $(BIN)/python -m pip install --disable-pip-version-check --progress-bar off --only-binary=:all: $(PIP_ARGS)
 
-.PHONY: help setup demo test lint format bench docs clean
+.PHONY: help setup demo test lint format bench effects docs clean
 
 help: ## this list
 	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 18
@@ -54,7 +54,7 @@ $(VENV)/.bench: $(VENV)/.dev
 	@touch $@
 
 demo: $(VENV)/.dev ## first light: make videos, train, evaluate, predict, report (runs/demo/report.html)
-	$(BIN)/wholereel demo --out $(DEMO_OUT)
+	$(BIN)/wholereel demo --resume --out $(DEMO_OUT)
 
 test: $(VENV)/.dev ## the fast test suite
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
@@ -70,9 +70,11 @@ format: $(VENV)/.dev ## let ruff mend what it can
 	$(BIN)/ruff format .
 
 bench: $(VENV)/.bench ## all benchmarks; each checks equality before it measures and writes a result file
-	@for file in benchmarks/*.py; do \
-	    if grep -q '__main__' "$$file"; then echo "== $$file"; $(BIN)/python "$$file"; fi; \
-	done
+	$(BIN)/python benchmarks/reader.py
+
+effects: $(VENV)/.dev ## learning effects over three seeds (hours on a small machine); writes benchmarks/results/
+	$(BIN)/python benchmarks/effects.py memory_worlds --seeds 0 1 2 --out runs/effects
+	$(BIN)/python -m pytest -m effects tests/effects
 
 docs: $(VENV)/.docs ## the documentation (docs/_build/html), warnings are errors, examples are run
 	$(BIN)/python -m sphinx -W --keep-going -q -b html docs docs/_build/html
