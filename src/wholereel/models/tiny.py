@@ -67,10 +67,10 @@ class Temporal(nn.Module):
 
 
 class Peaks(Temporal):
-    """`Temporal`, then the largest value of each channel in blocks of frames and positions, as large as `stride` (the last
-    may be smaller).
+    """`Temporal`, then the largest value of each channel in every block of `stride` frames, rows and columns.
 
-    A small sign in one frame is not thinned out by all the empty positions, for the classifier and the memory alike.
+    Blocks at the far edges may be smaller. A small sign in one frame is not thinned out by all the empty positions, for
+    the classifier and the memory alike.
     """
 
     def __init__(self, in_planes: int, planes: int, stride: tuple[int, int], norm: Norm) -> None:
