@@ -35,9 +35,9 @@ def test_records_are_json_and_nan_is_null(tmp_path):
 def test_other_ranks_write_faults_of_their_own_and_no_metrics(tmp_path):
     log = RunLog(tmp_path, rank=1)
     log.write("train", update=1, loss=1.0)
-    log.fault(0, 2, [Fault("a", "a.mp4", "two\nlines\tand a tab")])
+    log.fault(1, 2, [Fault("a", "a.mp4", "two\nlines\tand a tab")])
     assert [file.name for file in tmp_path.iterdir()] == ["faults.1.tsv"]
-    assert (tmp_path / "faults.1.tsv").read_text().splitlines()[1] == "0\t2\ta\ta.mp4\ttwo lines and a tab\t"
+    assert (tmp_path / "faults.1.tsv").read_text().splitlines()[1] == "1\t2\ta\ta.mp4\ttwo lines and a tab\t"
 
 
 class Terminal(io.StringIO):
@@ -62,13 +62,24 @@ def test_seconds_for_people(seconds, text):
     assert format_seconds(seconds) == text
 
 
-BEFORE = {"epochs": 3, "batch": 8, "optim": {"lr": 0.1, "name": "sgd"}, "data": {"workers": 2}, "world_size": 2}
+BEFORE = {
+    "epochs": 3,
+    "batch": 8,
+    "model": {"weights": "file:/here/run/clip_level/best"},
+    "optim": {"lr": 0.1, "name": "sgd"},
+    "data": {"workers": 2},
+    "world_size": 2,
+}
+MOVED = {"model": {"weights": "file:/there/run/clip_level/best"}}
 
 
 @pytest.mark.parametrize(
     ("change", "allow", "mid_epoch", "refused"),
     [
         ({"data": {"workers": 0}}, False, True, None),
+        (MOVED, False, True, None),
+        ({**MOVED, "batch": 4}, False, True, "other settings: batch: 8 before, 4 now"),
+        ({**MOVED, "epochs": 4}, False, True, r"4 now\. .*allow these changes \(allow_changes\)"),
         ({"optim": {"lr": 0.2, "name": "sgd"}}, True, True, None),
         ({"optim": {"lr": 0.2, "name": "sgd"}}, False, True, "optim.lr: 0.1 before, 0.2 now"),
         ({"optim": {"lr": 0.1, "name": "adamw"}}, True, False, "optim.name: 'sgd' before, 'adamw' now"),

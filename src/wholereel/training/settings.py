@@ -15,6 +15,9 @@ __all__ = ["check_resumable", "flatten", "settings_of"]
 
 # Where results are the same, whatever the value.
 FREE = ("checkpoint_minutes", "data.workers", "data.root", "data.cache", "val.workers", "val.root", "val.cache")
+# Shown where they differ, but no reason to stop: the checkpoint's weights replace those that the model began with, and
+# the path of an earlier stage's package is another text once the run's folder has been moved.
+BEGINNING = ("model.weights",)
 # What a run can go on with after a change, if the user says so: (epoch, step) and all states keep their meaning.
 ALLOWED = ("epochs", "optim.", "task.", "val", "views", "validate_every", "precision", "compile", "data.augment.",
            "data.max_bad")  # fmt: skip
@@ -45,7 +48,7 @@ def check_resumable(
     Args:
         allow_changes: accept changes that leave the run's position and states meaningful.
         mid_epoch: the checkpoint stands inside an epoch; the number of processes may change only between epochs.
-    Returns: the accepted differences, as text.
+    Returns: the accepted differences, and those without effect on a run that has begun, as text.
     Raises: ConfigError: differences that are not accepted, by name.
     """
     before, after = flatten(saved), flatten(now)
@@ -56,7 +59,7 @@ def check_resumable(
     ]
     allowed = [name for name in names if _may_change(name, mid_epoch)]
     text = {name: f"{name}: {before.get(name)!r} before, {after.get(name)!r} now" for name in names}
-    refused = [text[name] for name in names if not (allow_changes and name in allowed)]
+    refused = [text[name] for name in names if name not in BEGINNING and not (allow_changes and name in allowed)]
     if refused:
         remedy = "Use the old settings, or start a new run."
         if not allow_changes and len(allowed) == len(names):
@@ -68,4 +71,4 @@ def check_resumable(
 def _may_change(name: str, mid_epoch: bool) -> bool:
     if name == "world_size":
         return not mid_epoch
-    return name.startswith(ALLOWED) and name not in FIXED
+    return name in BEGINNING or (name.startswith(ALLOWED) and name not in FIXED)
