@@ -95,7 +95,7 @@ def test_too_many_end_the_run_with_one_error_that_names_them_and_what_to_do(fold
         run_recipe(recipe(), tmp_path / "run", data=folder, devices="cpu", stream=None)
     text = str(caught.value)
     assert text.startswith(f"{folder}: ")
-    assert "of 15 samples of epoch 0 could not be read (" in text
+    assert "of 15 samples of epoch 1 could not be read (" in text
     assert any(f"{folder / 'videos' / name}: {reason}" in text for name, reason in REASONS.items())
     assert "at most 1.00% (data.max_bad)" in text
     assert "Run `wholereel data check` for the full list, repair or remove those files, or raise data.max_bad." in text

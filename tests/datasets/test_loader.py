@@ -110,7 +110,7 @@ def test_training_counts_replaced_samples_and_stops_past_the_limit(tmp_path):
     with pytest.raises(DataError) as caught:
         list(strict.epoch(0))
     message = str(caught.value)
-    assert message.startswith(f"{tmp_path}: 5 of 20 samples of epoch 0 could not be read ({tmp_path}/videos/")
+    assert message.startswith(f"{tmp_path}: 5 of 20 samples of epoch 1 could not be read ({tmp_path}/videos/")
     assert "expected at most 20.00% (data.max_bad). Run `wholereel data check` for the full list" in message
 
 

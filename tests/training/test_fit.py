@@ -160,7 +160,8 @@ def test_faults_are_listed_once_even_over_a_resume(tmp_path):
     run(tmp_path, loader=TinyLoader(bad=frozenset({2, 7})), resume=True)
     header, *rows = [line.split("\t") for line in (tmp_path / "faults.tsv").read_text().splitlines()]
     assert header == ["epoch", "step", "id", "path", "reason", "replaced_by"]
-    assert sorted((row[0], row[2]) for row in rows) == [(str(e), f"video{i}") for e in range(3) for i in (2, 7)]
+    assert sorted((row[0], row[2]) for row in rows) == [(str(e), f"video{i}") for e in (1, 2, 3) for i in (2, 7)]
+    assert {row[1] for row in rows} <= {str(record["step"]) for record in records(tmp_path, "train")} == {"1", "2", "3"}
     assert rows[0][4:] == ["no frames", f"video{int(rows[0][2].removeprefix('video')) + 1}"]
 
 

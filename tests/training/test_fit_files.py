@@ -70,7 +70,7 @@ def test_from_files_to_a_prediction(folder, tmp_path):
 
 def test_too_many_broken_files_stop_the_run(folder, tmp_path):
     train = replace(TRAIN, data=replace(TRAIN.data, max_bad=0.01))
-    with pytest.raises(DataError, match="samples of epoch 0 could not be read"):
+    with pytest.raises(DataError, match="samples of epoch 1 could not be read"):
         fit(train, read_manifest(folder), tmp_path, device="cpu", stream=None)
 
 

@@ -117,7 +117,7 @@ class ClipLoader:
         named = " | ".join(fault.reason for fault in replaced[:NAMED_FAULTS])
         raise DataError(
             self.root,
-            f"{len(replaced)} of {total} samples of epoch {epoch} could not be read ({named})",
+            f"{len(replaced)} of {total} samples of epoch {epoch + 1} could not be read ({named})",
             f"at most {limit:.2%} (data.max_bad)",
             "Run `wholereel data check` for the full list, repair or remove those files, or raise data.max_bad.",
         )

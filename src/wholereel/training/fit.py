@@ -233,7 +233,7 @@ def train_task(
             set_lr(optimizer, lr)
             update = _updater(run, parts)
             for i, batch in enumerate(group):
-                log.fault(progress.epoch, progress.step, batch.faults)
+                log.fault(progress.epoch + 1, progress.step + 1, batch.faults)
                 batch = batch.to(device, non_blocking=True)
                 scale = _scaler(ranks, len(group))
                 losses = strategy.backward(task, batch, scale, update if i + 1 == len(group) else _nothing)
