@@ -6,9 +6,8 @@ import torch
 from tests.datasets.broken_files import add_broken, data_set
 from wholereel.config import Augment, Clips, Data
 from wholereel.datasets.batch_samplers import batch_indices
-from wholereel.datasets.loader import clip_loader
+from wholereel.datasets.loader import TooManyFaultsError, clip_loader
 from wholereel.datasets.manifest import read_manifest
-from wholereel.errors import DataError
 
 DATA = Data(clips=Clips("stratified", count=2, frames=2, stride=2), augment=Augment((24, 28), 24), workers=0)
 
@@ -107,8 +106,11 @@ def test_training_counts_replaced_samples_and_stops_past_the_limit(tmp_path):
     assert [len(batch.ids) for batch in batches] == [4] * 5
     assert sorted(fault.id for batch in batches for fault in batch.faults) == sorted(broken)
     strict = clip_loader(manifest, replace(DATA, max_bad=0.2), train=True, seed=0, batch=4)
-    with pytest.raises(DataError) as caught:
-        list(strict.epoch(0))
+    seen = []
+    with pytest.raises(TooManyFaultsError) as caught:
+        seen.extend(batch.faults for batch in strict.epoch(0))
+    assert sorted(fault.id for faults in (*seen, caught.value.faults) for fault in faults) == sorted(broken)
+    assert caught.value.faults
     message = str(caught.value)
     assert message.startswith(f"{tmp_path}: 5 of 20 samples of epoch 1 could not be read ({tmp_path}/videos/")
     assert "expected at most 20.00% (data.max_bad). Run `wholereel data check` for the full list" in message

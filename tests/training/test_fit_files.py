@@ -68,10 +68,15 @@ def test_from_files_to_a_prediction(folder, tmp_path):
     assert again == result
 
 
-def test_too_many_broken_files_stop_the_run(folder, tmp_path):
-    train = replace(TRAIN, data=replace(TRAIN.data, max_bad=0.01))
-    with pytest.raises(DataError, match="samples of epoch 1 could not be read"):
+@pytest.mark.parametrize("accumulate", [1, 3])  # with this seed the bad file comes in the third batch
+def test_too_many_broken_files_stop_the_run_and_are_listed(folder, tmp_path, accumulate):
+    train = replace(TRAIN, data=replace(TRAIN.data, max_bad=0.01), accumulate=accumulate, seed=6)
+    with pytest.raises(DataError, match="1 of 12 samples of epoch 1 could not be read"):
         fit(train, read_manifest(folder), tmp_path, device="cpu", stream=None)
+    header, row = [line.split("\t") for line in (tmp_path / "faults.tsv").read_text().splitlines()]
+    found = dict(zip(header, row, strict=True))
+    assert (found["epoch"], found["step"]) == ("1", "3" if accumulate == 1 else "1")
+    assert found["path"] == str(folder / "dark" / "3.mp4")
 
 
 def test_settings_that_cannot_be_used(folder, tmp_path):

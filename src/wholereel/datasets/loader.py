@@ -20,9 +20,24 @@ from wholereel.datasets.clip_dataset import ClipDataset, collate
 from wholereel.datasets.manifest import Manifest
 from wholereel.errors import DataError
 
-__all__ = ["ClipLoader", "clip_loader"]
+__all__ = ["ClipLoader", "TooManyFaultsError", "clip_loader"]
 
-NAMED_FAULTS = 3  # files that the error names; all are on the batches
+NAMED_FAULTS = 3  # files that the error names; all are on the batches and on the error
+
+
+class TooManyFaultsError(DataError):
+    """Too many samples of an epoch could not be read.
+
+    Args:
+        file, found, expected, remedy: see `DataError`.
+        faults: those of the batch that was one too many, which nobody gets to see.
+    """
+
+    def __init__(
+        self, file: str | Path, found: str, expected: str = "", remedy: str = "", faults: tuple[Fault, ...] = ()
+    ) -> None:
+        super().__init__(file, found, expected, remedy)
+        self.faults = faults
 
 
 def clip_loader(
@@ -92,8 +107,9 @@ class ClipLoader:
     def epoch(self, epoch: int, start_step: int = 0) -> Iterator[ClipBatch]:
         """Yield the batches of an epoch from a step on.
 
-        Raises: DataError: in training, more than `data.max_bad` of this rank's samples of the epoch were replaced
-            (counted from `start_step` on), or nothing could replace one. ValueError: the loader is closed.
+        Raises: TooManyFaultsError: in training, more than `data.max_bad` of this rank's samples of the epoch were
+            replaced (counted from `start_step` on). DataError: nothing could replace one. ValueError: the loader is
+            closed.
         """
         if self._loader is None:
             raise ValueError("the loader is closed")
@@ -102,22 +118,23 @@ class ClipLoader:
         for batch in self._loader:
             if self.dataset.train and batch.faults:
                 replaced.extend(batch.faults)
-                self._check_faults(epoch, replaced)
+                self._check_faults(epoch, replaced, last=batch.faults)
             yield batch
 
     def close(self) -> None:
         """End the worker processes."""
         self._loader = None
 
-    def _check_faults(self, epoch: int, replaced: list[Fault]) -> None:
+    def _check_faults(self, epoch: int, replaced: list[Fault], *, last: tuple[Fault, ...]) -> None:
         total = self.steps_per_epoch * self.batches.batch
         limit = self.dataset.data.max_bad
         if len(replaced) <= limit * total:
             return
         named = " | ".join(fault.reason for fault in replaced[:NAMED_FAULTS])
-        raise DataError(
+        raise TooManyFaultsError(
             self.root,
             f"{len(replaced)} of {total} samples of epoch {epoch + 1} could not be read ({named})",
             f"at most {limit:.2%} (data.max_bad)",
             "Run `wholereel data check` for the full list, repair or remove those files, or raise data.max_bad.",
+            last,
         )

@@ -27,7 +27,7 @@ from torch.optim import Optimizer
 
 from wholereel.batches import ClipBatch, Losses
 from wholereel.config import Train
-from wholereel.datasets.loader import clip_loader
+from wholereel.datasets.loader import TooManyFaultsError, clip_loader
 from wholereel.datasets.manifest import Manifest
 from wholereel.errors import CheckpointError, ConfigError, DataError
 from wholereel.inference.predictor import precision_context
@@ -228,12 +228,12 @@ def train_task(
     while progress.epoch < train.epochs:
         set_training_mode(task, mode)
         batches = loader.epoch(progress.epoch, start_step=progress.step * train.accumulate)
+        batches = _listed(batches, log, progress, train.accumulate)
         for group in _groups(batches, train.accumulate):
             lr = peak * lr_factor(train.optim, step=progress.update, steps_per_epoch=steps, epochs=train.epochs)
             set_lr(optimizer, lr)
             update = _updater(run, parts)
             for i, batch in enumerate(group):
-                log.fault(progress.epoch + 1, progress.step + 1, batch.faults)
                 batch = batch.to(device, non_blocking=True)
                 scale = _scaler(ranks, len(group))
                 losses = strategy.backward(task, batch, scale, update if i + 1 == len(group) else _nothing)
@@ -305,6 +305,18 @@ def _prepare_directory(run: _Run, resume: bool) -> dict[str, Any] | None:
         (run.directory / "config.json").write_text(text + "\n", encoding="utf-8")
     run.ranks.barrier()
     return None
+
+
+def _listed(batches: Iterable[ClipBatch], log: RunLog, begin: Progress, accumulate: int) -> Iterator[ClipBatch]:
+    """The same batches; their faults are written as they come, also those that end the run."""
+    numbers = itertools.count(begin.step * accumulate)
+    try:
+        for batch in batches:
+            log.fault(begin.epoch + 1, next(numbers) // accumulate + 1, batch.faults)
+            yield batch
+    except TooManyFaultsError as error:
+        log.fault(begin.epoch + 1, next(numbers) // accumulate + 1, error.faults)
+        raise
 
 
 def _groups(batches: Iterable[ClipBatch], size: int) -> Iterator[list[ClipBatch]]:
