@@ -66,8 +66,12 @@ def test_check_lists_every_file_before_training_does(folder, tmp_path, capsys):
 def test_training_goes_on_and_names_what_it_left_out(run, folder):
     out, _ = run
     with (out / "fit" / "faults.tsv").open(newline="") as file:
-        rows = {row["id"]: row for row in csv.DictReader(file, delimiter="\t")}
-    assert set(rows) == {f"videos/{name}" for name in REASONS}
+        listed = list(csv.DictReader(file, delimiter="\t"))
+    rows = {row["id"]: row for row in listed}
+    assert len(rows) == len(listed)
+    assert set(rows) == {CUT_END, *(f"videos/{name}" for name in REASONS)}
+    assert rows[CUT_END]["reason"] == "truncated: the last frame that decodes is repeated"
+    assert rows[CUT_END]["replaced_by"] == ""
     for name, reason in REASONS.items():
         row = rows[f"videos/{name}"]
         assert row["path"] == str(folder / "videos" / name)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import torch
 from torch import Tensor
@@ -69,19 +69,21 @@ class _Movable:
 
 @dataclass(frozen=True)
 class Fault:
-    """A sample that could not be read, and what was done about it.
+    """A sample that could not be read, or not to its end, and what was done about it.
 
     Args:
         id: the sample's id in its manifest.
         path: the file.
-        reason: the error's text.
+        reason: the error's text, or what stands in for the missing frames.
         replaced_by: id of the sample that took its place (training), or `None` (evaluation never replaces).
+        kind: `truncated` = the file is cut off, and what decodes of it is used: a note, the sample is there.
     """
 
     id: str
     path: str
     reason: str
     replaced_by: str | None = None
+    kind: Literal["unreadable", "truncated"] = "unreadable"
 
 
 @dataclass(frozen=True)
@@ -174,7 +176,7 @@ class ClipBatch(_Movable):
         target: what is to be learned.
         ids: the B samples' ids.
         audio: sound of the clips, or `None`.
-        faults: samples that could not be read, see `Fault`.
+        faults: samples that could not be read, or not to their end, see `Fault`.
     """
 
     clips_BNTCHW: Tensor

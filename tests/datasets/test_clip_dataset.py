@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from tests.datasets.broken_files import add_broken, data_set, truncated_video, video
+from wholereel.batches import Fault
 from wholereel.config import Augment, Clips, Data
 from wholereel.datasets.clip_dataset import ClipDataset, collate
 from wholereel.datasets.manifest import Manifest, Sample, read_manifest
@@ -145,13 +146,31 @@ def test_training_gives_up_when_nothing_can_be_read(tmp_path):
         train[0, 0]
 
 
-def test_a_truncated_video_gives_what_decodes(tmp_path):
+@pytest.mark.parametrize("cache", [False, True])
+@pytest.mark.parametrize("train", [False, True])
+def test_a_truncated_video_gives_what_decodes_with_a_note(tmp_path, train, cache):
     truncated_video(tmp_path / "a.avi")
-    sample = ClipDataset(manifest_of(tmp_path / "a.avi"), TEST, train=False, seed=0)[0, 0]
-    assert sample.fault is None
+    data = replace(FIXED, clips=TEST.clips, cache=cache)
+    manifest = manifest_of(tmp_path / "a.avi")
+    sample = ClipDataset(manifest, data, train=train, seed=0, cache_dir=tmp_path / "cache")[0, 0]
+    note = "truncated: the last frame that decodes is repeated"
+    assert sample.fault == Fault("a", str(tmp_path / "a.avi"), note, kind="truncated")
+    assert collate([sample]).ids == ("a",)
     last = sample.clips_NTCHW[-1]
     assert torch.equal(last[2], last[3])  # the last frame that decodes stands in for those behind it
     assert not torch.equal(sample.clips_NTCHW[0, 2], sample.clips_NTCHW[0, 3])
+    begin = Manifest((replace(manifest.samples[0], end=1.0),), manifest.classes, tmp_path)
+    assert ClipDataset(begin, data, train=train, seed=0, cache_dir=tmp_path / "cache")[0, 0].fault is None
+
+
+def test_a_truncated_video_that_replaces_another_is_noted_at_its_own_turn(tmp_path):
+    (tmp_path / "a.mp4").write_text("no video")
+    truncated_video(tmp_path / "b.avi")
+    broken, cut = (manifest_of(tmp_path / name).samples[0] for name in ("a.mp4", "b.avi"))
+    manifest = Manifest((broken, replace(cut, id="b")), {"label": ("x",)}, tmp_path)
+    train = ClipDataset(manifest, replace(FIXED, clips=TEST.clips), train=True, seed=0)
+    assert [train[0, index].fault.id for index in (0, 1)] == ["a", "b"]
+    assert (train[0, 0].fault.kind, train[0, 0].fault.replaced_by) == ("unreadable", "b")
 
 
 def test_collate_pads_by_repeating_the_last_clip(tmp_path):

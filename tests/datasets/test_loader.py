@@ -3,11 +3,11 @@ from dataclasses import replace
 import pytest
 import torch
 
-from tests.datasets.broken_files import add_broken, data_set
+from tests.datasets.broken_files import add_broken, data_set, truncated_video
 from wholereel.config import Augment, Clips, Data
 from wholereel.datasets.batch_samplers import batch_indices
 from wholereel.datasets.loader import TooManyFaultsError, clip_loader
-from wholereel.datasets.manifest import read_manifest
+from wholereel.datasets.manifest import Manifest, Sample, read_manifest
 
 DATA = Data(clips=Clips("stratified", count=2, frames=2, stride=2), augment=Augment((24, 28), 24), workers=0)
 
@@ -114,6 +114,16 @@ def test_training_counts_replaced_samples_and_stops_past_the_limit(tmp_path):
     message = str(caught.value)
     assert message.startswith(f"{tmp_path}: 5 of 20 samples of epoch 1 could not be read ({tmp_path}/videos/")
     assert "expected at most 20.00% (data.max_bad). Run `wholereel data check` for the full list" in message
+
+
+def test_truncated_files_are_noted_and_do_not_count_as_bad(tmp_path):
+    truncated_video(tmp_path / "a.avi")
+    sample = Sample("a", tmp_path / "a.avi", None, None, "train", {"label": 0})
+    manifest = Manifest((sample, replace(sample, id="b")), {"label": ("x",)}, tmp_path)
+    data = replace(DATA, clips=replace(DATA.clips, plan="uniform"), max_bad=0.0)
+    for epoch in range(2):
+        [batch] = clip_loader(manifest, data, train=True, seed=0, batch=2).epoch(epoch)
+        assert sorted((fault.id, fault.kind) for fault in batch.faults) == [("a", "truncated"), ("b", "truncated")]
 
 
 def test_workers_report_faults_like_one_process(tmp_path):

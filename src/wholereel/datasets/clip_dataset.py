@@ -28,6 +28,7 @@ from wholereel.media.video_reader import VideoReader
 
 __all__ = ["ClipDataset", "ClipSample", "collate"]
 
+TRUNCATED = "truncated: the last frame that decodes is repeated"
 REPLACEMENTS = 10  # tries to find a readable sample before the data set counts as broken
 
 
@@ -40,7 +41,8 @@ class ClipSample:
         clips_NTCHW: uint8, cropped; N = 0 where the sample could not be read (evaluation).
         seconds_NT: float64, time of each frame.
         labels: by label space: int64 scalar, or float32 multi-hot K.
-        fault: the sample that should have been here and could not be read, or `None`.
+        fault: the sample that should have been here and could not be read; or this one, where frames of these clips do
+            not decode; or `None`.
     """
 
     id: str
@@ -105,7 +107,8 @@ class ClipDataset(Dataset[ClipSample]):
         else:
             read = self._read(sample, self._center.side, generator)
             clips = self._center(read.clips_NTCHW)
-        return ClipSample(sample.id, clips, read.seconds_NT, self._labels(sample))
+        note = Fault(sample.id, str(sample.path), TRUNCATED, kind="truncated") if read.truncated else None
+        return ClipSample(sample.id, clips, read.seconds_NT, self._labels(sample), note)
 
     def _read(self, sample: Sample, side: int, generator: torch.Generator) -> ClipFrames:
         if self._cache is not None:
@@ -140,7 +143,7 @@ class ClipDataset(Dataset[ClipSample]):
             try:
                 sample = self._load(epoch, other)
             except DataError:
-                continue  # counted when its own turn comes
+                continue  # counted when its own turn comes, as it is listed then where it is truncated
             return replace(sample, fault=replace(fault, replaced_by=sample.id))
         raise DataError(
             fault.path,

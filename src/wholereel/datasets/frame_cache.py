@@ -25,7 +25,7 @@ from wholereel.media.video_reader import VideoReader
 
 __all__ = ["FrameCache", "KeptFrames"]
 
-FORMAT = 1  # part of every key: to be raised whenever the same video would give other frames
+FORMAT = 2  # part of every key: to be raised whenever the same video would give other frames or notes
 OPEN_ENTRIES = 8192  # an open entry costs a memory mapping; the system allows about 65,000
 
 
@@ -38,20 +38,21 @@ class KeptFrames:
         seconds_T: float64 times of the frames.
         frame_rate: frames per second.
         half_tick: half a tick of the file's clock in seconds, for looking frames up by time.
+        decodable: the first so many frames decode; the last of them stands in for those behind it.
     """
 
     pixels_TCHW: np.ndarray
     seconds_T: np.ndarray
     frame_rate: float
     half_tick: float
+    decodable: int
 
     @property
     def frame_count(self) -> int:
         return len(self.seconds_T)
 
     def read(self, *, indices: Sequence[int] | None = None, seconds: Sequence[float] | Tensor | None = None) -> Frames:
-        """As `VideoReader.read`, but truncation is not told: frames that stood in for missing ones are kept like
-        others."""
+        """As `VideoReader.read`."""
         if indices is not None:
             chosen = np.asarray(indices, dtype=np.int64)
         elif seconds is not None:
@@ -60,7 +61,8 @@ class KeptFrames:
             chosen = found.clip(0, self.frame_count - 1)
         else:
             raise ValueError("read() takes either indices or seconds")
-        return Frames(torch.from_numpy(self.pixels_TCHW[chosen]), torch.from_numpy(self.seconds_T[chosen]))
+        pixels_TCHW, seconds_T = torch.from_numpy(self.pixels_TCHW[chosen]), torch.from_numpy(self.seconds_T[chosen])
+        return Frames(pixels_TCHW, seconds_T, truncated=bool((chosen >= self.decodable).any()))
 
 
 class FrameCache:
@@ -99,9 +101,11 @@ class FrameCache:
     def _fill(self, path: Path, entry: Path) -> None:
         with VideoReader(path, size=self.short_side) as reader:
             frames = reader.read(indices=range(reader.frame_count))
+            decodable = sum(map(len, reader.stream())) if frames.truncated else len(frames)
             metadata = reader.metadata
         half_tick = float(metadata.time_base or 0) / 2
-        times = {"frame_rate": float(metadata.frame_rate), "half_tick": half_tick, "seconds": frames.seconds_T.tolist()}
+        times = {"frame_rate": float(metadata.frame_rate), "half_tick": half_tick, "decodable": decodable,
+                 "seconds": frames.seconds_T.tolist()}  # fmt: skip
         pixels_TCHW = np.ascontiguousarray(frames.pixels_TCHW.numpy())
         write_file(entry.with_suffix(".npy"), lambda file: np.save(file, pixels_TCHW))
         write_text_file(entry.with_suffix(".json"), json.dumps(times))
@@ -112,4 +116,5 @@ class FrameCache:
 def _open_entry(entry: Path) -> KeptFrames:
     times = json.loads(entry.with_suffix(".json").read_bytes())
     pixels_TCHW = np.load(entry.with_suffix(".npy"), mmap_mode="r").view(np.ndarray)
-    return KeptFrames(pixels_TCHW, np.array(times["seconds"]), times["frame_rate"], times["half_tick"])
+    seconds_T = np.array(times["seconds"])
+    return KeptFrames(pixels_TCHW, seconds_T, times["frame_rate"], times["half_tick"], times["decodable"])

@@ -116,8 +116,9 @@ class ClipLoader:
         self._position.epoch, self._position.start_step = epoch, start_step
         replaced: list[Fault] = []
         for batch in self._loader:
-            if self.dataset.train and batch.faults:
-                replaced.extend(batch.faults)
+            missing = [fault for fault in batch.faults if fault.kind == "unreadable"]
+            if self.dataset.train and missing:
+                replaced.extend(missing)
                 self._check_faults(epoch, replaced, last=batch.faults)
             yield batch
 

@@ -87,7 +87,7 @@ def batches(
         samples: the whole manifest's.
         views: how each video is read; `Sample.start` and `end` are kept.
         batch: videos of a batch, >= 1. workers: processes, 0 = none.
-        cache: keeps decoded frames of the views' short side; cut-off files are not recognised through it.
+        cache: keeps decoded frames of the views' short side.
         pin_memory: for faster copies to a GPU.
     """
     if batch < 1:

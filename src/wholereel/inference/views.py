@@ -62,7 +62,7 @@ class VideoViews:
         path: the video.
         views: clips, crops and sizes.
         start, end: the part of the file that is looked at, in seconds; `None` = all of it.
-        kept: the file's frames at `views.short_side`, read instead of the file; they do not tell truncation.
+        kept: the file's frames at `views.short_side`, read instead of the file.
     Attributes:
         seconds_N2: float64, begin and end of each clip in the file.
         duration: length of the part in seconds.

@@ -75,7 +75,7 @@ class RunLog:
                 self.writer.add_scalar(f"{kind}/{name}", value, update)
 
     def fault(self, epoch: int, step: int, faults: Iterable[Fault]) -> None:
-        """List samples that could not be read, with epoch and step as `metrics.jsonl` counts them, from 1."""
+        """List samples that could not be read, or not to their end; epoch and step count from 1, as in the metrics."""
         for fault in faults:
             if self.faults.size == 0:
                 self.faults.append("epoch\tstep\tid\tpath\treason\treplaced_by")
