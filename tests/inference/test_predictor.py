@@ -131,6 +131,8 @@ def test_errors_name_the_file_or_the_setting(run, tmp_path, video):
         predictor(video, start=9.0)
     with pytest.raises(ConfigError, match="'stratified' draws its clips"):
         Predictor(run, views=config.Views(clips=CLIPS))
+    with pytest.raises(ConfigError, match=r"clips\.count must be at least 1, got 0"):  # no fault of the video
+        Predictor(run, views=config.Views(config.Clips("uniform", count=0)))
     with pytest.raises(ConfigError, match="crop=140 must be positive and at most"):
         Predictor(run, views=config.Views(short_side=128, crop=140))
     with pytest.raises(ConfigError, match="not both"):
