@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from wholereel.models.clip_model import ClipModel, ModelInfo, init_convolutions
 
-__all__ = ["Tiny", "tiny2d", "tiny2d_peak", "tiny_r2plus1d", "tiny_r3d"]
+__all__ = ["Tiny", "TinyPeak", "tiny2d", "tiny2d_peak", "tiny_r2plus1d", "tiny_r3d"]
 
 Norm = Literal["group", "batch"]
 GROUPS = 8
@@ -82,6 +82,18 @@ class Peaks(Temporal):
         return peaks_BCTHW
 
 
+class Pointwise(nn.Module):
+    """A 1 x 1 x 1 convolution: after `Peaks` it sees all that the clip shows, and takes place and colour out of it."""
+
+    def __init__(self, in_planes: int, planes: int, stride: tuple[int, int], norm: Norm) -> None:
+        super().__init__()
+        self.conv = nn.Conv3d(in_planes, planes, 1, bias=False)
+        self.norm = _norm(norm, planes)
+
+    def forward(self, x_BCTHW: Tensor) -> Tensor:
+        return F.relu(self.norm(self.conv(x_BCTHW)), inplace=True)
+
+
 class Cube(nn.Module):
     """A 3 x 3 x 3 convolution."""
 
@@ -110,11 +122,17 @@ class Factorised(nn.Module):
         return x_BCTP.unflatten(3, x_BCTHW.shape[3:])
 
 
-Stage = type[Frames] | type[Temporal] | type[Cube] | type[Factorised]
+Stage = type[Frames] | type[Temporal] | type[Pointwise] | type[Cube] | type[Factorised]
 # Per stage: kind, width in units of `width`, (temporal, spatial) stride.
 STAGES: dict[str, tuple[tuple[Stage, int, tuple[int, int]], ...]] = {
     "tiny2d": ((Frames, 1, (1, 2)), (Frames, 2, (1, 2)), (Frames, 4, (1, 2)), (Temporal, 4, (1, 1))),
-    "tiny2d_peak": ((Frames, 1, (1, 2)), (Frames, 2, (1, 2)), (Frames, 4, (1, 2)), (Peaks, 4, (4, 4))),
+    "tiny2d_peak": (
+        (Frames, 1, (1, 2)),
+        (Frames, 2, (1, 2)),
+        (Frames, 4, (1, 2)),
+        (Peaks, 4, (4, 4)),
+        (Pointwise, 8, (1, 1)),
+    ),
     "tiny_r3d": ((Cube, 1, (1, 2)), (Cube, 2, (1, 2)), (Cube, 4, (2, 2)), (Cube, 4, (1, 1))),
     "tiny_r2plus1d": (
         (Factorised, 1, (1, 2)),
@@ -126,13 +144,13 @@ STAGES: dict[str, tuple[tuple[Stage, int, tuple[int, int]], ...]] = {
 
 
 class Tiny(ClipModel):
-    """Four stages from the table `STAGES`.
+    """Stages from the table `STAGES`: four, and in `TinyPeak` a fifth.
 
     Args:
         kind: row of the table.
         num_classes: K; 0 = no classifier.
         in_channels: C of the input.
-        width: channels of the first stage, a multiple of 8; the last has four times as many.
+        width: channels of the first stage, a multiple of 8; later ones have up to eight times as many.
         norm: `group` (no batch statistics: any batch and any strategy give the same function) or `batch`.
         dropout: probability in front of the classifier.
     Raises: ValueError: a width that is no multiple of 8, an unknown norm.
@@ -172,6 +190,12 @@ class Tiny(ClipModel):
         return (f"{following}.spatial.conv.weight" if isinstance(module, Factorised) else f"{following}.conv.weight",)
 
 
+class TinyPeak(Tiny):
+    """Five stages."""
+
+    stage_names: ClassVar[tuple[str, ...]] = (*Tiny.stage_names, "layer4")
+
+
 def tiny2d(
     *, num_classes: int = 400, in_channels: int = 3, width: int = 24, norm: Norm = "group", dropout: float = 0.0
 ) -> Tiny:
@@ -181,9 +205,9 @@ def tiny2d(
 
 def tiny2d_peak(
     *, num_classes: int = 400, in_channels: int = 3, width: int = 24, norm: Norm = "group", dropout: float = 0.0
-) -> Tiny:
-    """`tiny2d`, then a maximum over blocks of 4 frames and 4 x 4 positions: one vector for a clip of 4 x 32 x 32."""
-    return Tiny(
+) -> TinyPeak:
+    """`tiny2d`, a maximum over blocks of 4 frames and 4 x 4 positions (leaves one of 4 x 32 x 32), one more layer."""
+    return TinyPeak(
         "tiny2d_peak", num_classes=num_classes, in_channels=in_channels, width=width, norm=norm, dropout=dropout
     )
 
