@@ -10,7 +10,7 @@ from wholereel.recipes.worlds import EVENTS8_SIZES, VIDEO_SIZES, pretrain_events
 
 __all__ = ["demo"]
 
-MATCH8 = {**VIDEO_SIZES, "test": 500}
+MATCH8 = {**VIDEO_SIZES, "val": 100, "test": 300}
 
 
 def demo(seed: int = 0) -> Recipe:
@@ -22,7 +22,7 @@ def demo(seed: int = 0) -> Recipe:
         "events8": World("events8", seed=seed, sizes=EVENTS8_SIZES),
         "match8": World("match8", seed=seed, sizes=MATCH8),
         "pretrain": pretrain_events8(seed=seed),
-        **video_stages("match8", seed=seed),
+        **video_stages("match8", seed=seed, epochs=8),
     }
     return Recipe(
         "demo",

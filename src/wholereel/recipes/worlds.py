@@ -48,7 +48,7 @@ VIEWS = Views(clips=WORLD_CLIPS, short_side=36, crop=32)
 NETWORK = Model("tiny2d_peak", options={"width": 16, "norm": "batch"})
 
 
-def pretrain_events8(*, seed: int = 0, epochs: int = 12) -> Train:
+def pretrain_events8(*, seed: int = 0, epochs: int = 8) -> Train:
     """Clip-level stage on trimmed events; expects a stage `events8`."""
     clips = replace(WORLD_CLIPS, plan="random", count=1)
     data = Data(root="stage:events8", clips=clips, augment=AUGMENT, cache=True, workers=0)
@@ -66,7 +66,7 @@ def pretrain_events8(*, seed: int = 0, epochs: int = 12) -> Train:
     )
 
 
-def video_stages(world: str, *, seed: int = 0, epochs: int = 20, prefix: str = "") -> dict[str, Train | Evaluate]:
+def video_stages(world: str, *, seed: int = 0, epochs: int = 12, prefix: str = "") -> dict[str, Train | Evaluate]:
     """Late averaging and collaborative memory on `world`, each with its test; expects stages `pretrain` and `world`."""
     data = Data(root=f"stage:{world}", clips=WORLD_CLIPS, augment=AUGMENT, cache=True, workers=0)
     late_average = Train(
@@ -76,9 +76,9 @@ def video_stages(world: str, *, seed: int = 0, epochs: int = 20, prefix: str = "
         val=replace(data, split="val"),
         views=VIEWS,
         optim=Optim(
-            "adamw", lr=3e-4, memory_lr=10.0, head_lr=10.0, weight_decay=0.05, warmup=1.0, clip_norm=1.0, norm="frozen"
+            "adamw", lr=1e-4, memory_lr=10.0, head_lr=10.0, weight_decay=0.05, warmup=1.0, clip_norm=1.0, norm="frozen"
         ),
-        validate_every=5,
+        validate_every=4,
         epochs=epochs,
         batch=16,
         select="video_top1",
