@@ -316,6 +316,31 @@ def test_reader_in_threads(plain: tuple[Path, Tensor]) -> None:
     assert wrong == []
 
 
+@pytest.mark.parametrize("size", [None, 24])
+def test_streams_and_reads_in_threads_share_no_scaler(plain: tuple[Path, Tensor], size: int | None) -> None:
+    expected = VideoReader(plain[0], size=size).read(indices=range(60)).pixels_TCHW
+    wrong: list[object] = []
+    with VideoReader(plain[0], size=size) as reader:
+
+        def stream() -> None:
+            for _ in range(6):
+                streamed = torch.cat([frames.pixels_TCHW for frames in reader.stream(chunk=7)])
+                if not torch.equal(streamed, expected):
+                    wrong.append("stream")
+
+        def read() -> None:
+            for step in range(60):
+                if not torch.equal(reader.read(indices=[step]).pixels_TCHW[0], expected[step]):
+                    wrong.append(step)
+
+        threads = [threading.Thread(target=work) for work in (stream, read, stream)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert wrong == []
+
+
 def test_interleaved_streams_and_reads(plain: tuple[Path, Tensor]) -> None:
     with VideoReader(plain[0]) as reader:
         first, second = reader.stream(chunk=5), reader.stream(start=1.0, chunk=5)

@@ -144,32 +144,22 @@ class VideoReader:
         if chunk < 1:
             raise ValueError(f"chunk must be at least 1, got {chunk}")
         with self._open():
-            self._describe()
-            position = int(self._asked(self._index(), None, [start])[0])
+            converter = self._new_converter()  # not the shared one: chunks are converted without holding the lock
+            timeline = self._index()
+            position = int(self._asked(timeline, None, [start])[0])
         decoder = Decoder(self.path, self.threads)
         try:
             while True:
                 try:
-                    for frames in self._chunks(decoder, self._index(), position, chunk):
+                    for frames in _chunks(decoder, converter, timeline, position, chunk):
                         yield frames
                         position += len(frames)
                     return
                 except PredictionError:
                     with self._open():
-                        self._timeline = self._count()
+                        timeline = self._timeline = self._count()
         finally:
             decoder.close()
-
-    def _chunks(self, decoder: Decoder, timeline: Timeline, begin: int, chunk: int) -> Iterator[Frames]:
-        pixels_TCHW, filled = self._converting().empty(min(chunk, timeline.decodable - begin)), 0
-        for index, frame in decoder.forward(timeline, begin):
-            self._converting().write(frame, pixels_TCHW[filled])
-            filled += 1
-            if filled == len(pixels_TCHW):
-                last = index + 1 == timeline.decodable
-                seconds_T = timeline.seconds_F[index + 1 - filled : index + 1]
-                yield _frames(pixels_TCHW, seconds_T, truncated=last and timeline.decodable < timeline.frames)
-                pixels_TCHW, filled = self._converting().empty(min(chunk, timeline.decodable - index - 1)), 0
 
     def _read(self, timeline: Timeline, asked: np.ndarray) -> Frames:
         self._describe()
@@ -261,12 +251,15 @@ class VideoReader:
 
     def _converting(self) -> RgbConverter:
         if self._converter is None:
-            metadata = self._describe()
-            height, width = _target(metadata.height, metadata.width, self.size)
-            turns = metadata.rotation // 90
-            stored = (metadata.width, metadata.height) if turns % 2 else (metadata.height, metadata.width)
-            self._converter = RgbConverter(stored, height, width, turns)
+            self._converter = self._new_converter()
         return self._converter
+
+    def _new_converter(self) -> RgbConverter:
+        metadata = self._describe()
+        height, width = _target(metadata.height, metadata.width, self.size)
+        turns = metadata.rotation // 90
+        stored = (metadata.width, metadata.height) if turns % 2 else (metadata.height, metadata.width)
+        return RgbConverter(stored, height, width, turns)
 
     def _attach(self) -> None:
         """Belong to this process: a lock of its own, and below a file position of its own."""
@@ -302,6 +295,18 @@ def _target(height: int, width: int, size: int | tuple[int, int] | None) -> tupl
         return size
     short = min(height, width)
     return max(1, size * height // short), max(1, size * width // short)
+
+
+def _chunks(decoder: Decoder, converter: RgbConverter, timeline: Timeline, begin: int, chunk: int) -> Iterator[Frames]:
+    pixels_TCHW, filled = converter.empty(min(chunk, timeline.decodable - begin)), 0
+    for index, frame in decoder.forward(timeline, begin):
+        converter.write(frame, pixels_TCHW[filled])
+        filled += 1
+        if filled == len(pixels_TCHW):
+            last = index + 1 == timeline.decodable
+            seconds_T = timeline.seconds_F[index + 1 - filled : index + 1]
+            yield _frames(pixels_TCHW, seconds_T, truncated=last and timeline.decodable < timeline.frames)
+            pixels_TCHW, filled = converter.empty(min(chunk, timeline.decodable - index - 1)), 0
 
 
 def _frames(pixels_TCHW: np.ndarray, seconds_T: np.ndarray, *, truncated: bool) -> Frames:
