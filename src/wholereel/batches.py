@@ -192,8 +192,12 @@ class ClipBatch(_Movable):
 class StreamBatch(_Movable):
     """The next clip of each of B videos that are read in parallel, in order.
 
+    B is the same in every step and row b is always row b of the memory's state, so that a state of fixed shape fits.
+
     Args:
         clip_BTCHW: uint8 pixels, RGB.
+        valid_B: bool; False where a row's videos have ended: its clip is zeros, its id empty, it starts nothing, and
+            nothing of it counts.
         starts_B: bool; True where this clip is the first of its video, i.e. where the memory's row is reset before it.
         seconds_B2: float64, begin and end of the clip in its video.
         target: what is to be learned.
@@ -203,6 +207,7 @@ class StreamBatch(_Movable):
     """
 
     clip_BTCHW: Tensor
+    valid_B: Tensor
     starts_B: Tensor
     seconds_B2: Tensor
     target: Target

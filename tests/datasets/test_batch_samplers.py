@@ -76,12 +76,18 @@ CLIPS = [3, 1, 4, 1, 5, 9, 2, 6, 5, 3]
 @pytest.mark.parametrize(("rows", "world_size"), [(1, 1), (3, 1), (2, 2), (20, 1)])
 def test_streams_read_every_clip_once_and_each_video_in_order_in_one_row(rows, world_size):
     seen: dict[int, list[tuple[int, int, int]]] = {}
+    lengths = set()
     for rank in range(world_size):
         steps = list(stream_rows(CLIPS, rows=rows, seed=0, epoch=1, rank=rank, world_size=world_size))
+        lengths.add(len(steps))
         for step, places in enumerate(steps):
-            assert len({place.row for place in places}) == len(places) <= rows
-            for place in places:
+            assert len(places) == rows
+            for row, place in enumerate(places):
+                if place is None:
+                    continue
+                assert place.row == row
                 seen.setdefault(place.video, []).append((step, rank * rows + place.row, place.clip))
+    assert len(lengths) == 1
     assert sorted(seen) == list(range(len(CLIPS)))
     for video, visits in seen.items():
         first, row, _ = visits[0]
@@ -96,6 +102,20 @@ def test_a_row_that_ends_its_video_starts_the_next_one_at_once():
         [StreamPlace(0, 2, 0), StreamPlace(1, 1, 2)],
     ]
     assert [[place.starts for place in step] for step in steps] == [[True, True], [False, False], [True, False]]
+
+
+def test_rows_that_have_ended_are_masked_until_the_longest_row_of_all_ranks_ends():
+    ranks = [
+        list(stream_rows([1, 2, 4], rows=2, seed=0, epoch=0, rank=rank, world_size=2, shuffle=False))
+        for rank in range(2)
+    ]
+    assert ranks[0] == [
+        [StreamPlace(0, 0, 0), StreamPlace(1, 1, 0)],
+        [None, StreamPlace(1, 1, 1)],
+        [None, None],
+        [None, None],
+    ]
+    assert ranks[1] == [[StreamPlace(0, 2, clip), None] for clip in range(4)]
 
 
 def test_streams_resume_at_any_step():

@@ -69,6 +69,18 @@ def test_crops_and_flips_reach_every_place_equally():
     assert sum(flip for *_, flip in places) / 600 == pytest.approx(0.25, abs=0.06)
 
 
+@pytest.mark.parametrize("per_clip", [False, True])
+def test_the_draws_say_which_clips_were_flipped(per_clip):
+    augment = TrainAugment(Augment((24, 24), 24, flip=0.5, per_clip=per_clip))
+    seen = set()
+    for seed in range(8):
+        out = augment(picture(24, 32, 6, 1), generator=generator(seed))
+        assert len(out.draws) == (6 if per_clip else 1)
+        assert out.flipped == tuple(place(clip[0])[2] for clip in out.clips_NTCHW)
+        seen.update(out.flipped)
+    assert seen == {False, True}
+
+
 def test_side_is_drawn_from_the_inclusive_range():
     source = generator()
     assert {TrainAugment(Augment((20, 23), 16)).side(source) for _ in range(100)} == {20, 21, 22, 23}

@@ -145,7 +145,7 @@ def stream_rows(
     rank: int = 0,
     world_size: int = 1,
     shuffle: bool = True,
-) -> Iterator[list[StreamPlace]]:
+) -> Iterator[list[StreamPlace | None]]:
     """Read videos clip by clip, several at a time: a row that ends its video goes on with the next one of the queue.
 
     Args:
@@ -153,8 +153,8 @@ def stream_rows(
         rows: R, videos that a rank reads in parallel.
         start_step: steps to skip (they are counted, not read).
         seed, epoch, rank, world_size, shuffle: as in `batch_indices`. Videos are dealt to all rows of all ranks.
-    Yields: for each step the next clip of each row, in the order of the rows. When the queue is empty, rows that have
-        ended their last video are missing; ranks may have different numbers of steps.
+    Yields: for each step the next clip of each row, in the order of the rows; `None` for a row that has ended its last
+        video. All ranks have the same number of steps, those of the longest row of any of them.
     Raises: ValueError: a video without clips, or a rank or number of rows that cannot be.
     """
     if min(clips, default=1) < 1 or rows < 1 or not 0 <= rank < world_size:
@@ -164,8 +164,8 @@ def stream_rows(
         [StreamPlace(row, video, clip) for video in queue for clip in range(clips[video])]
         for row, queue in enumerate(queues[rank * rows : (rank + 1) * rows])
     ]
-    for step in range(start_step, max(map(len, places))):
-        yield [row[step] for row in places if step < len(row)]
+    for step in range(start_step, max(sum(clips[video] for video in queue) for queue in queues)):
+        yield [row[step] if step < len(row) else None for row in places]
 
 
 def _queues(clips: Sequence[int], order: Sequence[int], rows: int) -> list[list[int]]:

@@ -182,17 +182,22 @@ def _frame_cache(data: Data, train: bool, cache_dir: Path | None) -> FrameCache:
     return FrameCache(cache_dir, low)
 
 
-def collate(samples: Sequence[ClipSample]) -> ClipBatch:
+def collate(samples: Sequence[ClipSample], clips: int | None = None) -> ClipBatch:
     """Make a batch; videos with fewer clips than others repeat their last clip, with `valid_BN` False there.
 
     Args:
         samples: at least one. Those without clips are left out, only their faults are kept; if none has clips the batch
             is empty (B = 0).
+        clips: N of the batch, at least that of every sample; `None` = the largest N among them.
+    Raises: ValueError: a sample with more clips.
     """
     faults = tuple(sample.fault for sample in samples if sample.fault is not None)
     kept = [sample for sample in samples if len(sample.clips_NTCHW)]
     rows = kept or list(samples[:1])  # one sample gives the shapes of an empty batch
-    largest = max(len(sample.clips_NTCHW) for sample in rows)
+    most = max(len(sample.clips_NTCHW) for sample in rows)
+    if clips is not None and most > clips:
+        raise ValueError(f"a sample has {most} clips, a batch was to have {clips}")
+    largest = (clips if kept else None) or most  # nothing to repeat in a sample without clips
     counts_B = torch.tensor([len(sample.clips_NTCHW) for sample in rows])
     labels = {name: torch.stack([sample.labels[name] for sample in rows]) for name in rows[0].labels}
     count = len(kept)

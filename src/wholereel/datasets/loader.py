@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -54,7 +55,8 @@ def clip_loader(
 ) -> ClipLoader:
     """A loader for one rank.
 
-    Training shuffles, leaves out the last incomplete step and replaces samples that cannot be read. Evaluation keeps
+    Training shuffles, leaves out the last incomplete step and replaces samples that cannot be read; its batches have
+    `data.clips.count` clips a video on all ranks, masked where a video has fewer. Evaluation keeps
     the order of the manifest and every sample, replaces nothing and repeats nothing: batches may be smaller, even empty
     (B = 0), and list what could not be read; ranks get disjoint samples.
 
@@ -96,7 +98,8 @@ class ClipLoader:
             dataset,  # type: ignore[arg-type]
             batch_sampler=self._position,
             num_workers=workers,
-            collate_fn=collate,
+            # In training N is fixed: strategies talk to the other ranks clip by clip, and shapes that stay are compiled.
+            collate_fn=partial(collate, clips=dataset.data.clips.count) if dataset.train else collate,
             persistent_workers=workers > 0,
             multiprocessing_context=start_method if workers else None,
             pin_memory=torch.cuda.is_available(),

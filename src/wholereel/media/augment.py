@@ -3,7 +3,7 @@
 Clips of one video share the draw, because a memory relates them to each other (our choice; independent draws are an
 option). Frames come already scaled: `side` says to which short side the reader shall scale them, so nothing is resized
 twice. N clips, V views (clips x crops). Not here: flips that change a label or swap left and right joints; those belong
-to the data set.
+to the data set, which finds in `Augmented.draws` what was flipped.
 """
 
 from __future__ import annotations
@@ -52,11 +52,19 @@ class Augmented:
         boxes, joints: one a clip, in pixels of the crop; boxes are clamped to it as their own mode says, joints are
             not. Flips count pixel borders for boxes and pixel centres for joints, as torchvision does. Empty where none
             were given.
+        draws: what was done: one draw for all clips, or with `per_clip` one a clip.
     """
 
     clips_NTCHW: Tensor
+    draws: tuple[Draw, ...]
     boxes: tuple[tv_tensors.BoundingBoxes, ...] = ()
     joints: tuple[tv_tensors.KeyPoints, ...] = ()
+
+    @property
+    def flipped(self) -> tuple[bool, ...]:
+        """For each clip whether left and right were exchanged: labels and joints that know sides must follow."""
+        shared = len(self.draws) == 1
+        return tuple(self.draws[0 if shared else n].flip for n in range(len(self.clips_NTCHW)))
 
 
 class TrainAugment:
@@ -112,8 +120,8 @@ class TrainAugment:
         moved_joints = tuple(self._move(part, draw, height, width) for part, draw in zip(joints, draws, strict=False))
         if self.augment.per_clip:
             parts = [self._pixels(clip, draw) for clip, draw in zip(clips_NTCHW, draws, strict=True)]
-            return Augmented(torch.stack(parts), moved_boxes, moved_joints)
-        return Augmented(self._pixels(clips_NTCHW, draws[0]), moved_boxes, moved_joints)
+            return Augmented(torch.stack(parts), draws, moved_boxes, moved_joints)
+        return Augmented(self._pixels(clips_NTCHW, draws[0]), draws[:1], moved_boxes, moved_joints)
 
     def _own_side(self, generator: torch.Generator) -> int:
         low, high = self.augment.short_side

@@ -32,7 +32,8 @@ class StepPerClip:
 
     The learning rate is divided by N (our choice). The contributions of earlier clips come from the slightly older
     weights with which they were read. Loss of clip n: on the clips so far, earlier logits being constants; the
-    separable parts (`clip`) on clip n alone. Videos that have no clip n are left out of the n-th step.
+    separable parts (`clip`) on clip n alone. Videos that have no clip n are left out of the n-th step; if none has it,
+    the gradient is zero, and only momentum and decay of weights move them. All ranks need the same N.
     """
 
     autocast: Autocast
@@ -72,7 +73,7 @@ class Accumulate:
     BatchNorm sees one clip of each video per call, and its running statistics are updated by the passes with gradient
     only. Each clip draws the same random numbers (dropout) in all its passes where the clips can be encoded one by
     one; otherwise the contributions have draws of their own, which matters only if something random stands before a
-    memory block.
+    memory block. All ranks need the same N.
     """
 
     autocast: Autocast
