@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from wholereel import config
 from wholereel.batches import ClipBatch, Target
 from wholereel.errors import ConfigError
 from wholereel.tasks.classification import ClassificationTask
+from wholereel.training.distributed import Ranks, mean_over_ranks
 from wholereel.training.norms import running_statistics_kept, set_training_mode
 from wholereel.training.strategies import STRATEGIES, create_strategy
 
@@ -203,6 +205,42 @@ def test_step_leaves_out_videos_that_have_no_further_clip():
         assert losses.parts["video"].count == 5
         results.append({key: parameter.grad for key, parameter in task.named_parameters()})
     assert_same(*results)
+
+
+class OneClipPredicts(ClassificationTask):
+    """Stands for detection: the other clips are context."""
+
+    every_clip_predicts = False
+
+
+@pytest.mark.parametrize("variant", ["step", "accumulate"])
+def test_a_truncated_gradient_is_refused_where_clips_only_push(variant):
+    task = tiny_task(MEMORY)
+    strategy("multi_iteration", variant).check(task)
+    context = OneClipPredicts(task.model, task.task, task.num_classes)
+    for exact in ("full", "batch_reduction"):
+        strategy(exact).check(context)
+    with pytest.raises(ConfigError, match=r"cannot serve OneClipPredicts: .* \(context clips\) get no gradient at all"):
+        strategy("multi_iteration", variant).check(context)
+
+
+@pytest.mark.parametrize("memory", [None, MEMORY, config.Memory(dim=8, interaction="max")], ids=["none", "assoc", "max"])
+@pytest.mark.parametrize("aggregate", ["logits", "prob", "max", "clip", "mix"])
+@pytest.mark.parametrize("name", ["full", "accumulate", "step"])
+def test_clips_that_no_video_has_change_nothing(name, aggregate, memory):
+    task = tiny_task(memory, aggregate=aggregate).double()
+    tight, none = clip_batch([0, 1, 2], clips=3, valid=MASK), torch.zeros(3, 1, dtype=torch.bool)
+    repeated = tight.clips_BNTCHW[:, [0, 1, 2, 2]]
+    wide = replace(tight, clips_BNTCHW=repeated, valid_BN=torch.cat([MASK, none], 1))
+    settings = config.Strategy("full") if name == "full" else config.Strategy("multi_iteration", name)
+    gradients = []
+    for batch in (tight, wide):
+        task.zero_grad()
+        create_strategy(settings, nullcontext).backward(
+            task, batch, lambda losses: mean_over_ranks(losses, Ranks()), lambda: None
+        )
+        gradients.append({key: parameter.grad.clone() for key, parameter in task.named_parameters()})
+    assert_same(gradients[1], gradients[0])
 
 
 @pytest.mark.parametrize(("clips", "videos"), [(1, 8), (2, 4), (3, 3), (4, 2), (5, 2), (16, 1), (100, 1)])

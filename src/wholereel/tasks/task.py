@@ -39,10 +39,13 @@ class Task(nn.Module, ABC):
     Attributes:
         model: judges clips; its memory ties the clips of a video together.
         separable: names of the loss parts that are means over clips, each of which looks at one clip's logits only.
+        every_clip_predicts: False where only some clips are judged and the others just push into the memory, as the
+            context clips of a detector do. Strategies with a truncated gradient refuse such a task.
     """
 
     model: VideoModel
     separable: ClassVar[frozenset[str]]
+    every_clip_predicts: ClassVar[bool] = True
 
     @abstractmethod
     def inputs(self, batch: ClipBatch) -> Tensor:

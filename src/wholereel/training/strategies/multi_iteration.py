@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from wholereel.batches import ClipBatch, Losses
+from wholereel.errors import ConfigError
 from wholereel.memory.state import VideoState
 from wholereel.models.video_model import LAST, VideoModel
 from wholereel.tasks.task import Task
@@ -40,7 +41,8 @@ class StepPerClip:
     gradient: Literal["truncated"] = "truncated"
 
     def check(self, task: Task) -> None:
-        """Every task is served."""
+        """Refuse a task in which some clips only push: nothing would train them."""
+        _check_that_every_clip_learns(task)
 
     def plan(self, batch: int, clips: int) -> Plan:
         """All videos, 1 / N."""
@@ -80,7 +82,8 @@ class Accumulate:
     gradient: Literal["truncated"] = "truncated"
 
     def check(self, task: Task) -> None:
-        """Every task is served."""
+        """Refuse a task in which some clips only push: nothing would train them."""
+        _check_that_every_clip_learns(task)
 
     def plan(self, batch: int, clips: int) -> Plan:
         """All videos, learning rate as it is."""
@@ -107,6 +110,15 @@ class Accumulate:
             scale(losses).backward()
         step()
         return losses.detach()
+
+
+def _check_that_every_clip_learns(task: Task) -> None:
+    if not task.every_clip_predicts:
+        raise ConfigError(
+            f"strategy 'multi_iteration' cannot serve {type(task).__name__}: clips that only push into the memory "
+            "(context clips) get no gradient at all, since the gradient is cut between clips. Use 'full' or "
+            "'batch_reduction'."
+        )
 
 
 def _valid_first(clips_BNCTHW: Tensor, valid_BN: Tensor) -> tuple[Tensor, Tensor]:
