@@ -40,6 +40,18 @@ def test_training_visits_complete_batches_in_the_sampler_s_order(healthy):
         assert batch.faults == ()
 
 
+@pytest.mark.parametrize("clips", [Clips("contiguous", 9, 4, 2), Clips("stratified", 9, 4, 2, coverage=True)])
+def test_the_number_of_clips_is_fixed_in_training(healthy, clips):
+    """Other processes run the same loops over clips, whatever the videos in their share."""
+    (batch, *_) = clip_loader(healthy, replace(DATA, clips=clips), train=True, seed=5, batch=3).epoch(0)
+    assert batch.clips_BNTCHW.shape[:2] == batch.seconds_BNT.shape[:2] == batch.valid_BN.shape == (3, 9)
+    assert batch.valid_BN[:, 0].all()
+    assert not batch.valid_BN[:, -1].any()
+    evaluated = next(clip_loader(healthy, replace(DATA, clips=clips), train=False, seed=5, batch=3).epoch(0))
+    assert evaluated.valid_BN.shape[1] < 9
+    assert evaluated.valid_BN.all()
+
+
 def test_an_epoch_resumes_in_its_middle(healthy):
     whole = list(clip_loader(healthy, DATA, train=True, seed=5, batch=3).epoch(1))
     resumed = clip_loader(healthy, DATA, train=True, seed=5, batch=3)

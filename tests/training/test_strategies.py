@@ -224,7 +224,9 @@ def test_a_truncated_gradient_is_refused_where_clips_only_push(variant):
         strategy("multi_iteration", variant).check(context)
 
 
-@pytest.mark.parametrize("memory", [None, MEMORY, config.Memory(dim=8, interaction="max")], ids=["none", "assoc", "max"])
+@pytest.mark.parametrize(
+    "memory", [None, MEMORY, config.Memory(dim=8, interaction="max")], ids=["none", "assoc", "max"]
+)
 @pytest.mark.parametrize("aggregate", ["logits", "prob", "max", "clip", "mix"])
 @pytest.mark.parametrize("name", ["full", "accumulate", "step"])
 def test_clips_that_no_video_has_change_nothing(name, aggregate, memory):

@@ -98,7 +98,7 @@ class ClipLoader:
             dataset,  # type: ignore[arg-type]
             batch_sampler=self._position,
             num_workers=workers,
-            # In training N is fixed: strategies talk to the other ranks clip by clip, and shapes that stay are compiled.
+            # In training N is fixed: some strategies talk to the other ranks after each clip.
             collate_fn=partial(collate, clips=dataset.data.clips.count) if dataset.train else collate,
             persistent_workers=workers > 0,
             multiprocessing_context=start_method if workers else None,
