@@ -45,7 +45,7 @@ class ClipModel(nn.Module):
     Class attributes:
         stage_names: attributes that are the stages, in order.
         classifier: attribute that is the linear layer.
-        feature_layout: order of the axes of features.
+        feature_layout: order of the axes of features; `VideoModel` serves "BDTHW" alone and refuses others.
     """
 
     stage_names: ClassVar[tuple[str, ...]] = ()

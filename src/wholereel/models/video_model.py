@@ -83,11 +83,16 @@ class VideoModel(nn.Module):
     Args:
         clip_model: judges a clip; its head must be an average over positions followed by a linear layer.
         memory: settings of the blocks; `None` = clips are judged one by one.
-    Raises: ValueError: places or sizes that do not fit the model.
+    Raises: ValueError: places or sizes that do not fit the model; features of another layout than `BDTHW`.
     """
 
     def __init__(self, clip_model: ClipModel, memory: config.Memory | None = None) -> None:
         super().__init__()
+        if clip_model.feature_layout != "BDTHW":
+            raise ValueError(
+                f"{type(clip_model).__name__} has features of the layout {clip_model.feature_layout!r}: memory blocks "
+                "and heads count axis 1 as channels and the three after it as positions, so only 'BDTHW' is served"
+            )
         self.clip_model = clip_model
         self.memory = memory
         stages = list(clip_model.stages)
