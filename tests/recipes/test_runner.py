@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import subprocess
 import sys
+from contextlib import contextmanager
 from dataclasses import replace
 
 import pytest
@@ -110,6 +112,32 @@ def test_the_main_stage_stands_for_the_run(tiny_run, tmp_path):
         content["recipe"]["main"] = main
         file.write_text(json.dumps(content))
         assert find_package(out) == out / package
+
+
+def test_all_stages_run_on_the_gpu_of_their_process(tmp_path, monkeypatch):
+    """Collective calls of Python objects travel over the current GPU, which must be another one in each process."""
+    events: list[str] = []
+
+    @contextmanager
+    def current(device):
+        events.append(f"enter {device}")
+        yield
+        events.append(f"leave {device}")
+
+    monkeypatch.setattr(runner.distributed, "choose_device", lambda *_: torch.device("cuda", 1))
+    monkeypatch.setattr(torch.cuda, "device", current)
+    monkeypatch.setitem(runner.STAGES, World, lambda *_: events.append("stage"))
+    run_recipe(recipe_of(one=World("pair6"), two=World("pair6")), tmp_path, stream=None)
+    assert events == ["enter cuda:1", "stage", "stage", "leave cuda:1"]
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="this system has no core affinity")
+def test_worlds_are_made_on_the_cores_of_this_process(tmp_path, monkeypatch):
+    seen: list[int] = []
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {3, 5, 8})
+    monkeypatch.setitem(runner.STAGES, World, lambda _stage, _directory, context: seen.append(context.workers))
+    run_recipe(recipe_of(one=World("pair6")), tmp_path, devices="cpu", stream=None)
+    assert seen == [3]
 
 
 # ---------------------------------------------------------------------------------------------------------- resuming

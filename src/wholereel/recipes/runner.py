@@ -84,7 +84,7 @@ def run_recipe(
         data: what `root=None` stands for.
         resume: go on in a directory that holds this run.
         devices: `auto`, `cpu`, `cuda` or `cuda:1`.
-        workers: processes that make worlds; `None` = as many as there are cores.
+        workers: processes that make worlds; `None` = as many as this process has cores.
         tensorboard: event files beside `metrics.jsonl` (extra `tensorboard`).
         stream: for progress; `None` = be silent.
     Returns: by stage, what its `done.json` holds under `"result"`.
@@ -97,11 +97,18 @@ def run_recipe(
     launch = distributed.launch_from_environment(os.environ)
     device = distributed.choose_device(devices, launch.local_rank)
     with ExitStack() as stack:
+        if device.type == "cuda":  # NCCL sends Python objects from the current GPU, in evaluations as in trainings
+            stack.enter_context(torch.cuda.device(device))
         ranks = stack.enter_context(distributed.process_group(launch, device))
-        workers = (os.cpu_count() or 1) if workers is None else workers
+        workers = _cores() if workers is None else workers
         context = _Context(out, data, resume, ranks, device, workers, tensorboard, stream)
         _prepare(recipe, context)
         return {name: _run_stage(name, stage, context) for name, stage in recipe.stages.items()}
+
+
+def _cores() -> int:
+    """Cores that this process may use, where the system tells: in a container or batch job not all of the machine."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _check_recipe(recipe: Recipe, data: Path | None) -> None:
