@@ -9,7 +9,7 @@ import pytest
 import torch
 import torch.multiprocessing as mp
 
-from tests.training.tiny import CLASSES, StopHere, Stopping, clip_batch, tiny_task
+from tests.training.tiny import CLASSES, StopHere, Stopping, TinyLoader, clip_batch, tiny_task
 from wholereel import config
 from wholereel.errors import ConfigError
 from wholereel.training.distributed import (
@@ -72,6 +72,23 @@ def train(directory, ranks, batch, stop=None, **options):
     return {key: tensor.clone() for key, tensor in task.state_dict().items()}
 
 
+def averages(directory, ranks):
+    """The averaged weights and BatchNorm statistics that each measurement sees."""
+    task, seen = tiny_task(MEMORY, norm="batch"), []
+    optim = replace(TRAIN.optim, ema=0.5)
+    loader = TinyLoader(batch=2, rank=ranks.rank, world_size=ranks.world_size)
+
+    def validate(task):
+        seen.append({key: tensor.clone() for key, tensor in task.state_dict().items()})
+        return {"video_top1": 0.0}
+
+    train_task(
+        task, create_strategy(TRAIN.strategy, nullcontext), loader, replace(TRAIN, optim=optim), directory, device=CPU,
+        classes=CLASSES, ranks=ranks, sample_ids=[], validate=validate,
+    )  # fmt: skip
+    return seen
+
+
 def worker(rank, directory):
     torch.set_num_threads(1)
     with process_group(Launch(rank, 2, rank, f"file://{directory}/meeting"), CPU) as ranks:
@@ -81,6 +98,7 @@ def worker(rank, directory):
             train(directory / "broken", ranks, batch=2, stop=(1, 1))
         ranks.barrier()  # the first process may still be saving
         results["resumed"] = train(directory / "broken", ranks, batch=2, resume=True)
+        results["measured"] = averages(directory / "average", ranks)
         torch.save(results, directory / f"rank{rank}.pt")
 
 
@@ -94,6 +112,10 @@ def test_two_processes_are_one(tmp_path):
             for step, expected in zip(ours[case], alone, strict=True):
                 for gradient, reference in zip(step, expected, strict=True):
                     torch.testing.assert_close(gradient, reference, rtol=1e-5, atol=1e-6)
+    for ours, theirs in zip(both[0]["measured"], both[1]["measured"], strict=True):
+        assert any("running_var" in key for key in ours)
+        for key, tensor in ours.items():
+            assert torch.equal(tensor, theirs[key]), key
     expected = train(tmp_path / "one", Ranks(), batch=4)
     for key, tensor in expected.items():
         torch.testing.assert_close(both[0]["weights"][key], tensor, rtol=1e-4, atol=1e-5)

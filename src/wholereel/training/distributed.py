@@ -24,6 +24,7 @@ __all__ = [
     "Ranks",
     "all_gather_bytes",
     "broadcast_module",
+    "broadcast_tensors",
     "choose_device",
     "launch_from_environment",
     "mean_over_ranks",
@@ -197,9 +198,13 @@ def _buckets(gradients: list[Tensor], bucket_bytes: int) -> Iterator[list[Tensor
 @torch.no_grad()
 def broadcast_module(module: nn.Module, ranks: Ranks, *, buffers_only: bool = False) -> None:
     """Give every rank the first one's weights and buffers (or only buffers: BatchNorm's statistics differ)."""
+    broadcast_tensors(module.buffers() if buffers_only else [*module.parameters(), *module.buffers()], ranks)
+
+
+def broadcast_tensors(tensors: Iterable[Tensor], ranks: Ranks) -> None:
+    """Give every rank the first one's values; the same tensors in the same order on all."""
     if ranks.world_size == 1:
         return
-    tensors = list(module.buffers()) if buffers_only else [*module.parameters(), *module.buffers()]
     for tensor in tensors:
         dist.broadcast(tensor.detach(), src=0)
 

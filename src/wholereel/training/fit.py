@@ -399,6 +399,8 @@ def _end_epoch(run: _Run, parts: _Parts, progress: Progress, validate: Validate 
     done = progress.epoch + 1
     due = done % train.validate_every == 0 or done == train.epochs
     distributed.broadcast_module(parts.task, run.ranks, buffers_only=True)  # statistics of the first rank, everywhere
+    if parts.average is not None:
+        distributed.broadcast_tensors(parts.average.average.values(), run.ranks)  # it holds averages of statistics
     if due and validate is not None:
         _save(run, parts, progress, clock)  # a measurement that is killed must not cost the epoch
     if due:
