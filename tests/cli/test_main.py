@@ -119,11 +119,26 @@ def test_our_own_faults_keep_their_traceback(failing):
         main(["list"])
 
 
-def test_only_one_of_several_processes_speaks(failing, capsys, monkeypatch):
-    monkeypatch.setenv("LOCAL_RANK", "1")
-    failing(ConfigError("wrong"))
+@pytest.mark.parametrize("names", [("RANK", "LOCAL_RANK"), ("SLURM_PROCID", "SLURM_LOCALID")])
+@pytest.mark.parametrize(
+    ("ranks", "error", "printed"),
+    [
+        (("0", "0"), ConfigError("wrong"), "error: wrong\n"),
+        (("1", "1"), ConfigError("wrong"), ""),
+        (("8", "0"), ConfigError("wrong"), "process 8: error: wrong\n"),  # another machine may have other folders
+        (("0", "0"), DataError("a.mp4", "is empty"), "error: a.mp4: is empty.\n"),
+        (("3", "3"), DataError("a.mp4", "is empty"), "process 3: error: a.mp4: is empty.\n"),
+        (("3", "3"), FileNotFoundError(2, "No such file", "a.csv"), "process 3: error: a.csv: No such file\n"),
+    ],
+)
+def test_of_several_processes_each_tells_of_its_own_files(names, ranks, error, printed, failing, capsys, monkeypatch):
+    for name in ("RANK", "LOCAL_RANK", "SLURM_PROCID", "SLURM_LOCALID"):
+        monkeypatch.delenv(name, raising=False)
+    for name, rank in zip(names, ranks, strict=True):
+        monkeypatch.setenv(name, rank)
+    failing(error)
     assert main(["list"]) == 2
-    assert capsys.readouterr().err == ""
+    assert capsys.readouterr().err == printed
 
 
 def test_a_reader_that_goes_away_is_no_error():

@@ -60,8 +60,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (WholereelError, OSError) as error:
         if debug:
             raise
-        if os.environ.get("LOCAL_RANK", "0") == "0":  # under torchrun one process speaks for all
-            print(f"error: {_text(error)}", file=sys.stderr)
+        _report(error)
         return 2
 
 
@@ -119,6 +118,19 @@ def _help(group: str) -> str:
         f"Video models that learn from, and run on, whole videos.\n\n{commands}\n\n"
         "Each command has its own --help. --debug shows the traceback of an error, --version the version."
     )
+
+
+def _report(error: Exception) -> None:
+    """One line; where there are several processes, it names the process.
+
+    All processes of a machine read the same settings: one speaks for all of them. Files each reads its own.
+    """
+    process, local = (
+        next((os.environ[name] for name in names if name in os.environ), "0")
+        for names in (("RANK", "SLURM_PROCID"), ("LOCAL_RANK", "SLURM_LOCALID"))
+    )
+    if local == "0" or not isinstance(error, ConfigError):
+        print(f"{'' if process == '0' else f'process {process}: '}error: {_text(error)}", file=sys.stderr)
 
 
 def _text(error: Exception) -> str:
