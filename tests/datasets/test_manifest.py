@@ -54,6 +54,27 @@ def test_folders_of_splits_share_their_classes(tmp_path):
     assert summary(manifest) == [("validation/run/a.mp4", {"label": 1})]
 
 
+@pytest.mark.parametrize(
+    ("files", "splits", "others"),
+    [
+        (("bus/a.mp4", "plane/b.mp4", "train/c.mp4"), "train", "bus, plane"),
+        (("train/run/a.mp4", "val/run/b.mp4", "extra/run/c.mp4"), "train, val", "extra"),
+    ],
+)
+def test_splits_and_other_folders_side_by_side_are_refused(tmp_path, files, splits, others):
+    touch(tmp_path, *files)
+    found = rf"named like splits \({splits}\) beside other folders with videos \({others}\), expected folders of splits"
+    with pytest.raises(DataError, match=found + rf" only.* If {splits} are splits, move the others"):
+        read_manifest(tmp_path)
+
+
+def test_folders_without_videos_may_stand_beside_splits(tmp_path):
+    touch(tmp_path, "train/run/a.mp4", "licences/readme.txt")
+    assert summary(read_manifest(tmp_path)) == [("train/run/a.mp4", {"label": 0})]
+    touch(tmp_path / "classes", "train/train/a.mp4", "train/bus/b.mp4")  # what the error advises
+    assert read_manifest(tmp_path / "classes").classes == {"label": ("bus", "train")}
+
+
 def test_numbered_class_folders_are_sorted_by_number_and_stay_names(tmp_path):
     touch(tmp_path, "10/a.mp4", "9/a.mp4", "2/a.mp4")
     manifest = read_manifest(tmp_path)

@@ -48,12 +48,13 @@ def rows_of_class_folders(root: Path, label: str) -> list[Row]:
     Args:
         root: the folder.
         label: name of the label column to make.
-    Raises: DataError: no sub-folder holds a video.
+    Raises: DataError: no sub-folder holds a video, or splits and other folders with videos stand side by side.
     """
     folders = sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
     splits = [folder for folder in folders if is_known_split(folder.name)]
     groups: list[tuple[str | None, list[Path]]] = [(None, folders)]
     if splits:
+        _check_only_splits(root, splits, [folder for folder in folders if folder not in splits])
         groups = [(canonical_split(split.name), sorted(p for p in split.iterdir() if p.is_dir())) for split in splits]
     rows = [
         Row(path.relative_to(root).as_posix(), {label: folder.name}, split)
@@ -68,3 +69,17 @@ def rows_of_class_folders(root: Path, label: str) -> list[Row]:
             "manifest.jsonl, annotations.csv, train.csv or a sub-folder for each class",
         )
     return rows
+
+
+def _check_only_splits(root: Path, splits: list[Path], others: list[Path]) -> None:
+    """Folders named like splits may be splits or classes (a train on rails): beside others with videos nobody knows."""
+    classes = [folder.name for folder in others if any(video_files(folder))]
+    if classes:
+        names = ", ".join(folder.name for folder in splits)
+        raise DataError(
+            root,
+            f"holds folders named like splits ({names}) beside other folders with videos ({', '.join(classes)})",
+            "folders of splits only, or folders of classes only",
+            f"If {names} are splits, move the others away or into them; if they are classes, rename them or move all "
+            "folders into a folder named train.",
+        )
