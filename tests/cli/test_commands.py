@@ -7,6 +7,7 @@ import shutil
 
 import pytest
 
+from tests.datasets.broken_files import truncated_video
 from wholereel.cli.main import main
 from wholereel.cli.predict import _folder_names
 from wholereel.cli.text import table
@@ -97,6 +98,12 @@ def test_predict_prints_classes_and_writes_a_timeline(package, videos, tmp_path,
     assert lines[1].split()[0] in ("dark", "light")
     assert (tmp_path / "0" / "timeline.html").is_file()
     assert lines[2].strip() == str(tmp_path / "0" / "timeline.html")
+
+
+def test_predict_says_that_a_file_is_cut_off(package, tmp_path, capsys):
+    truncated_video(tmp_path / "cut.avi")
+    assert main(["predict", str(package), str(tmp_path / "cut.avi"), "--out", str(tmp_path), "--device", "cpu"]) == 0
+    assert capsys.readouterr().out.splitlines()[1].startswith("  The file is cut off: ")
 
 
 def test_predict_goes_on_after_a_broken_file(package, videos, tmp_path, capsys):

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.datasets.broken_files import REASONS, add_broken, data_set, truncated_video
+from tests.datasets.broken_files import REASONS, add_broken, data_set, truncated_video, video
 from wholereel.datasets.check import check_data, write_problems
 from wholereel.datasets.manifest import read_manifest
 
@@ -47,6 +47,16 @@ def test_files_in_two_splits_and_contradicting_labels(tmp_path):
         ("train_01.mp4", "in several splits: train, val"),
         ("train_01.mp4", "different labels in samples 'videos/train_01.mp4' and './videos/train_01.mp4'"),
         ("train_01.mp4", "different labels in samples 'videos/train_01.mp4' and 'again'"),
+    ]
+
+
+def test_listed_files_that_do_not_exist_are_problems(tmp_path):
+    video(tmp_path / "abcdefghijk_000000_000002.mp4", 1)
+    rows = "label,youtube_id,time_start,time_end,split\nrun,abcdefghijk,0,2,train\nrun,missingmiss,1,11,train\n"
+    (tmp_path / "train.csv").write_text(rows)
+    problems = check_data(read_manifest(tmp_path))
+    assert [(problem.path.name, problem.reason, problem.bytes) for problem in problems] == [
+        ("missingmiss_000001_000011.mp4", "listed, but not found", 0)
     ]
 
 

@@ -8,6 +8,7 @@ import shutil
 import pytest
 import torch
 
+from tests.datasets.broken_files import truncated_video
 from tests.inference.builders import CLIPS, moving_square, package
 from wholereel import config
 from wholereel.errors import CheckpointError, ConfigError, VideoError
@@ -96,6 +97,18 @@ def test_what_users_see(run, video):
     assert prediction.top(99) == prediction.top(2)
     with pytest.raises(ValueError, match="count >= 1, got 0"):
         prediction.top(0)
+
+
+def test_a_file_that_is_cut_off_is_said_to_be(run, video, tmp_path):
+    truncated_video(tmp_path / "cut.avi")
+    prediction = Predictor(run, device="cpu")(tmp_path / "cut.avi")
+    assert prediction.truncated
+    assert prediction.to_dict()["truncated"] is True
+    assert str(prediction).splitlines()[1].strip().startswith("The file is cut off: ")
+    whole = Predictor(run, device="cpu")(video)
+    assert not whole.truncated
+    assert whole.to_dict()["truncated"] is False
+    assert "cut off" not in str(whole)
 
 
 def test_top_keeps_the_order_of_equal_classes():

@@ -25,7 +25,7 @@ MEMORIES = {
     "nl_dot": config.Memory(interaction="nl_dot", infusion="residual"),
     "nl_softmax": config.Memory(after=("layer2", "last"), interaction="nl_softmax"),
 }
-LATE = ("last", "avg", "max", "positions")
+LATE = ("last", "avg", "max", "positions", None)
 
 
 def make(memory: config.Memory | None, name: str = "tiny2d", seed: int = 0, **options: Any) -> VideoModel:
@@ -99,22 +99,45 @@ def test_contributions_are_the_complete_memory_in_parts(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", LATE)
-def test_late_reading_is_the_batch_formula(name: str) -> None:
-    model, x = make(MEMORIES[name]), clips()
+def test_late_reading_is_the_batch_formula(name: str | None) -> None:
+    model, x = make(MEMORIES[name] if name else None), clips()
     summaries = [model.encode(x[:, n], order_B=torch.full((B,), n)) for n in range(N)]
     state = empty(model)
     for summary in summaries:
-        state = state.merge(VideoState((summary.push,)))
+        state = state.merge(summary.push)
     logits, _ = model(x)
     for n, summary in enumerate(summaries):
         close(model.read(summary, state), logits[:, n])
-        close(model.read(summary.to("cpu").detach(), state.places[0]), logits[:, n])
+        close(model.read(summary.to("cpu").detach(), state), logits[:, n])
 
 
-@pytest.mark.parametrize("name", ["middle", "two", "nl_dot", "nl_softmax", None])
-def test_late_reading_is_refused_where_a_summary_is_not_enough(name: str | None) -> None:
-    model = make(MEMORIES[name] if name else None)
-    with pytest.raises(ValueError, match="encode and read need exactly one memory block, in front of the head"):
+@pytest.mark.parametrize("name", MEMORIES)
+def test_steps_by_segment_are_the_forward_pass_with_its_gradient(name: str) -> None:
+    model, x = make(MEMORIES[name]), clips()
+    maps = list(x.unbind(1))
+    for index in range(len(model.places)):
+        maps = [model.run_segment(index, x_BCTHW) for x_BCTHW in maps]
+        memory = empty(model).places[index]
+        for n, x_BCTHW in enumerate(maps):
+            memory = memory.merge(model.push_at(index, x_BCTHW, order_BN=torch.full((B, 1), n)))
+        together = model.infuse_at(index, torch.stack(maps, 1), memory)
+        maps = [model.infuse_at(index, x_BCTHW, memory) for x_BCTHW in maps]
+        close(torch.stack(maps, 1), together)
+    last = len(model.places)
+    logits = torch.stack([model.clip_model.forward_head(model.run_segment(last, x_BCTHW)) for x_BCTHW in maps], 1)
+    expected, _ = model(x)
+    close(logits, expected)
+    ours, theirs = (
+        torch.autograd.grad((each * torch.arange(K)).sum(), list(model.parameters())) for each in (logits, expected)
+    )
+    for mine, other in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(mine, other, rtol=1e-9, atol=1e-11)
+
+
+@pytest.mark.parametrize("name", ["middle", "two", "nl_dot", "nl_softmax"])
+def test_late_reading_is_refused_where_a_summary_is_not_enough(name: str) -> None:
+    model = make(MEMORIES[name])
+    with pytest.raises(ValueError, match="encode and read allow no memory block but one in front of the head"):
         model.encode(clips()[:, 0])
 
 

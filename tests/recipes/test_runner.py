@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import shutil
 import subprocess
 import sys
 from contextlib import contextmanager
@@ -206,6 +207,26 @@ def test_changed_settings_of_a_finished_stage_are_refused_before_anything_is_wri
         run_recipe(changed, out, resume=True, **CPU)
     assert (out / "recipe.json").read_bytes() == before
     assert not (out / "late_average" / "done.json").exists()
+
+
+def test_other_data_are_noticed_though_the_settings_leave_the_path_open(tiny_run, tmp_path):
+    world = tiny_run.out / "match8"
+    recipe = recipe_of(test=replace(tiny_run.recipe.stages["test_late_average"], data=Data(split="test")))
+    file = tmp_path / "run" / "recipe.json"
+    context = runner._Context(file.parent, world, True, runner.Ranks(), torch.device("cpu"), 1, False, None)
+    runner._prepare(recipe, context)
+    assert read(file)["data"]["path"] == str(world)
+    assert read(file)["data"]["samples"] == 12
+    moved = tmp_path / "moved"
+    shutil.copytree(world, moved)
+    runner._prepare(recipe, replace(context, data=moved))
+    (tmp_path / "more").mkdir()
+    (tmp_path / "more" / "annotations.csv").write_text("path,label,split\na.mp4,match,test\n")
+    with pytest.raises(
+        ConfigError, match=r"was begun with --data .*moved \(12 samples\), but --data .*more \(1 sample"
+    ):
+        runner._prepare(recipe, replace(context, data=tmp_path / "more"))
+    assert read(file)["data"]["path"] == str(moved)
 
 
 TRAIN = Train(Model("tiny2d"), Data(root="stage:world"))

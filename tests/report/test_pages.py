@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import pytest
@@ -106,6 +107,12 @@ def test_timeline_of_many_clips_shows_some_pictures(prediction, tmp_path):
     written = write_timeline(long, tmp_path, png=False)
     assert checked(written["html"].read_text(encoding="utf-8")).images == timeline.FILM
     assert "png" not in written
+
+
+def test_timeline_says_that_a_file_is_cut_off(prediction, tmp_path):
+    for truncated in (True, False):
+        page = write_timeline(replace(prediction, truncated=truncated), tmp_path, png=False)["html"]
+        assert ("The file is cut off: " in page.read_text(encoding="utf-8")) is truncated
 
 
 def test_timeline_errors(prediction, tmp_path, monkeypatch):

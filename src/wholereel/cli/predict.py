@@ -81,9 +81,12 @@ def _folder_names(videos: Sequence[Path]) -> list[str]:
 
 
 def _lines(prediction: VideoPrediction, top: int, written: Mapping[str, Path]) -> str:
+    from wholereel.inference.prediction import CUT_OFF
+
     best = prediction.top(top)
     width = max(len(name) for name, _ in best)
     lines = [f"{prediction.path}: {prediction.duration:.1f} s, {len(prediction.seconds_N2)} clips"]
+    lines += [f"  {CUT_OFF}"] if prediction.truncated else []
     lines += [f"  {name:<{width}}  {score:.3f}" for name, score in best]
     lines += [f"  {written.get('html', written['json'])}"]
     return "\n".join(lines)

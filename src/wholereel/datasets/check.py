@@ -40,7 +40,8 @@ def check_data(manifest: Manifest, *, workers: int = 0) -> list[Problem]:
     Args:
         manifest: best read without choosing a split, so that splits can be compared.
         workers: threads; decoding runs in parallel there. 0 = none.
-    Returns: problems in the order of the samples; a file may have several. Empty where all is well.
+    Returns: problems in the order of the samples (a file may have several), then the files that are listed and that the
+        manifest left out, as they do not exist. Empty where all is well.
     """
     by_path: dict[Path, list[Sample]] = defaultdict(list)
     for sample in manifest.samples:
@@ -56,6 +57,7 @@ def check_data(manifest: Manifest, *, workers: int = 0) -> list[Problem]:
         size = path.stat().st_size if path.is_file() else 0
         reasons = found + _label_problems(by_path[path], manifest)
         problems.extend(Problem(path, reason, size) for reason in reasons)
+    problems.extend(Problem(manifest.root / name, "listed, but not found", 0) for name in manifest.dropped)
     return problems
 
 

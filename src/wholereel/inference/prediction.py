@@ -11,7 +11,9 @@ from typing import Any
 
 from torch import Tensor
 
-__all__ = ["VideoPrediction"]
+__all__ = ["CUT_OFF", "VideoPrediction"]
+
+CUT_OFF = "The file is cut off: the last frame that decodes stands in for the missing ones."
 
 
 @dataclass(frozen=True)
@@ -27,6 +29,7 @@ class VideoPrediction:
         clip_scores_NK: float32 probabilities of each clip, given all clips of the video where the model has a memory.
         multi_label: the classes do not exclude each other; scores do not sum to 1.
         model: name of the clip model, with "+ memory" where it has one.
+        truncated: the file is cut off, and clips were read behind its last frame, which stands in for missing ones.
     """
 
     path: str
@@ -37,6 +40,7 @@ class VideoPrediction:
     clip_scores_NK: Tensor
     multi_label: bool = False
     model: str = ""
+    truncated: bool = False
 
     def __post_init__(self) -> None:
         classes, clips = len(self.classes), self.seconds_N2.shape[0]
@@ -66,6 +70,7 @@ class VideoPrediction:
         return {
             "path": self.path,
             "duration": round(self.duration, 6),
+            "truncated": self.truncated,
             "model": self.model,
             "multi_label": self.multi_label,
             "label": None if self.multi_label else self.label,
@@ -85,6 +90,7 @@ class VideoPrediction:
         best = self.top(min(5, len(self.classes)))
         width = max(len(name) for name, _ in best)
         lines = [f"{self.path} ({self.duration:.1f} s, {self.seconds_N2.shape[0]} clips)"]
+        lines += [f"  {CUT_OFF}"] if self.truncated else []
         lines += [f"  {name:<{width}}  {score:6.3f}  {'█' * round(24 * score)}".rstrip() for name, score in best]
         return "\n".join(lines)
 

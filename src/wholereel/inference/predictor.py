@@ -85,7 +85,7 @@ class Predictor:
             with precision_context(self.precision, self.device):
                 logits = score_clips(self.model, lambda: self._chunks(video))
             views_1VK = from_rows(logits.shared_RNK, self.views.crops, memory_over=self.views.memory_over).float().cpu()
-            seconds_N2, duration = video.seconds_N2, video.duration
+            seconds_N2, duration, truncated = video.seconds_N2, video.duration, video.truncated
         valid_1V = torch.ones(views_1VK.shape[:2], dtype=torch.bool)
         crops_NVK = views_1VK[0].unflatten(0, (-1, self.views.crops))
         return VideoPrediction(
@@ -99,6 +99,7 @@ class Predictor:
             ),
             multi_label=self.package.task.multi_label,
             model=self._name(),
+            truncated=truncated,
         )
 
     def _chunks(self, video: VideoViews) -> Iterator[ClipChunk]:

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from wholereel.batches import map_tensors
-from wholereel.memory.state import PlaceState
+from wholereel.memory.state import PlaceState, VideoState
 from wholereel.models.video_model import LAST, Summary, VideoModel
 
 __all__ = ["ClipChunk", "ClipLogits", "from_rows", "score_clips", "to_rows"]
@@ -97,7 +97,7 @@ def _independent(model: VideoModel, source: Callable[[], Iterable[ClipChunk]]) -
 def _late_read(
     model: VideoModel, source: Callable[[], Iterable[ClipChunk]], alone: bool
 ) -> tuple[Tensor, Tensor | None]:
-    memory: PlaceState | None = None
+    memory: VideoState | None = None
     summaries: list[list[Summary]] = []
     alone_parts: list[Tensor] = []
     for chunk in source():
@@ -106,7 +106,7 @@ def _late_read(
         by_clip = [_nth(flat, n, clips) for n in range(clips)]
         for n, summary in enumerate(by_clip):
             push = summary.push.reset(~chunk.valid_RN[:, n])
-            memory = push if memory is None else memory.merge(push)  # type: ignore[arg-type]
+            memory = push if memory is None else memory.merge(push)
         if alone:
             alone_parts.append(_each_alone(model, chunk) if _knows_order(model) else _read_own(model, flat, rows))
         summaries.append([_without_push(summary) for summary in by_clip])
@@ -118,11 +118,11 @@ def _late_read(
 
 def _sweeps(model: VideoModel, source: Callable[[], Iterable[ClipChunk]], alone: bool) -> tuple[Tensor, Tensor | None]:
     memories: list[PlaceState] = []
-    for block in model.memories.values():
+    for index in range(len(model.places)):
         memory: PlaceState | None = None
         for chunk in source():
-            push = block.push(_features(model, chunk, memories), chunk.valid_RN, order_BN=chunk.order_RN)  # type: ignore[operator]
-            memory = push if memory is None else memory.merge(push)
+            push = model.push_at(index, _features(model, chunk, memories), chunk.valid_RN, order_BN=chunk.order_RN)
+            memory = push if memory is None else memory.merge(push)  # type: ignore[arg-type]
         if memory is None:
             raise ValueError("there is no clip to judge")
         memories.append(memory)
@@ -151,10 +151,9 @@ def _all_at_once(
 def _features(model: VideoModel, chunk: ClipChunk, memories: list[PlaceState]) -> Tensor:
     """Feature maps `(R, N, C, T, H, W)` at the first block whose memory is not complete, or in front of the head."""
     x_BCTHW = chunk.clips_RNCTHW.flatten(0, 1)
-    for index, (block, memory) in enumerate(zip(model.memories.values(), memories, strict=False)):
+    for index, memory in enumerate(memories):
         x_RNCTHW = model.run_segment(index, x_BCTHW).unflatten(0, chunk.valid_RN.shape)
-        popped = block.popped_for_infusion(memory, x_RNCTHW)  # type: ignore[operator]
-        x_BCTHW = block.infuse(popped, x_RNCTHW).flatten(0, 1)  # type: ignore[operator]
+        x_BCTHW = model.infuse_at(index, x_RNCTHW, memory).flatten(0, 1)
     return model.run_segment(len(memories), x_BCTHW).unflatten(0, chunk.valid_RN.shape)
 
 

@@ -73,7 +73,7 @@ def open_video(path: str, threads: int) -> tuple[InputContainer, VideoStream]:
             path,
             f"no video stream (streams: {', '.join(kinds) or 'none'})",
             "a file with moving pictures",
-            "Leave the file out, or read its sound with the audio reader.",
+            "Leave the file out: it may hold only sound.",
         )
     stream.codec_context.thread_count = threads
     stream.thread_type = "SLICE"  # frame threads delay errors and change what is returned around them

@@ -3,7 +3,8 @@
 Source: arXiv 2104.01198 for the memory; where blocks stand is our choice: after any stages, by default in front of the
 head.
 All state is explicit: `logits, state = model(clip, state)`. The network is cut at the blocks into *segments*; what a
-strategy or a stream needs beyond `forward` is built from them: `run_segment`, `encode`, `read`, `contributions`.
+strategy or a stream needs beyond `forward` is built from them: `run_segment`, `push_at`, `infuse_at`, all with
+gradient; and `encode`, `read`, `contributions`.
 Not here: insertion into trained models (`conversion.py`), losses (`tasks/`), strategies (`training/`).
 """
 
@@ -35,11 +36,11 @@ class Summary(State):
     """All that the judgement of a clip needs of it besides the memory: a few numbers instead of a feature map.
 
     Args:
-        push: what the clip contributes to its video's memory.
-        query_BP: pooled query. pooled_BD: pooled features, float32 or wider.
+        push: what the clip contributes to its video's memory; empty without memory.
+        query_BP: pooled query, P = 0 without memory. pooled_BD: pooled features, float32 or wider.
     """
 
-    push: PlaceState
+    push: VideoState
     query_BP: Tensor
     pooled_BD: Tensor
 
@@ -191,6 +192,34 @@ class VideoModel(nn.Module):
             x_BCTHW = stages[name](x_BCTHW)
         return x_BCTHW
 
+    def push_at(
+        self, index: int, x: Tensor, valid_BN: Tensor | None = None, *, order_BN: Tensor | None = None
+    ) -> PlaceState:
+        """What clips contribute to block `index`, alone; merge it with what others did.
+
+        Args:
+            x: what segment `index` gave, `BNCTHW`, or `BCTHW` for one clip of each video.
+            valid_BN, order_BN: see `forward`; `order_BN` is counted from 0 where `None`.
+        """
+        return self.blocks()[index][1].push(_with_clip_axis(x), valid_BN, order_BN=order_BN)
+
+    def infuse_at(self, index: int, x: Tensor, memory: PlaceState) -> Tensor:
+        """What segment `index` + 1 reads: the clips infused by block `index` with a memory that they have pushed into.
+
+        Args:
+            x: what segment `index` gave, `BNCTHW` or `BCTHW`.
+            memory: of block `index`.
+        Returns: the infused maps, with the axes of `x`; in front of the head their means, as maps of one position.
+        """
+        place, block = self.blocks()[index]
+        x_BNCTHW = _with_clip_axis(x)
+        if place == LAST:
+            pooled_BND = block.infuse_pooled(block.pop_pooled(memory, x_BNCTHW), _pooled(x_BNCTHW))
+            infused = pooled_BND[..., None, None, None].to(x.dtype)
+        else:
+            infused = block.infuse(block.popped_for_infusion(memory, x_BNCTHW), x_BNCTHW)
+        return infused[:, 0] if x.ndim == 5 else infused
+
     @torch.no_grad()
     def contributions(self, clips_BNCTHW: Tensor, valid_BN: Tensor | None = None) -> tuple[VideoState, ...]:
         """What each clip pushes at every place while it reads the complete memory of all N clips; merged, they are that
@@ -205,18 +234,18 @@ class VideoModel(nn.Module):
         maps = list(clips_BNCTHW.unbind(1))
         pushes: list[list[PlaceState]] = [[] for _ in range(clips)]
         with _unchanged_buffers(self):
-            for index, (place, block) in enumerate(self.blocks()):
+            for index, place in enumerate(self.places):
                 for n in range(clips):
-                    x_BNCTHW = self.run_segment(index, maps[n])[:, None]
-                    valid = None if valid_BN is None else valid_BN[:, n : n + 1]
-                    before_B = _clips_before(n, x_BNCTHW, valid_BN)
-                    push = block.push(x_BNCTHW, valid, order_BN=before_B[:, None])
+                    x_BCTHW = self.run_segment(index, maps[n])
+                    valid_B1 = None if valid_BN is None else valid_BN[:, n : n + 1]
+                    before_B = _clips_before(n, x_BCTHW, valid_BN)
+                    push = self.push_at(index, x_BCTHW, valid_B1, order_BN=before_B[:, None])
                     pushes[n].append(_with_room(push, clips))
-                    maps[n] = maps[n] if place == LAST else x_BNCTHW[:, 0]
+                    maps[n] = maps[n] if place == LAST else x_BCTHW
                 memory = _merged([states[index] for states in pushes])
                 check_all(memory.clips_B > 0, NO_CLIP)
                 if place != LAST:
-                    maps = [_read_only(block, memory, x_BCTHW) for x_BCTHW in maps]
+                    maps = [self.infuse_at(index, x_BCTHW, memory) for x_BCTHW in maps]
         return tuple(VideoState(tuple(states)) for states in pushes)
 
     def encode(self, clip_BCTHW: Tensor, *, order_B: Tensor | None = None) -> Summary:
@@ -225,30 +254,37 @@ class VideoModel(nn.Module):
         Args:
             clip_BCTHW: normalised.
             order_B: int64 index of the clip in its video, for `clip_pos`; 0 where `None`.
-        Raises: ValueError: the model has not exactly one block, in front of the head, or reads all tokens.
+        Raises: ValueError: the model has blocks, but not exactly one, in front of the head; or it reads all tokens.
         """
         block = self._last_block()
         x_BNCTHW = self.run_segment(0, clip_BCTHW)[:, None]
+        pooled_BD = _pooled(x_BNCTHW)[:, 0]
+        if block is None:
+            return Summary(VideoState(), pooled_BD[:, :0], pooled_BD)
         push = block.push(x_BNCTHW, order_BN=None if order_B is None else order_B[:, None])
-        return Summary(push, block.query(x_BNCTHW)[:, 0], x_BNCTHW.flatten(3).to(block.dtype).mean(3)[:, 0])
+        return Summary(VideoState((push,)), block.query(x_BNCTHW)[:, 0], pooled_BD)
 
-    def read(self, summary: Summary, state: VideoState | PlaceState) -> Tensor:
+    def read(self, summary: Summary, state: VideoState) -> Tensor:
         """Logits `(B, K)` of a clip under any memory of its video; the clip's own push must be in it already.
 
         Raises: ValueError: see `encode`.
         """
         block = self._last_block()
-        place_state = state.places[0] if isinstance(state, VideoState) else state
-        popped_BNV = block.read(place_state, summary.query_BP[:, None])
-        pooled_BND = block.infuse_pooled(popped_BNV, summary.pooled_BD[:, None])
+        pooled_BND = summary.pooled_BD[:, None]
+        if block is not None:
+            popped_BNV = block.read(state.places[0], summary.query_BP[:, None])
+            pooled_BND = block.infuse_pooled(popped_BNV, pooled_BND)
         weights = next(self.clip_model.parameters())
         return self.clip_model.forward_head(pooled_BND[:, 0, :, None, None, None].to(weights.dtype))
 
-    def _last_block(self) -> CollaborativeMemory:
+    def _last_block(self) -> CollaborativeMemory | None:
+        """The block in front of the head where it is the only one; `None` without memory."""
+        if not self.places:
+            return None
         block = dict(self.blocks()).get(LAST) if len(self.places) == 1 else None
         if block is None or block.interaction.startswith("nl_"):
             raise ValueError(
-                "encode and read need exactly one memory block, in front of the head, that is read with a pooled query "
+                "encode and read allow no memory block but one in front of the head, that is read with a pooled query "
                 f"(assoc, avg or max); this model has {self.memory}"
             )
         return block
@@ -287,15 +323,14 @@ def _merged(states: list[PlaceState]) -> PlaceState:
     return total
 
 
-def _clips_before(n: int, x_BNCTHW: Tensor, valid_BN: Tensor | None) -> Tensor:
+def _clips_before(n: int, x_BCTHW: Tensor, valid_BN: Tensor | None) -> Tensor:
     if valid_BN is not None:
         return valid_BN[:, :n].sum(1)
-    return torch.full((len(x_BNCTHW),), n, device=x_BNCTHW.device)
+    return torch.full((len(x_BCTHW),), n, device=x_BCTHW.device)
 
 
-def _read_only(block: CollaborativeMemory, memory: PlaceState, x_BCTHW: Tensor) -> Tensor:
-    x_BNCTHW = x_BCTHW[:, None]
-    return block.infuse(block.popped_for_infusion(memory, x_BNCTHW), x_BNCTHW)[:, 0]
+def _pooled(x_BNCTHW: Tensor) -> Tensor:
+    return x_BNCTHW.flatten(3).to(torch.promote_types(x_BNCTHW.dtype, torch.float32)).mean(3)
 
 
 @contextmanager

@@ -22,7 +22,7 @@ def demo(seed: int = 0) -> Recipe:
         "events8": World("events8", seed=seed, sizes=EVENTS8_SIZES),
         "match8": World("match8", seed=seed, sizes=MATCH8),
         "pretrain": pretrain_events8(seed=seed),
-        **video_stages("match8", seed=seed, epochs=8),
+        **video_stages("match8", seed=seed, epochs=12),
     }
     return Recipe(
         "demo",

@@ -47,7 +47,8 @@ def apply_overrides(settings: T, assignments: Iterable[str]) -> T:
 def stage_overrides(recipe: config.Recipe, **values: object) -> list[str]:
     """Assignments that set the same field in all training and evaluation stages that have it; `None` is left out.
 
-    Generated data keep their own seed, so that `--seed` compares trainings on the same data; `batch` is training only.
+    Stages that generate data are left as they are, and `batch` is training only. `--seed` does not come this way: the
+    recipe's function takes it, for the data that it generates as for its trainings.
 
     Raises: ConfigError: no stage of the recipe has such a field.
     """

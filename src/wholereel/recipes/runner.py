@@ -1,12 +1,14 @@
 """Run a recipe: its stages one after the other, each in its own folder of the run, each resumable.
 
-A run directory holds `recipe.json` (the resolved tree, and what differs from the named recipe) and one folder a stage.
+A run directory holds `recipe.json` (the resolved tree, what differs from the named recipe, and which samples `--data`
+had) and one folder a stage.
 A stage that is complete has a `done.json` with its settings and result; with `resume` such stages are passed over.
 Not here: what a stage does (the rooms below do it), which recipes there are (`recipes/__init__.py`).
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import sys
@@ -88,8 +90,8 @@ def run_recipe(
         tensorboard: event files beside `metrics.jsonl` (extra `tensorboard`).
         stream: for progress; `None` = be silent.
     Returns: by stage, what its `done.json` holds under `"result"`.
-    Raises: ConfigError: a run is there and `resume` is off, it is another recipe's, or a finished stage of it has other
-        settings; a stage that refers to none before it; data needed and not given.
+    Raises: ConfigError: a run is there and `resume` is off, it is another recipe's or of other data, or a finished
+        stage of it has other settings; a stage that refers to none before it; data needed and not given.
     """
     out = Path(out).resolve()  # resuming compares the paths that a training was given: one spelling
     data = None if data is None else Path(data)
@@ -146,29 +148,35 @@ def _check_reference(name: str, reference: str, makers: tuple[type, ...], before
 
 def _references(stage: Stage) -> list[tuple[str | None, tuple[type, ...]]]:
     """What a stage reads, and the kinds of stage that make such a thing; `None` = the data of the command line."""
+    references: list[tuple[str | None, tuple[type, ...]]] = [(part.root, (World,)) for part in _data_of(stage)]
     if isinstance(stage, Train):
-        data = [part for part in (stage.data, stage.val) if part is not None]
-        weights = [stage.model.weights] if stage.model.weights else []
-        return [*((part.root, (World,)) for part in data), *((source, MODEL_MAKERS) for source in weights)]
-    if isinstance(stage, Evaluate):
-        return [(stage.data.root, (World,)), (stage.model, MODEL_MAKERS)]
-    return [(stage.model, MODEL_MAKERS)] if isinstance(stage, Convert) else []
+        return [*references, (stage.model.weights, MODEL_MAKERS)] if stage.model.weights else references
+    return references if isinstance(stage, World) else [*references, (stage.model, MODEL_MAKERS)]
+
+
+def _data_of(stage: Stage) -> list[Data]:
+    """The data sets that a stage reads."""
+    if isinstance(stage, Train):
+        return [part for part in (stage.data, stage.val) if part is not None]
+    return [stage.data] if isinstance(stage, Evaluate) else []
 
 
 def _prepare(recipe: Recipe, context: _Context) -> None:
     """Write `recipe.json`, or compare with the one that is there."""
     file = context.out / "recipe.json"
-    content = {"recipe": to_plain(recipe), "changes": _changes(recipe)}
+    content = {"recipe": to_plain(recipe), "changes": _changes(recipe), "data": _given_data(recipe, context.data)}
     if file.exists():
         if not context.resume:
             raise ConfigError(
                 f"{context.out} holds a run already. Add --resume to go on with it, or choose another --out."
             )
-        before = json.loads(file.read_text(encoding="utf-8"))["recipe"]["name"]
+        saved = json.loads(file.read_text(encoding="utf-8"))
+        before = saved["recipe"]["name"]
         if before != recipe.name:
             raise ConfigError(
                 f"{context.out} holds a run of recipe {before!r}, not of {recipe.name!r}. Choose another --out."
             )
+        _check_same_data(saved.get("data"), content["data"], context.out)
         for name, stage in recipe.stages.items():
             _finished(name, stage, context)  # other settings are found now, before anything is written
     context.ranks.barrier()
@@ -176,6 +184,26 @@ def _prepare(recipe: Recipe, context: _Context) -> None:
         context.out.mkdir(parents=True, exist_ok=True)
         _write_json(file, content)
     context.ranks.barrier()
+
+
+def _given_data(recipe: Recipe, path: Path | None) -> dict[str, Any] | None:
+    """Where `root=None` leads, and a digest of the ids of all samples there; `None` if no stage reads it."""
+    parts = [part for stage in recipe.stages.values() for part in _data_of(stage) if part.root is None]
+    if path is None or not parts:
+        return None
+    ids = sorted(sample.id for sample in read_manifest(path, labels=parts[0].labels).samples)
+    digest = hashlib.sha256("\n".join(ids).encode()).hexdigest()[:16]
+    return {"path": str(path.resolve()), "samples": len(ids), "digest": digest}
+
+
+def _check_same_data(before: Mapping[str, Any] | None, now: Mapping[str, Any] | None, out: Path) -> None:
+    """A data set may have moved, but its samples are the same ones."""
+    if before is None or now is None or before["digest"] == now["digest"]:
+        return
+    raise ConfigError(
+        f"{out} was begun with --data {before['path']} ({before['samples']} samples), but --data {now['path']} "
+        f"({now['samples']} samples) has other ones. Give it back its data, or choose another --out."
+    )
 
 
 def _changes(recipe: Recipe) -> dict[str, Any]:

@@ -66,7 +66,7 @@ def pretrain_events8(*, seed: int = 0, epochs: int = 8) -> Train:
     )
 
 
-def video_stages(world: str, *, seed: int = 0, epochs: int = 12, prefix: str = "") -> dict[str, Train | Evaluate]:
+def video_stages(world: str, *, seed: int = 0, epochs: int = 16, prefix: str = "") -> dict[str, Train | Evaluate]:
     """Late averaging and collaborative memory on `world`, each with its test; expects stages `pretrain` and `world`."""
     data = Data(root=f"stage:{world}", clips=WORLD_CLIPS, augment=AUGMENT, cache=True, workers=0)
     late_average = Train(
@@ -80,11 +80,11 @@ def video_stages(world: str, *, seed: int = 0, epochs: int = 12, prefix: str = "
         ),
         validate_every=4,
         epochs=epochs,
-        batch=16,
+        batch=32,
         select="video_top1",
         seed=seed,
     )
-    memory = Memory(value="separate", dim=32)
+    memory = Memory(value="separate", dim=64)
     with_memory = replace(late_average, model=replace(late_average.model, memory=memory))
     test = replace(data, split="test")
     return {

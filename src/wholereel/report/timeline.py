@@ -12,7 +12,7 @@ from torch import Tensor
 
 from wholereel.datasets.atomic_files import write_file, write_text_file
 from wholereel.errors import import_extra
-from wholereel.inference.prediction import VideoPrediction
+from wholereel.inference.prediction import CUT_OFF, VideoPrediction
 from wholereel.media.video_reader import VideoReader
 from wholereel.report.grids import timeline_strip
 from wholereel.report.page import cards, figure, film_strip, jpeg_image, page, section, table, write_page
@@ -56,6 +56,7 @@ def timeline_sections(prediction: VideoPrediction) -> list[str]:
         title="Scores over time",
     )
     shared = "Each column is a clip, as high as the class's score; at the right stands the score of the whole video."
+    shared += f" {CUT_OFF}" if prediction.truncated else ""
     return [
         section("What the model sees when", figure(strip, shared), film_strip(_pictures(prediction))),
         section(

@@ -186,7 +186,7 @@ def _from_summaries(
             summary = model.encode(clips_BNCTHW[:, n], order_B=valid_BN[:, :n].sum(1))
             states.append(get_random_state(device))  # where the head's own draws begin
         summaries.append(summary)
-        pushed.append(VideoState((summary.push.reset(~valid_BN[:, n]),)))
+        pushed.append(summary.push.reset(~valid_BN[:, n]))
     complete = pushed[0]
     for state in pushed[1:]:
         complete = complete.merge(state)
