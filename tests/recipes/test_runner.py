@@ -104,6 +104,16 @@ def test_recipe_json_of_a_recipe_without_name_in_the_table(tiny_run):
     assert content["changes"] == {}
 
 
+@pytest.mark.parametrize(
+    ("name", "main"),
+    [("own_videos", "video_level"), ("weizmann", "collaborative_memory"), ("demo", "collaborative_memory")],
+)
+def test_runs_of_named_recipes_stand_for_their_model_with_memory(name, main):
+    recipe = load_recipe(name)
+    assert recipe.main == main
+    assert recipe.stages[main].model.memory is not None
+
+
 def test_the_main_stage_stands_for_the_run(tiny_run, tmp_path):
     assert find_package(tiny_run.out) == tiny_run.out / "collaborative_memory" / "best"
     out = tiny_run.copy(tmp_path / "run")
