@@ -133,6 +133,17 @@ def test_package_is_found_in_a_run(run, tmp_path):
         Predictor(tmp_path / "empty")
 
 
+def test_a_stage_without_a_best_package_counts_with_its_last(run, tmp_path):
+    best = run / "with_memory" / "best"
+    shutil.copytree(best, tmp_path / "one" / "last")
+    assert find_package(tmp_path) == find_package(tmp_path / "one") == tmp_path / "one" / "last"
+    shutil.copytree(best, tmp_path / "one" / "best")
+    assert find_package(tmp_path) == tmp_path / "one" / "best"
+    shutil.copytree(best, tmp_path / "two" / "last")
+    with pytest.raises(CheckpointError, match=r"2 model packages here \(.*one.best, .*two.last\)"):
+        find_package(tmp_path)
+
+
 def test_errors_name_the_file_or_the_setting(run, tmp_path, video):
     predictor = Predictor(run, device="cpu")
     broken = tmp_path / "broken.mp4"

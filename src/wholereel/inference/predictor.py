@@ -147,24 +147,28 @@ def find_package(path: str | Path) -> Path:
     Raises: CheckpointError: there is none, or there are several (they are listed).
     """
     path = Path(path)
-    stage = path / _main_stage(path)
-    for candidate in (path, path / "best", stage, stage / "best", stage / "last"):
-        if (candidate / PACKAGE_FILE).is_file():
-            return candidate
-    found = sorted({file.parent for pattern in ("*", "*/best") for file in path.glob(f"{pattern}/{PACKAGE_FILE}")})
+    for folder in (path, path / _main_stage(path)):
+        if (package := _package_of(folder)) is not None:
+            return package
+    found = [package for folder in sorted(path.glob("*/")) if (package := _package_of(folder)) is not None]
     if len(found) == 1:
         return found[0]
     if not found:
         raise CheckpointError(
             path,
             "no model package here" if path.exists() else "no such folder",
-            f"a folder with {PACKAGE_FILE}, or a run whose stages hold best/",
+            f"a folder with {PACKAGE_FILE}, or a run whose stages hold best/ or last/",
             "Train one, or give the folder of a stage.",
         )
     names = ", ".join(str(one) for one in found)
     raise CheckpointError(
         path, f"{len(found)} model packages here ({names})", "one", "Give the folder of the one you mean."
     )
+
+
+def _package_of(stage: Path) -> Path | None:
+    """A stage's package: converted ones are the folder itself, trained ones stand below it."""
+    return next((one for one in (stage, stage / "best", stage / "last") if (one / PACKAGE_FILE).is_file()), None)
 
 
 def _main_stage(run: Path) -> str:

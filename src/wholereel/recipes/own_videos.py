@@ -63,4 +63,5 @@ def own_videos(seed: int = 0) -> Recipe:
             "test_video_level": Evaluate("stage:video_level", test, views=views),
         },
         "your own folder: clip-level, then video-level with memory (--data)",
+        main="video_level",
     )

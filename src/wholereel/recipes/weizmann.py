@@ -70,4 +70,9 @@ def weizmann(seed: int = 0) -> Recipe:
         "collaborative_memory": with_memory,
     }
     tests = {f"test_{name}": Evaluate(f"stage:{name}", val, views=views) for name in list(stages)[1:]}
-    return Recipe("weizmann", {**stages, **tests}, "real footage: clip-level against video-level training (--data)")
+    return Recipe(
+        "weizmann",
+        {**stages, **tests},
+        "real footage: clip-level against video-level training (--data)",
+        main="collaborative_memory",
+    )
