@@ -163,3 +163,16 @@ def test_files_that_are_no_weights_are_refused(tmp_path: Path, monkeypatch: pyte
 def test_settings_that_do_not_fit_the_model_are_a_config_error() -> None:
     with pytest.raises(ConfigError, match="may name each of stem"):
         build_model(config.Model("tiny2d", memory=config.Memory(after=("res5",))), 4)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"width": 7}, "width must be a multiple of 8, got 7"),
+        ({"norm": "x"}, "norm must be 'group' or 'batch', got 'x'"),
+        ({"width": "a"}, "'<' not supported"),
+    ],
+)
+def test_options_that_the_builder_cannot_use_are_the_setting_s_fault(options, message):
+    with pytest.raises(ConfigError, match=f"model 'tiny2d' with options {{.*}}: {message}"):
+        build_model(config.Model("tiny2d", options=options), 3)

@@ -149,11 +149,13 @@ def build_model_with_report(spec: config.Model, num_classes: int) -> tuple[Video
         ConfigError: an unknown model, option or source of weights; settings of a memory that do not fit the model.
         CheckpointError: weights that do not fit, with the keys.
     """
-    clip_model = create_model(spec.name, num_classes=num_classes, **spec.options)
     try:
+        clip_model = create_model(spec.name, num_classes=num_classes, **spec.options)
         model = VideoModel(clip_model, spec.memory)
-    except ValueError as error:
-        raise ConfigError(f"model {spec.name!r}: {error}") from error
+    except ConfigError:
+        raise
+    except (ValueError, TypeError) as error:  # an option of the wrong type fails in the midst of the builder
+        raise ConfigError(f"model {spec.name!r} with options {dict(spec.options)}: {error}") from error
     if spec.weights is None:
         return model, KeyReport()
     path = weights_path(spec.weights)
