@@ -26,6 +26,11 @@ def test_forward_is_losses_of_the_models_logits():
     assert TASKS["classify"] is ClassificationTask
 
 
+def test_inputs_of_some_clips_are_those_of_all():
+    task, batch = tiny_task(MEMORY), clip_batch([0, 1], valid=MASK)
+    assert torch.equal(task.inputs(batch, slice(1, 3)), task.inputs(batch)[:, 1:3])
+
+
 @pytest.mark.parametrize("aggregate", ["logits", "prob", "max", "clip", "mix"])
 def test_predict_aggregates_as_trained(aggregate):
     task, batch = tiny_task(MEMORY, aggregate=aggregate).eval(), clip_batch([0, 1], valid=MASK)

@@ -120,8 +120,8 @@ def test_golden_gradients(path):
     target = torch.from_numpy(golden.arrays["target"])
 
     class GoldenTask(ClassificationTask):
-        def inputs(self, batch):
-            return clips
+        def inputs(self, batch, asked=None):
+            return clips if asked is None else clips[:, asked]
 
     task = GoldenTask(model, config.Task(multi_label=target.ndim == 2), golden.meta["num_classes"])
     batch = ClipBatch(
@@ -232,8 +232,8 @@ def test_a_truncated_gradient_is_refused_where_clips_only_push(variant):
 def test_clips_that_no_video_has_change_nothing(name, aggregate, memory):
     task = tiny_task(memory, aggregate=aggregate).double()
     tight, none = clip_batch([0, 1, 2], clips=3, valid=MASK), torch.zeros(3, 1, dtype=torch.bool)
-    repeated = tight.clips_BNTCHW[:, [0, 1, 2, 2]]
-    wide = replace(tight, clips_BNTCHW=repeated, valid_BN=torch.cat([MASK, none], 1))
+    pixels, seconds = (part[:, [0, 1, 2, 2]] for part in (tight.clips_BNTCHW, tight.seconds_BNT))
+    wide = replace(tight, clips_BNTCHW=pixels, seconds_BNT=seconds, valid_BN=torch.cat([MASK, none], 1))
     settings = config.Strategy("full") if name == "full" else config.Strategy("multi_iteration", name)
     gradients = []
     for batch in (tight, wide):
@@ -243,6 +243,22 @@ def test_clips_that_no_video_has_change_nothing(name, aggregate, memory):
         )
         gradients.append({key: parameter.grad.clone() for key, parameter in task.named_parameters()})
     assert_same(gradients[1], gradients[0])
+
+
+@pytest.mark.parametrize("memory", [None, MEMORY])
+@pytest.mark.parametrize("variant", ["step", "accumulate"])
+def test_only_one_clip_at_a_time_becomes_floating_point(variant, memory, monkeypatch):
+    task, batch, clips = tiny_task(memory), clip_batch([0, 1], clips=4), []
+    inputs = task.inputs
+
+    def counted(batch, clips_asked=None):
+        made = inputs(batch, clips_asked)
+        clips.append(made.shape[1])
+        return made
+
+    monkeypatch.setattr(task, "inputs", counted)
+    backward(task, batch, "multi_iteration", variant)
+    assert clips == [1] * (4 if variant == "step" else 8)
 
 
 @pytest.mark.parametrize(("clips", "videos"), [(1, 8), (2, 4), (3, 3), (4, 2), (5, 2), (16, 1), (100, 1)])

@@ -45,10 +45,11 @@ class ClassificationTask(Task):
             model.clip_model.dropout.p = task.dropout
         self.model, self.task, self.num_classes, self.label = model, task, num_classes, label
 
-    def inputs(self, batch: ClipBatch) -> Tensor:
-        """Normalised clips_BNCTHW in the parameters' type, on the batch's device."""
+    def inputs(self, batch: ClipBatch, clips: slice | None = None) -> Tensor:
+        """Normalised clips_BNCTHW in the parameters' type, on the batch's device; all N, or those of the slice."""
         info, parameter = self.model.info, next(self.model.parameters())
-        return to_model_input(batch.clips_BNTCHW, mean=info.mean, std=info.std, dtype=parameter.dtype)
+        pixels_BNTCHW = batch.clips_BNTCHW if clips is None else batch.clips_BNTCHW[:, clips]
+        return to_model_input(pixels_BNTCHW, mean=info.mean, std=info.std, dtype=parameter.dtype)
 
     def losses(self, clip_logits_BNK: Tensor, batch: ClipBatch, valid_BN: Tensor | None = None) -> Losses:
         """The parts `video`, `clip` or both, summed over videos; see `tasks.losses`."""

@@ -48,8 +48,12 @@ class Task(nn.Module, ABC):
     every_clip_predicts: ClassVar[bool] = True
 
     @abstractmethod
-    def inputs(self, batch: ClipBatch) -> Tensor:
-        """The batch's clips as the model wants them: clips_BNCTHW, normalised, in the parameters' type."""
+    def inputs(self, batch: ClipBatch, clips: slice | None = None) -> Tensor:
+        """The batch's clips as the model wants them: clips_BNCTHW, normalised, in the parameters' type.
+
+        Args:
+            clips: which of the N clips; all where `None`. One at a time, the others stay uint8.
+        """
 
     @abstractmethod
     def losses(self, clip_logits_BNK: Tensor, batch: ClipBatch, valid_BN: Tensor | None = None) -> Losses:

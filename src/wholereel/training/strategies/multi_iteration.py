@@ -9,7 +9,7 @@ The bias: clip n lacks what the other clips' readings would send back to its con
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
@@ -50,13 +50,16 @@ class StepPerClip:
 
     def backward(self, task: Task, batch: ClipBatch, scale: Scale, step: Step) -> Losses:
         """N times forward, backward and optimiser step; returns the sum of the N steps' losses and counts."""
-        clips_BNCTHW, valid_BN = _valid_first(task.inputs(batch), batch.valid_BN)
-        state = _empty_memory(task.model, clips_BNCTHW)
+        ordered = _valid_first(batch)
+        valid_BN = ordered.valid_BN
+        state: VideoState | None = None
         earlier: list[Tensor] = []
         total: Losses | None = None
         for n in range(valid_BN.shape[1]):
+            clip_B1CTHW = _clip(task, ordered, n)
+            state = _empty_memory(task.model, clip_B1CTHW, valid_BN.shape[1]) if state is None else state
             with self.autocast():
-                own_B1K, pushed = _judge(task.model, clips_BNCTHW, n, state, valid_BN)
+                own_B1K, pushed = _judge(task.model, clip_B1CTHW, n, state, valid_BN)
                 losses = _losses_so_far(task, batch, [*earlier, own_B1K], valid_BN)
             scale(losses).backward()
             step()
@@ -91,8 +94,8 @@ class Accumulate:
 
     def backward(self, task: Task, batch: ClipBatch, scale: Scale, step: Step) -> Losses:
         """One pass without gradient and one with; the loss is that of the complete videos."""
-        clips_BNCTHW, valid_BN = task.inputs(batch), batch.valid_BN
-        device, count = clips_BNCTHW.device, valid_BN.shape[1]
+        valid_BN = batch.valid_BN
+        device, count = batch.clips_BNTCHW.device, valid_BN.shape[1]
         if count == 1:  # nothing is left out: this is the full gradient
             with self.autocast():
                 losses = task(batch)
@@ -101,10 +104,10 @@ class Accumulate:
             return losses.detach()
         seeds = draw_seeds(count)
         with torch.no_grad(), running_statistics_kept(task.model), self.autocast():
-            others, logits_BNK = _constants(task, clips_BNCTHW, valid_BN, seeds)
+            others, logits_BNK = _constants(task, batch, seeds)
         for n in range(count):
             with seeded(seeds[n], device), self.autocast():
-                own_B1K, _ = _judge(task.model, clips_BNCTHW, n, others[n], valid_BN)
+                own_B1K, _ = _judge(task.model, _clip(task, batch, n), n, others[n], valid_BN)
                 clip_logits_BNK = torch.cat([logits_BNK[:, :n], own_B1K, logits_BNK[:, n + 1 :]], dim=1)
                 losses = task.losses(clip_logits_BNK, batch)
             scale(losses).backward()
@@ -121,11 +124,21 @@ def _check_that_every_clip_learns(task: Task) -> None:
         )
 
 
-def _valid_first(clips_BNCTHW: Tensor, valid_BN: Tensor) -> tuple[Tensor, Tensor]:
+def _clip(task: Task, batch: ClipBatch, n: int) -> Tensor:
+    """Clip n of each video as the model wants it; only this one is held as floating point numbers."""
+    return task.inputs(batch, slice(n, n + 1))
+
+
+def _valid_first(batch: ClipBatch) -> ClipBatch:
     """Each video's valid clips first, in their order, so that no step reads an empty memory."""
-    order_BN = (~valid_BN).to(torch.uint8).argsort(dim=1, stable=True)
-    rows_B1 = torch.arange(len(valid_BN), device=valid_BN.device)[:, None]
-    return clips_BNCTHW[rows_B1, order_BN], valid_BN.gather(1, order_BN)
+    order_BN = (~batch.valid_BN).to(torch.uint8).argsort(dim=1, stable=True)
+    rows_B1 = torch.arange(len(order_BN), device=order_BN.device)[:, None]
+    return replace(
+        batch,
+        clips_BNTCHW=batch.clips_BNTCHW[rows_B1, order_BN],
+        seconds_BNT=batch.seconds_BNT[rows_B1, order_BN],
+        valid_BN=batch.valid_BN.gather(1, order_BN),
+    )
 
 
 def _losses_so_far(task: Task, batch: ClipBatch, logits: list[Tensor], valid_BN: Tensor) -> Losses:
@@ -138,12 +151,12 @@ def _losses_so_far(task: Task, batch: ClipBatch, logits: list[Tensor], valid_BN:
     return Losses(parts, together.weights)
 
 
-def _empty_memory(model: VideoModel, clips_BNCTHW: Tensor) -> VideoState:
-    """Memory of nothing; with room for all clips where the memory keeps their tokens."""
+def _empty_memory(model: VideoModel, clip_B1CTHW: Tensor, count: int) -> VideoState:
+    """Memory of nothing; with room for `count` such clips where the memory keeps their tokens."""
     room: dict[str, Any] = {}
     if _keeps_tokens(model):
-        room = {"clip_shape": tuple(clips_BNCTHW.shape[2:]), "clips": clips_BNCTHW.shape[1]}
-    return model.init_state(len(clips_BNCTHW), device=clips_BNCTHW.device, **room)
+        room = {"clip_shape": tuple(clip_B1CTHW.shape[2:]), "clips": count}
+    return model.init_state(len(clip_B1CTHW), device=clip_B1CTHW.device, **room)
 
 
 def _keeps_tokens(model: VideoModel) -> bool:
@@ -151,39 +164,39 @@ def _keeps_tokens(model: VideoModel) -> bool:
 
 
 def _judge(
-    model: VideoModel, clips_BNCTHW: Tensor, n: int, state: VideoState, valid_BN: Tensor
+    model: VideoModel, clip_B1CTHW: Tensor, n: int, state: VideoState, valid_BN: Tensor
 ) -> tuple[Tensor, VideoState]:
     """Logits (B, 1, K) of clip n alone, read with `state` and its own contribution; and the state with it."""
     if not model.places:  # no memory: an invalid clip harms nobody, and its logits are left out of the loss
-        logits_B1K, empty = model(clips_BNCTHW[:, n : n + 1], state)
+        logits_B1K, empty = model(clip_B1CTHW, state)
         return logits_B1K, empty
     order_B1 = valid_BN[:, :n].sum(1, keepdim=True)
-    logits_B1K, state = model(clips_BNCTHW[:, n : n + 1], state, valid_BN[:, n : n + 1], order_BN=order_B1)
+    logits_B1K, state = model(clip_B1CTHW, state, valid_BN[:, n : n + 1], order_BN=order_B1)
     return logits_B1K, state
 
 
-def _constants(task: Task, clips_BNCTHW: Tensor, valid_BN: Tensor, seeds: list[int]) -> tuple[list[VideoState], Tensor]:
+def _constants(task: Task, batch: ClipBatch, seeds: list[int]) -> tuple[list[VideoState], Tensor]:
     """For each clip the memory of all others; and all clips' logits under the complete memory, `(B, N, K)`."""
-    if task.model.places == (LAST,) and not _keeps_tokens(task.model):
-        return _from_summaries(task.model, clips_BNCTHW, valid_BN, seeds)
-    others = _all_but_one(task.model.contributions(clips_BNCTHW, valid_BN))
+    if task.model.places in ((), (LAST,)) and not _keeps_tokens(task.model):
+        return _from_summaries(task, batch, seeds)
+    # Blocks elsewhere: the feature maps of all clips are held anyway.
+    others = _all_but_one(task.model.contributions(task.inputs(batch), batch.valid_BN))
     logits = []
     for n, seed in enumerate(seeds):
-        with seeded(seed, clips_BNCTHW.device):
-            logits_B1K, _ = _judge(task.model, clips_BNCTHW, n, others[n], valid_BN)
+        clip_B1CTHW = _clip(task, batch, n)
+        with seeded(seed, clip_B1CTHW.device):
+            logits_B1K, _ = _judge(task.model, clip_B1CTHW, n, others[n], batch.valid_BN)
         logits.append(logits_B1K)
     return others, torch.cat(logits, dim=1)
 
 
-def _from_summaries(
-    model: VideoModel, clips_BNCTHW: Tensor, valid_BN: Tensor, seeds: list[int]
-) -> tuple[list[VideoState], Tensor]:
-    """The same with each clip encoded once: one block in front of the head needs only summaries to be read."""
-    device = clips_BNCTHW.device
+def _from_summaries(task: Task, batch: ClipBatch, seeds: list[int]) -> tuple[list[VideoState], Tensor]:
+    """The same with each clip encoded once: no block, or one in front of the head, needs only summaries to be read."""
+    model, valid_BN, device = task.model, batch.valid_BN, batch.clips_BNTCHW.device
     summaries, pushed, states = [], [], []
     for n, seed in enumerate(seeds):
         with seeded(seed, device):
-            summary = model.encode(clips_BNCTHW[:, n], order_B=valid_BN[:, :n].sum(1))
+            summary = model.encode(_clip(task, batch, n)[:, 0], order_B=valid_BN[:, :n].sum(1))
             states.append(get_random_state(device))  # where the head's own draws begin
         summaries.append(summary)
         pushed.append(summary.push.reset(~valid_BN[:, n]))
