@@ -247,7 +247,11 @@ class World:
 
 @dataclass(frozen=True)
 class Train:
-    """Fit a model. `batch` counts videos per optimiser step and process, before the strategy's own arithmetic."""
+    """Fit a model. `batch` counts videos per optimiser step and process, before the strategy's own arithmetic.
+
+    `select` names the validation metric of the best model: `None` = `video_top1`, with several labels a video
+    `video_map`.
+    """
 
     model: Model
     data: Data
@@ -261,7 +265,7 @@ class Train:
     val: Data | None = None
     views: Views | None = None
     validate_every: int = 1
-    select: str = "video_top1"
+    select: str | None = None
     checkpoint_minutes: float = 10.0
     seed: int = 0
     compile: bool = False

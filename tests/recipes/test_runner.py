@@ -16,8 +16,8 @@ import torch
 from safetensors.torch import load_file
 
 from tests.recipes.conftest import MEMORY, tiny
-from wholereel.config import Convert, Data, Evaluate, Model, Recipe, Train, World
-from wholereel.errors import ConfigError
+from wholereel.config import Clips, Convert, Data, Evaluate, Model, Recipe, Train, World
+from wholereel.errors import ConfigError, DataError
 from wholereel.inference.predictor import find_package
 from wholereel.models.package import load_package
 from wholereel.recipes import RECIPES, load_recipe, runner
@@ -217,6 +217,22 @@ def test_changed_settings_of_a_finished_stage_are_refused_before_anything_is_wri
         run_recipe(changed, out, resume=True, **CPU)
     assert (out / "recipe.json").read_bytes() == before
     assert not (out / "late_average" / "done.json").exists()
+
+
+def test_what_validation_needs_is_checked_before_the_first_step(tiny_run, tmp_path):
+    world = str(tiny_run.out / "match8")
+    stage = replace(tiny_run.recipe.stages["late_average"], data=Data(world, cache=True))
+    stage = replace(stage, data=replace(stage.data, clips=Clips(frames=1)), val=Data(world, "val"))
+    with pytest.raises(ConfigError, match="select='video_map' is not measured with task.multi_label=False"):
+        run_recipe(recipe_of(fit=replace(stage, select="video_map")), tmp_path / "a", **CPU)
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "annotations.csv").write_text("path,label,split\na.mp4,unheard,val\n")
+    other = replace(stage, val=Data(str(tmp_path / "other"), "val"))
+    with pytest.raises(DataError, match="1 classes of the validation set are not in the training set: unheard"):
+        run_recipe(recipe_of(fit=other), tmp_path / "b", **CPU)
+    with pytest.raises(ConfigError, match="batch must be at least 1, got 0"):
+        run_recipe(recipe_of(fit=replace(stage, batch=0)), tmp_path / "c", **CPU)
+    assert not list(tmp_path.glob("*/fit/metrics.jsonl"))
 
 
 def test_other_data_are_noticed_though_the_settings_leave_the_path_open(tiny_run, tmp_path):

@@ -25,8 +25,9 @@ from wholereel.config import Convert, Data, Evaluate, Model, Recipe, Stage, Trai
 from wholereel.datasets.atomic_files import write_text_file
 from wholereel.datasets.manifest import Manifest, read_manifest
 from wholereel.datasets.worlds import make_world
-from wholereel.errors import ConfigError
+from wholereel.errors import ConfigError, DataError
 from wholereel.evaluation.evaluate import evaluate
+from wholereel.inference.views import check_views
 from wholereel.models.conversion import to_clip_level, to_video_level
 from wholereel.models.package import load_package, save_package
 from wholereel.recipes import load_recipe
@@ -34,6 +35,7 @@ from wholereel.recipes.overrides import diff
 from wholereel.recipes.plain import to_plain
 from wholereel.tasks.task import Task
 from wholereel.training import distributed
+from wholereel.training.checks import check_select, check_train
 from wholereel.training.distributed import Ranks
 from wholereel.training.fit import Validate, fit
 from wholereel.training.packages import as_package, views_of
@@ -133,6 +135,8 @@ def _check_recipe(recipe: Recipe, data: Path | None) -> None:
                 )
             if reference is not None and reference.startswith(STAGE_PREFIX):
                 _check_reference(name, reference, makers, before)
+        if isinstance(stage, Train):
+            check_train(stage)
         before[name] = stage
 
 
@@ -288,6 +292,15 @@ def _validation(train: Train, val: Data, manifest: Manifest, context: _Context) 
     """Evaluation of the model in training, as the loop wants it."""
     samples = _manifest(val)
     label = train.data.labels[0]
+    check_select(train, len(manifest.classes[label]))
+    check_views(views_of(train))
+    unknown = sorted(set(samples.classes.get(label, ())) - set(manifest.classes[label]))
+    if unknown:
+        raise DataError(
+            samples.root,
+            f"{len(unknown)} classes of the validation set are not in the training set: {', '.join(unknown[:5])}",
+            f"among {len(manifest.classes[label])} classes, such as {', '.join(manifest.classes[label][:5])}",
+        )
 
     def validate(task: Task) -> Mapping[str, float]:
         package = as_package(task, train, manifest.classes[label])

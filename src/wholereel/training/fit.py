@@ -37,6 +37,7 @@ from wholereel.tasks.task import Task
 from wholereel.training import distributed
 from wholereel.training.averaging import WeightAverage
 from wholereel.training.checkpoint import load_checkpoint, save_checkpoint
+from wholereel.training.checks import check_train, select_of
 from wholereel.training.distributed import Ranks
 from wholereel.training.meter import LossMeter
 from wholereel.training.norms import prepare_norms, set_training_mode
@@ -152,6 +153,7 @@ def fit(
         ConfigError: settings that cannot be used, a directory with a run in it and no `resume`, or other settings
             than the checkpoint's. DataError: too many broken samples. NonFiniteLossError: see there.
     """
+    check_train(train)
     launch = distributed.launch_from_environment(os.environ)
     device_ = distributed.choose_device(device, launch.local_rank)
     directory = Path(run_dir)
@@ -201,6 +203,7 @@ def train_task(
     stream: TextIO | None = None,
 ) -> FitResult:
     """The loop itself, for a task that stands on its device and a loader of this rank; arguments as in `fit`."""
+    train = replace(train, select=select_of(train))
     settings = settings_of(train, sample_ids, ranks.world_size)
     display = Display(stream if ranks.first else None)
     run = _Run(train, directory, classes, ranks, device, settings, display, log_every)
@@ -417,7 +420,7 @@ def _measure(run: _Run, parts: _Parts, progress: Progress, validate: Validate | 
     if validate is not None:
         parts.task.eval()
         metrics = {**validate(parts.task), "epoch": float(epoch)}
-        better = _is_better(run.train.select, metrics, progress.metrics)
+        better = _is_better(select_of(run.train), metrics, progress.metrics)
         parts.log.write("validation", update=progress.update, **metrics)
         shown = "  ".join(f"{name} {value:.4f}" for name, value in metrics.items() if name != "epoch")
         run.display.line(f"epoch {epoch}/{run.train.epochs}  {shown}{'  (best)' if better else ''}")

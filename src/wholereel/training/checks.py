@@ -1,0 +1,112 @@
+"""Settings of a training that cannot be used, found before anything is read or built.
+
+Not here: what only the data or the model can tell (`fit.py`), clips and geometry (`media/`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from wholereel.config import Train
+from wholereel.errors import ConfigError
+from wholereel.inference.views import check_views
+from wholereel.media.clip_plans import check_clips
+
+__all__ = ["check_select", "check_train", "select_of"]
+
+Rule = tuple[Callable[[Any], bool], str]
+# Written so that NaN is never legal.
+COUNT: Rule = (lambda value: value >= 1, "at least 1")
+NOT_NEGATIVE: Rule = (lambda value: value >= 0, "at least 0")
+POSITIVE: Rule = (lambda value: value > 0, "above 0")
+SHARE: Rule = (lambda value: 0 <= value <= 1, "from 0 to 1")
+BELOW_ONE: Rule = (lambda value: 0 <= value < 1, "at least 0 and below 1")
+
+RULES: dict[str, Rule] = {
+    "epochs": COUNT,
+    "batch": COUNT,
+    "accumulate": COUNT,
+    "validate_every": COUNT,
+    "checkpoint_minutes": NOT_NEGATIVE,
+    "task.mix": SHARE,
+    "task.label_smoothing": BELOW_ONE,
+    "task.dropout": BELOW_ONE,
+    "optim.lr": POSITIVE,
+    "optim.lr_batch": COUNT,
+    "optim.momentum": BELOW_ONE,
+    "optim.weight_decay": NOT_NEGATIVE,
+    "optim.memory_lr": NOT_NEGATIVE,
+    "optim.head_lr": NOT_NEGATIVE,
+    "optim.warmup": NOT_NEGATIVE,
+    "optim.warmup_start": SHARE,
+    "optim.final": SHARE,
+    "optim.clip_norm": POSITIVE,
+    "optim.ema": BELOW_ONE,
+    "data.limit": COUNT,
+    "data.workers": NOT_NEGATIVE,
+    "data.max_bad": SHARE,
+    "val.limit": COUNT,
+    "val.workers": NOT_NEGATIVE,
+    "model.memory.dim": COUNT,
+    "model.memory.value_dim": COUNT,
+    "model.memory.ref_positions": COUNT,
+    "model.memory.clip_pos": NOT_NEGATIVE,
+}
+
+# By `task.multi_label`: what evaluation measures, each with the smallest number of classes; the first is the default.
+METRICS: dict[bool, dict[str, int]] = {
+    False: {"video_top1": 2, "video_top5": 6, "video_mean_class": 1, "clip_top1_shared": 1, "clip_top1_alone": 1},
+    True: {"video_map": 1, "video_map_weighted": 1, "video_hit1": 2, "video_hit5": 6},
+}
+# By `task.multi_label`: the rule of the views that belongs to the other kind of labels.
+FOREIGN_COMBINE: dict[bool, str] = {False: "sigmoid_max", True: "softmax_mean"}
+
+
+def check_train(train: Train) -> None:
+    """Refuse values outside of their range, and settings that contradict each other.
+
+    Raises: ConfigError: naming field, value and what is legal.
+    """
+    for path, (legal, text) in RULES.items():
+        value = _value(train, path)
+        if value is not None and not legal(value):
+            raise ConfigError(f"{path} must be {text}, got {value!r}.")
+    if not all(BELOW_ONE[0](beta) for beta in train.optim.betas):
+        raise ConfigError(f"optim.betas must both be {BELOW_ONE[1]}, got {train.optim.betas}.")
+    if train.optim.name == "sgd" and train.optim.nesterov and train.optim.momentum == 0:
+        raise ConfigError("optim.nesterov needs optim.momentum above 0, got 0.")
+    check_clips(train.data.clips)
+    if train.views is None:
+        return
+    check_views(train.views)
+    if train.views.combine == FOREIGN_COMBINE[train.task.multi_label]:
+        raise ConfigError(
+            f"views.combine={train.views.combine!r} does not fit task.multi_label={train.task.multi_label}; "
+            f"use 'task' or {FOREIGN_COMBINE[not train.task.multi_label]!r}."
+        )
+
+
+def select_of(train: Train) -> str:
+    """The metric that chooses the best model: `train.select`, or the usual one of the kind of labels."""
+    return train.select or next(iter(METRICS[train.task.multi_label]))
+
+
+def check_select(train: Train, classes: int) -> None:
+    """Refuse a metric that `evaluation` does not measure for this kind of labels and this number of classes.
+
+    Raises: ConfigError: naming those that it does.
+    """
+    measured = [name for name, least in METRICS[train.task.multi_label].items() if classes >= least]
+    if select_of(train) not in measured:
+        raise ConfigError(
+            f"select={select_of(train)!r} is not measured with task.multi_label={train.task.multi_label} and {classes} "
+            f"classes. Measured: {', '.join(measured)}."
+        )
+
+
+def _value(settings: Any, path: str) -> Any:
+    """The field at a dotted path; `None` where a part on the way is `None`."""
+    for name in path.split("."):
+        settings = None if settings is None else getattr(settings, name)
+    return settings
