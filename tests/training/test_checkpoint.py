@@ -78,3 +78,11 @@ def test_what_is_no_checkpoint_is_refused(tmp_path):
     torch.save([1], path)
     with pytest.raises(CheckpointError, match="checkpoint format list"):
         load_checkpoint(path)
+
+
+def test_whatever_damage_is_a_checkpoint_error_with_a_remedy(tmp_path):
+    path = tmp_path / "checkpoint.pt"
+    for damaged in (b"h\x00.", b"\x80\x02h\x05.", b"(dp0", b""):  # among them a pickle that asks for an absent memo
+        path.write_bytes(damaged)
+        with pytest.raises(CheckpointError, match=r"cannot be read \(.+\).*Delete it to start anew"):
+            load_checkpoint(path)

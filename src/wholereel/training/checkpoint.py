@@ -6,7 +6,6 @@ Not here: model packages (`models/package.py`), which hold what users of a train
 from __future__ import annotations
 
 import os
-import pickle
 from pathlib import Path
 from typing import Any
 
@@ -52,9 +51,10 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
         raise CheckpointError(path, "no such checkpoint", remedy="Start the run without resuming.") from error
-    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+    except Exception as error:  # the unpickler raises whatever the bytes make it stumble over, KeyError among others
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise CheckpointError(
-            path, f"cannot be read ({error})", "a training checkpoint", "Delete it to start anew."
+            path, f"cannot be read ({reason})", "a training checkpoint", "Delete it to start anew."
         ) from error
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         found = content.get("format") if isinstance(content, dict) else type(content).__name__

@@ -63,7 +63,7 @@ def check_resumable(
     if refused:
         remedy = "Use the old settings, or start a new run."
         if not allow_changes and len(allowed) == len(names):
-            remedy = "Use the old settings, allow these changes (allow_changes), or start a new run."
+            remedy = "Use the old settings, or start a new run (in Python, `fit` takes allow_changes=True)."
         raise ConfigError(f"the run cannot go on with other settings: {'; '.join(refused)}. {remedy}")
     return list(text.values())
 
