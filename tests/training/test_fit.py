@@ -63,6 +63,10 @@ def test_it_learns_measures_and_packages(tmp_path):
     assert package.classes == CLASSES
     assert package.extra["strategy"]["gradient"] == "exact"
     assert package.clips.plan == "uniform"
+    info = package.model.info
+    assert (package.extra["licence"], package.extra["origin"]) == (info.licence, info.origin)
+    assert package.extra["origin"] == "wholereel's own"
+    assert package.extra["weights"] is None
     average = load_checkpoint(tmp_path / "checkpoint.pt")["average"]["average"]
     last = load_package(tmp_path / "last").model.state_dict()
     torch.testing.assert_close(last["clip_model.fc.weight"], average["model.clip_model.fc.weight"])
@@ -125,7 +129,9 @@ def test_other_settings_are_refused_by_name(tmp_path):
     with pytest.raises(ConfigError, match="holds a run already"):
         run(tmp_path)
     longer = replace(TRAIN, epochs=4)
-    with pytest.raises(ConfigError, match=r"epochs: 3 before, 4 now\. Use the old settings, allow these changes"):
+    with pytest.raises(
+        ConfigError, match=r"epochs: 3 before, 4 now\. Use the old settings, or start .*allow_changes=True"
+    ):
         run(tmp_path, longer, resume=True)
     run(tmp_path, longer, resume=True, allow_changes=True)
     assert load_checkpoint(tmp_path / "checkpoint.pt")["progress"]["epoch"] == 4
@@ -163,6 +169,14 @@ def test_faults_are_listed_once_even_over_a_resume(tmp_path):
     assert sorted((row[0], row[2]) for row in rows) == [(str(e), f"video{i}") for e in (1, 2, 3) for i in (2, 7)]
     assert {row[1] for row in rows} <= {str(record["step"]) for record in records(tmp_path, "train")} == {"1", "2", "3"}
     assert rows[0][4:] == ["no frames", f"video{int(rows[0][2].removeprefix('video')) + 1}"]
+
+
+def test_a_fresh_start_removes_the_logs_of_a_run_without_checkpoint(tmp_path):
+    for name in ("metrics.jsonl", "faults.tsv", "faults.1.tsv"):
+        (tmp_path / name).write_text("old\n")
+    run(tmp_path, replace(TRAIN, epochs=1))
+    assert not list(tmp_path.glob("faults*.tsv"))
+    assert "old" not in (tmp_path / "metrics.jsonl").read_text()
 
 
 def test_select_must_be_measured_and_losses_are_minimised(tmp_path):

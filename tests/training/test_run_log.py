@@ -40,6 +40,20 @@ def test_other_ranks_write_faults_of_their_own_and_no_metrics(tmp_path):
     assert (tmp_path / "faults.1.tsv").read_text().splitlines()[1] == "1\t2\ta\ta.mp4\ttwo lines and a tab\t"
 
 
+def test_every_rank_s_faults_are_cut_back(tmp_path):
+    fault = Fault("a", "a.mp4", "broken")
+    logs = [RunLog(tmp_path, rank=rank) for rank in range(2)]
+    for log in logs:
+        log.fault(1, 1, [fault] * (1 + logs.index(log)))
+    sizes = logs[0].sizes(5, [log.faults.size for log in logs])
+    before = [log.faults.path.read_text() for log in logs]
+    for log in logs:
+        log.fault(1, 2, [fault])
+    resumed = [RunLog(tmp_path, rank=rank, sizes=sizes) for rank in range(2)]
+    assert [log.faults.path.read_text() for log in resumed] == before
+    assert before[0] != before[1]
+
+
 class Terminal(io.StringIO):
     def isatty(self):
         return True
@@ -79,7 +93,7 @@ MOVED = {"model": {"weights": "file:/there/run/clip_level/best"}}
         ({"data": {"workers": 0}}, False, True, None),
         (MOVED, False, True, None),
         ({**MOVED, "batch": 4}, False, True, "other settings: batch: 8 before, 4 now"),
-        ({**MOVED, "epochs": 4}, False, True, r"4 now\. .*allow these changes \(allow_changes\)"),
+        ({**MOVED, "epochs": 4}, False, True, r"4 now\. .*allow_changes=True"),
         ({"optim": {"lr": 0.2, "name": "sgd"}}, True, True, None),
         ({"optim": {"lr": 0.2, "name": "sgd"}}, False, True, "optim.lr: 0.1 before, 0.2 now"),
         ({"optim": {"lr": 0.1, "name": "adamw"}}, True, False, "optim.name: 'sgd' before, 'adamw' now"),

@@ -302,8 +302,8 @@ def _prepare_directory(run: _Run, resume: bool) -> dict[str, Any] | None:
     run.ranks.barrier()  # nobody may make files before all have looked
     run.directory.mkdir(parents=True, exist_ok=True)
     if run.ranks.first:
-        for name in ("metrics.jsonl", "faults.tsv"):  # of a run that was killed before its first checkpoint
-            (run.directory / name).unlink(missing_ok=True)
+        for file in [run.directory / "metrics.jsonl", *run.directory.glob("faults*.tsv")]:
+            file.unlink(missing_ok=True)  # of a run that was killed before its first checkpoint
         text = json.dumps(run.settings, indent=1)
         (run.directory / "config.json").write_text(text + "\n", encoding="utf-8")
     run.ranks.barrier()
@@ -425,7 +425,9 @@ def _measure(run: _Run, parts: _Parts, progress: Progress, validate: Validate | 
         shown = "  ".join(f"{name} {value:.4f}" for name, value in metrics.items() if name != "epoch")
         run.display.line(f"epoch {epoch}/{run.train.epochs}  {shown}{'  (best)' if better else ''}")
     if run.ranks.first:
-        extra = {"epoch": epoch, "update": progress.update, "metrics": metrics, "strategy": _strategy_note(run)}
+        info = parts.task.model.info
+        extra = {"epoch": epoch, "update": progress.update, "metrics": metrics, "strategy": _strategy_note(run),
+                 "licence": info.licence, "origin": info.origin, "weights": run.train.model.weights}  # fmt: skip
         for name in ["last", "best"] if better else ["last"]:
             write_package(run.directory / name, parts.task, run.train, run.classes, extra)
     return replace(progress, metrics=metrics) if better else progress
@@ -457,6 +459,8 @@ def _save(run: _Run, parts: _Parts, progress: Progress, clock: _Clock) -> None:
     """Gather what each rank knows alone; the first writes."""
     own = get_random_state(run.device)
     random = {name: distributed.all_gather_bytes(state, run.ranks, run.device) for name, state in own.items()}
+    size = torch.tensor([parts.log.faults.size]).view(torch.uint8)
+    faults = [int(each.view(torch.int64)) for each in distributed.all_gather_bytes(size, run.ranks, run.device)]
     if run.ranks.first:
         content = {
             "progress": {**dataclasses.asdict(progress), "metrics": dict(progress.metrics)},
@@ -465,7 +469,7 @@ def _save(run: _Run, parts: _Parts, progress: Progress, clock: _Clock) -> None:
             "optimizer": parts.optimizer.state_dict(),
             "average": None if parts.average is None else parts.average.state_dict(),
             "random": random,
-            "sizes": parts.log.sizes(progress.update),
+            "sizes": parts.log.sizes(progress.update, faults),
         }
         save_checkpoint(run.checkpoint, content)
     clock.saved = time.monotonic()

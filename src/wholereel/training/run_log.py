@@ -6,7 +6,7 @@ import json
 import math
 import os
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -56,8 +56,8 @@ class RunLog:
         sizes = sizes or {}
         self.first = rank == 0
         self.metrics = LineFile(directory / "metrics.jsonl", sizes.get("metrics")) if self.first else None
-        name = "faults.tsv" if self.first else f"faults.{rank}.tsv"
-        self.faults = LineFile(directory / name, sizes.get("faults") if self.first else None)
+        name = _faults_name(rank)
+        self.faults = LineFile(directory / f"{name}.tsv", sizes.get(name))
         self.writer: Any = None
         if tensorboard and self.first:
             import_extra("tensorboard", extra="tensorboard", purpose="Writing TensorBoard logs")
@@ -82,10 +82,14 @@ class RunLog:
             fields = [str(epoch), str(step), fault.id, fault.path, fault.reason, fault.replaced_by or ""]
             self.faults.append("\t".join(" ".join(field.split()) for field in fields))
 
-    def sizes(self, updates: int) -> dict[str, int]:
-        """For the checkpoint: what is in the files now, so that a resumed run writes no record twice."""
+    def sizes(self, updates: int, faults: Sequence[int]) -> dict[str, int]:
+        """For the checkpoint: what is in the files now, so that a resumed run writes no record twice.
+
+        Args:
+            updates: made so far. faults: each rank's `faults.size`.
+        """
         metrics = 0 if self.metrics is None else self.metrics.size
-        return {"metrics": metrics, "faults": self.faults.size, "updates": updates}
+        return {"metrics": metrics, "updates": updates, **{_faults_name(i): size for i, size in enumerate(faults)}}
 
     def close(self) -> None:
         """Finish TensorBoard's file."""
@@ -130,6 +134,10 @@ def format_seconds(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+
+
+def _faults_name(rank: int) -> str:
+    return f"faults.{rank}" if rank else "faults"
 
 
 def _jsonable(value: Any) -> Any:
