@@ -51,7 +51,7 @@ def write_demo_report(out: str | Path, *, command: str, device: str = "cpu") -> 
         ],
         command=command,
         ceilings={name: ceilings[level] for level, name in CEILINGS.items()},
-        examples=[Example(s.path, f"A test video of class {names[i]!r}") for i, s in enumerate(examples)],
+        examples=[Example(s.path, f"A test video of class {names[i]!r}", frames=24) for i, s in enumerate(examples)],
         timeline=prediction,
         remarks=[
             "The ceiling of adding up clips is proved for scores that depend on the clip's glyph alone; scores that "

@@ -33,7 +33,7 @@ AUGMENT = Augment(short_side=(64, 80), crop=64, flip=0.5, color_jitter=0.2)
 def weizmann(seed: int = 0) -> Recipe:
     """Clip-level and video-level training on the Weizmann actions, split by person.
 
-    Source: our choice of network and schedule; the comparison is the one of arXiv 2104.01198. Measured: `docs/lab.md`.
+    Source: our choice of network and schedule; the comparison is the one of arXiv 2104.01198. Measured: not yet.
     Command: `wholereel train weizmann --data WEIZMANN --out runs/weizmann`.
     """
     one = Clips(plan="random", count=1, frames=8, stride=3)

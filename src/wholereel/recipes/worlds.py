@@ -44,7 +44,7 @@ EVENTS8_SIZES = {"train": 3600, "val": 180, "test": 180}
 VIDEO_SIZES = {"train": 1284, "val": 132, "test": 702}  # multiples of 2 and of 6 classes
 AUGMENT = Augment(short_side=(36, 36), crop=32, flip=0.5)
 VIEWS = Views(clips=WORLD_CLIPS, short_side=36, crop=32)
-# BatchNorm learns the glyphs about three times faster than GroupNorm here (docs/lab.md).
+# After twelve epochs BatchNorm stood at 0.92 where GroupNorm stood at 0.44 (docs/lab.md).
 NETWORK = Model("tiny2d_peak", options={"width": 16, "norm": "batch"})
 
 
