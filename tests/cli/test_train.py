@@ -70,9 +70,24 @@ def test_set_wins_over_the_flag(runs):
     assert (stages["pretrain"].epochs, stages["late_average"].epochs) == (5, 2)
 
 
-def test_demo_is_the_recipe_of_that_name(runs):
-    assert main(["demo", "--out", "here", "--seed", "1"]) == 0
+def test_demo_is_the_recipe_of_that_name_and_ends_with_its_report(runs, monkeypatch, capsys):
+    reports = []
+
+    def write_demo_report(out, *, command):
+        reports.append((out, command))
+        systems = {"late_average": 0.6, "collaborative_memory": 0.9}
+        numbers = {name: {"video_top1": value, "videos": 300} for name, value in systems.items()}
+        return {**numbers, "ceilings": {"sum": 9 / 14}}
+
+    report = types.ModuleType("wholereel.recipes.demo_report")
+    report.write_demo_report = write_demo_report
+    monkeypatch.setitem(sys.modules, "wholereel.recipes.demo_report", report)
+    monkeypatch.setattr(sys, "argv", ["wholereel", "demo", "--out", "here", "--seed", "1"])
+    assert main() == 0
     assert runs == [(load_recipe("demo", seed=1), Path("here"), DEFAULTS)]
+    assert reports == [(Path("here"), "wholereel demo --out here --seed 1")]
+    printed = capsys.readouterr().out
+    assert "collaborative_memory  0.900  of 300 test videos" in printed and "0.643" in printed
 
 
 def test_show_prints_settings_that_can_be_read_back(runs, capsys):
