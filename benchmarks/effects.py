@@ -59,9 +59,10 @@ def main() -> None:
     parser.add_argument("--set", action="append", default=[], metavar="PATH=VALUE", help="change a setting")
     parser.add_argument("--result", type=Path, help="result file; beside this script by default")
     given = parser.parse_args()
+    # Before the work: the code that runs is the one that stands here now, and a missing git is found at once.
+    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True)
     seeds = {seed: measure(given.recipe, seed, given.out, given.data, given.set) for seed in given.seeds}
     today = datetime.date.today().isoformat()
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True)
     words = [
         "python",
         "benchmarks/effects.py",
@@ -78,7 +79,7 @@ def main() -> None:
         "command": " ".join(words),
         "commit": commit.stdout.strip(),
         "date": today,
-        "machine": f"{os.cpu_count()} {platform.machine()} cores, no GPU, torch {torch.__version__}",
+        "machine": f"{os.cpu_count()} {platform.machine()} cores, CPU only, torch {torch.__version__}",
         "seeds": given.seeds,
         "rows": [row(stage, seeds) for stage in next(iter(seeds.values()))],
     }
