@@ -70,7 +70,7 @@ def main() -> None:
         "--seeds",
         *map(str, given.seeds),
         "--out",
-        "runs/effects",
+        given.out.name,
     ]
     words += ["--data", given.data.name] if given.data else []
     words += [word for change in given.set for word in ("--set", change)]
