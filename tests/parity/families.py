@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.parity.audio_features import check_audio_features, is_audio_features
 from tests.parity.collaborative_memory import check_end_to_end, check_memory_block
 from tests.parity.golden import Golden, NotUnderstood, Outcome, load_golden
 from tests.parity.torchvision_models import check_torchvision_model, is_torchvision_layout
@@ -27,6 +28,7 @@ class Family:
 FAMILIES: dict[str, Family] = {
     "memory_block": Family(lambda golden: golden.meta.get("kind") == "memory_block", check_memory_block),
     "end_to_end": Family(lambda golden: golden.meta.get("kind") == "end_to_end", check_end_to_end),
+    "audio_features": Family(is_audio_features, check_audio_features),
     "torchvision": Family(is_torchvision_layout, check_torchvision_model),
 }
 
