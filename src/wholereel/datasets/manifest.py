@@ -12,7 +12,7 @@ import io
 import json
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,8 @@ from wholereel.datasets.kinetics_csv import VideoNames, rows_of_kinetics
 from wholereel.datasets.label_columns import LabelColumn, read_classes, read_label_column
 from wholereel.datasets.pyslowfast_list import is_list_line, rows_of_list
 from wholereel.datasets.rows import Row, canonical_split, is_known_split
+from wholereel.datasets.sample import Manifest, Sample
+from wholereel.datasets.sample_json import parts_of_sample
 from wholereel.datasets.tables import TABLES, rows_of_table
 from wholereel.errors import DataError
 
@@ -29,49 +31,6 @@ __all__ = ["Sample", "Manifest", "read_manifest", "write_manifest"]
 
 WHOLE_FILES = ("manifest.jsonl", "manifest.parquet", "manifest.csv", "annotations.csv", "annotations.jsonl")
 LISTS = (".txt", ".list")
-
-
-@dataclass(frozen=True, slots=True)
-class Sample:
-    """One annotated video or part of a video.
-
-    Args:
-        id: unique within its split.
-        path: the file.
-        start, end: seconds after the first frame; `None` = beginning, end.
-        split: `None` where the source knows no splits.
-        labels: class index by label column, or several (multi-label). Columns may be missing in test sets.
-    """
-
-    id: str
-    path: Path
-    start: float | None
-    end: float | None
-    split: str | None
-    labels: Mapping[str, int | tuple[int, ...]]
-
-
-@dataclass(frozen=True)
-class Manifest:
-    """Samples and what their labels mean.
-
-    Args:
-        samples: in the order of the source.
-        classes: names by index, by label column; of the whole source, not of the chosen split only.
-        root: folder that the paths are relative to.
-        multi_label: labels are tuples of class indices, possibly empty.
-        dropped: files that the source lists and that do not exist (Kinetics only; elsewhere a missing file is an error
-            when it is read).
-    """
-
-    samples: tuple[Sample, ...]
-    classes: Mapping[str, tuple[str, ...]]
-    root: Path
-    multi_label: bool = False
-    dropped: tuple[str, ...] = ()
-
-    def __len__(self) -> int:
-        return len(self.samples)
 
 
 def read_manifest(root: str | Path, *, split: str | None = None, labels: Sequence[str] = ("label",)) -> Manifest:
@@ -191,7 +150,8 @@ def _sample(row: Row, index: int, folder: Path, columns: Mapping[str, LabelColum
         if row.start is None and row.end is None
         else f"@{row.start or 0.0:g}-{'' if row.end is None else f'{row.end:g}'}"
     )
-    return Sample(row.id or row.path + part, folder / row.path, row.start, row.end, row.split, labels)
+    id = row.id or row.path + part
+    return Sample(id, folder / row.path, row.start, row.end, row.split, labels, **row.parts)
 
 
 def _check_ids(samples: Sequence[Sample], source: Path) -> None:
@@ -206,7 +166,8 @@ def write_manifest(manifest: Manifest, path: str | Path) -> None:
     """Write samples as `.jsonl` or `.csv` with a sidecar `classes.json`, or as a PySlowFast list (`.txt`).
 
     Paths inside the file's folder become relative to it. Files appear only when they are complete.
-    Raises: ValueError: another suffix, or something that a list cannot hold (parts of videos, several labels, splits).
+    Raises: ValueError: another suffix, something that a list cannot hold (parts of videos, several labels, splits), or
+        something that only `.jsonl` can hold (boxes, events, poses, meta).
     """
     path = Path(path)
     if path.suffix not in (".jsonl", ".csv", ".txt"):
@@ -229,7 +190,7 @@ def _record(sample: Sample, manifest: Manifest, folder: Path) -> dict[str, Any]:
     for name, label in sample.labels.items():
         classes = manifest.classes[name]
         record[name] = [classes[index] for index in label] if isinstance(label, tuple) else classes[label]
-    return record
+    return record | parts_of_sample(sample)
 
 
 def _csv_text(records: Sequence[Mapping[str, Any]]) -> str:
@@ -240,6 +201,9 @@ def _csv_text(records: Sequence[Mapping[str, Any]]) -> str:
     writer.writeheader()
     for record in records:
         cells = {name: json.dumps(value) if isinstance(value, list) else value for name, value in record.items()}
+        nested = [name for name in ("key_seconds", "boxes", "events", "poses", "meta") if name in record]
+        if nested:
+            raise ValueError(f"only .jsonl holds {', '.join(nested)}, which sample {record['id']!r} has")
         writer.writerow(cells)
     return text.getvalue()
 

@@ -38,6 +38,7 @@ class Row:
         start, end: seconds after the first frame; `None` = beginning, end.
         id: as written, or `None`.
         place: where it stands, for messages ("row 7").
+        parts: what else the sample carries, by the names of `Sample`'s fields (boxes, meta and the like).
     """
 
     path: str
@@ -47,6 +48,7 @@ class Row:
     end: float | None = None
     id: str | None = None
     place: str = ""
+    parts: Mapping[str, Any] = field(default_factory=dict)
 
 
 def canonical_split(name: str) -> str:

@@ -1,7 +1,8 @@
 """Annotation tables with named columns: CSV or TSV with a header, JSON Lines, Parquet.
 
-Columns: `path`, the label columns, and optionally `split`, `start`, `end` (seconds) and `id`; others are ignored. In
-JSON Lines, `labels` may hold a mapping of label columns, or the value of the only one.
+Columns: `path`, the label columns, and optionally `split`, `start`, `end` (seconds), `id` and `frame_rate` (of a folder
+of pictures); others are ignored. In JSON Lines, `labels` may hold a mapping of label columns, or the value of the only
+one, and a line may carry boxes, events, poses and meta (`sample_json.py`).
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from wholereel.datasets.rows import Row, canonical_split, seconds_or_none
+from wholereel.datasets.sample_json import parts_of_record
 from wholereel.errors import DataError, import_extra
 
 __all__ = ["TABLES", "rows_of_table"]
@@ -106,6 +108,8 @@ def _row(file: Path, place: str, record: Mapping[str, Any], columns: tuple[str, 
     if end is not None and end <= (start or 0.0):
         raise DataError(file, f"{place} ends at {end} s, before it starts at {start or 0.0} s")
     split, id = record.get("split"), record.get("id")
+    # Other tables have columns of their own that may be called like this.
+    carried = record if file.suffix == ".jsonl" else {"frame_rate": record.get("frame_rate")}
     return Row(
         path=path.strip(),
         labels={name: record.get(name) for name in columns},
@@ -114,4 +118,5 @@ def _row(file: Path, place: str, record: Mapping[str, Any], columns: tuple[str, 
         end=end,
         id=str(id) if id not in (None, "") else None,
         place=place,
+        parts=parts_of_record(carried, file, place),
     )
