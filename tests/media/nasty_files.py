@@ -69,6 +69,12 @@ def b_frames(path: Path) -> Path:
     return encode(path, moving(), options={"x264-params": params})
 
 
+def interlaced(path: Path) -> Path:
+    """H.264 of interlaced pictures with B-frames."""
+    params = "keyint=12:min-keyint=12:scenecut=0:bframes=2:tff=1"
+    return encode(path, moving(height=64), options={"x264-params": params})
+
+
 def open_gop(path: Path) -> Path:
     """H.264 whose groups refer to the group before."""
     params = "keyint=10:min-keyint=10:scenecut=0:bframes=3:open-gop=1:b-adapt=0"
@@ -233,6 +239,7 @@ def damaged(path: Path) -> Path:
 # Every file that must read exactly as decoding it in order does: name -> (maker, suffixes).
 EXACT: dict[str, tuple[Callable[[Path], Path], tuple[str, ...]]] = {
     "b_frames": (b_frames, (".mp4", ".mkv", ".ts", ".avi", ".h264")),
+    "interlaced": (interlaced, (".mp4", ".mkv", ".ts")),
     "open_gop": (open_gop, (".mp4", ".mkv", ".ts")),
     "gradual_refresh": (gradual_refresh, (".mp4", ".mkv", ".ts")),
     "variable_rate": (variable_rate, (".mp4", ".mkv")),

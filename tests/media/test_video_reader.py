@@ -20,6 +20,7 @@ from torch import Tensor
 from tests.media import nasty_files
 from wholereel.errors import VideoError
 from wholereel.media import Frames, VideoReader, probe_video, write_video
+from wholereel.media._decoder import Decoder
 
 CASES = [(name, suffix) for name, (_, suffixes) in nasty_files.EXACT.items() for suffix in suffixes]
 
@@ -83,6 +84,30 @@ def test_random_access_equals_decoding_in_order(nasty: tuple[Path, Tensor, list[
         assert torch.equal(torch.cat([pixels_THWC(f) for f in streamed]), expected_THWC)
         assert torch.equal(torch.cat([f.seconds_T for f in streamed]), reader.seconds_T)
         assert not found.truncated
+
+
+def test_no_packet_more_than_needed_is_decoded(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, taken = nasty_files.b_frames(folder / "counted.mp4"), []
+    decode = Decoder._decode
+
+    def counting(self: Decoder, packet: av.Packet, *, strict: bool) -> list[av.VideoFrame]:
+        taken.append(packet.pts)
+        return decode(self, packet, strict=strict)
+
+    with VideoReader(path) as reader, av.open(str(path)) as container:
+        keys = [p.pts for p in container.demux(video=0) if p.is_keyframe]
+        step = reader.metadata.time_base.denominator // 25
+        reader.read(indices=[0])  # the header and the first frame are known now
+        monkeypatch.setattr(Decoder, "_decode", counting)
+        reader.read(indices=[key // step for key in keys])
+    assert taken == keys  # though the decoder of such a file holds every picture back until two more have come
+
+
+def test_an_interlaced_file_is_read_without_cutting_the_decoder_short(folder: Path) -> None:
+    path = nasty_files.interlaced(folder / "fields.mp4")
+    with VideoReader(path) as reader:
+        reader.read(indices=[2])
+        assert not reader._decoder._drains
 
 
 def test_times_increase_from_zero(nasty: tuple[Path, Tensor, list[int | None]]) -> None:

@@ -54,6 +54,7 @@ class Decoder:
         self._codec = codec.codec.canonical_name
         self._nal_length = nal_length_size(self._codec, codec.extradata)
         self._skipping = False
+        self._drains = True
         family = self.container.format.name.split(",")[0]
         self._jump_cost = JUMP_COST_FRAMES.get(family, SEARCHED_JUMP_COST_FRAMES)
 
@@ -91,11 +92,12 @@ class Decoder:
         if timeline.ticks_F is None:
             yield from self._counted(wanted)
             return
-        done = 0
-        while done < len(wanted):
-            for index, frame in self._run(timeline, timeline.ticks_F, wanted[done:]):
-                yield index, frame
-                done += 1
+        for part in self._parts(timeline, timeline.ticks_F, wanted):
+            done = 0
+            while done < len(part):
+                for index, frame in self._run(timeline, timeline.ticks_F, part[done:]):
+                    yield index, frame
+                    done += 1
 
     def forward(self, timeline: Timeline, begin: int) -> Iterator[tuple[int, av.VideoFrame]]:
         """All frames from `begin` on, in order."""
@@ -111,19 +113,39 @@ class Decoder:
                     return
         raise PredictionError(f"frame {wanted[position]} did not decode")
 
+    def _parts(self, timeline: Timeline, ticks_F: np.ndarray, wanted: Sequence[int]) -> list[Sequence[int]]:
+        """Wanted frames between one jump and the next: cut where frames before a key frame need not be decoded."""
+        if isinstance(wanted, range):  # streaming: nothing to jump over, and no array of an hour's frames
+            return [wanted]
+        wanted_W = np.asarray(wanted)
+        keys_W = np.searchsorted(timeline.key_ticks_K, ticks_F[wanted_W], side="right") - 1
+        begins_W = np.searchsorted(ticks_F, timeline.key_ticks_K[keys_W])
+        cuts = np.flatnonzero(begins_W[1:] - wanted_W[:-1] - 1 > self._jump_cost) + 1
+        return [part.tolist() for part in np.split(wanted_W, cuts)]
+
     def _run(
         self, timeline: Timeline, ticks_F: np.ndarray, wanted: Sequence[int]
     ) -> Iterator[tuple[int, av.VideoFrame]]:
-        """Wanted frames from one jump on, until the next one is better reached by another jump."""
-        every = isinstance(wanted, range)  # streaming: nothing to skip, and no set of an hour's frames
-        ticks = frozenset() if every else frozenset(ticks_F[list(wanted)].tolist())
+        """Wanted frames after one jump; may end early, and must then be called for the rest."""
+        every = isinstance(wanted, range)
+        due = set() if every else set(ticks_F[list(wanted)].tolist())
         skippable = not every and self._codec in SKIPPABLE_CODECS
         key, packets = self._land(timeline, wanted[0])
         check = _OrderCheck(ticks_F, int(timeline.key_ticks_K[key]), gaps=skippable)
-        done = 0
+        done, drain = 0, False
         for packet in packets:
-            self._skip(skippable and packet.size > 0 and packet.pts not in ticks)
-            for frame in self._decode(packet, strict=True):
+            unwanted = packet.size > 0 and packet.pts not in due
+            self._skip(skippable and unwanted)
+            frames = self._decode(packet, strict=True)
+            if not unwanted and packet.size and not every:
+                due.discard(packet.pts)
+                # The decoder has all it needs and gives up the pictures it holds back: a few packets less per jump.
+                drain = not due and self._drains
+                frames += self._decode_rest() if drain else []
+            for frame in frames:
+                if drain and frame.interlaced_frame:  # its second field may lie in the next packet
+                    self._drains = False
+                    return
                 index = check.index_of(frame)
                 if index is None or index < wanted[done]:
                     continue
@@ -133,15 +155,9 @@ class Decoder:
                 done += 1
                 if done == len(wanted):
                     return
-                if not every and self._better_jump(timeline, ticks_F, index, wanted[done]):
-                    return
+            if drain:
+                break
         raise PredictionError(f"frame {wanted[done]} was not returned before the end")
-
-    def _better_jump(self, timeline: Timeline, ticks_F: np.ndarray, index: int, target: int) -> bool:
-        """Are there frames between the last one and the target's key frame that need not be decoded?"""
-        key = timeline.key_before(target)
-        first = int(np.searchsorted(ticks_F, timeline.key_ticks_K[key]))
-        return first - index - 1 > self._jump_cost
 
     def _land(self, timeline: Timeline, target: int) -> tuple[int, Iterator[av.Packet[VideoStream]]]:
         """Bring the demuxer to a key packet at or before a frame: the key's number, and the packets from it on."""
@@ -186,6 +202,15 @@ class Decoder:
         if unwanted != self._skipping:
             self.stream.codec_context.skip_frame = "NONREF" if unwanted else "DEFAULT"
             self._skipping = unwanted
+
+    def _decode_rest(self) -> list[av.VideoFrame]:
+        """Frames held back; afterwards the decoder takes packets only after a jump."""
+        try:
+            return self.stream.codec_context.decode(None)
+        except EOFError:
+            return []
+        except av.error.FFmpegError as error:
+            raise PredictionError(f"held back frames do not decode ({error})") from error
 
     def _decode(self, packet: av.Packet[VideoStream], *, strict: bool) -> list[av.VideoFrame]:
         try:
