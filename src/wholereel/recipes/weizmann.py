@@ -1,8 +1,8 @@
 """Real camera footage: the Weizmann actions, clip-level against video-level training at equal compute.
 
 Data: 90 clips, 10 actions, 9 people (Blank et al., ICCV 2005), a folder with `annotations.csv` (`path,label,split`).
-All roads start from the same clip-level checkpoint and then get the same number of clip forward-backwards: the
-clip-level road goes on with single clips, the video-level roads with N clips of each video.
+All roads start from the same clip-level checkpoint and then get the same number of optimiser steps of 12 clips at the
+same learning rate: the clip-level road goes on with single clips of 12 videos, the video-level ones with four of 3.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ from wholereel.config import (
     Model,
     Optim,
     Recipe,
-    Strategy,
     Task,
     Train,
     Views,
@@ -51,7 +50,8 @@ def weizmann(seed: int = 0) -> Recipe:
         seed=seed,
     )
     second = replace(optim, lr=3e-4, head_lr=3.0, memory_lr=3.0)
-    # Equal compute: per epoch the clip road sees one clip of a video, the video roads CLIPS of them.
+    # Equal compute: an epoch of the clip road has one clip of each video, one of the video roads CLIPS of them. The
+    # batch is reduced here and not by the strategy of that name, whose smaller learning rate is meant for plain SGD.
     clip_level = replace(
         base, model=replace(base.model, weights="stage:pretrain"), optim=second, epochs=20 * CLIPS, seed=seed + 1
     )
@@ -59,7 +59,7 @@ def weizmann(seed: int = 0) -> Recipe:
         clip_level,
         data=replace(data, clips=several),
         task=Task(aggregate="logits"),
-        strategy=Strategy("batch_reduction"),
+        batch=base.batch // CLIPS,
         epochs=20,
     )
     with_memory = replace(late_average, model=replace(late_average.model, memory=Memory(value="separate", dim=32)))
