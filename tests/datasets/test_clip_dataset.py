@@ -2,6 +2,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from PIL import Image
 
 from tests.datasets.broken_files import add_broken, data_set, truncated_video, video
 from wholereel.batches import Fault
@@ -214,3 +215,19 @@ def test_evaluation_leaves_broken_samples_out_and_lists_them(tmp_path):
     assert empty.clips_BNTCHW.shape[2:] == (4, 3, 24, 24)
     assert empty.ids == ()
     assert len(empty.faults) == 2
+
+
+@pytest.mark.parametrize("cache", [False, True])
+@pytest.mark.parametrize("train", [False, True])
+def test_folders_of_pictures_are_videos(healthy, tmp_path, cache, train):
+    with VideoReader(healthy.samples[2].path) as reader:
+        for index, picture_CHW in enumerate(reader.read(indices=range(24)).pixels_TCHW, start=1):
+            Image.fromarray(picture_CHW.permute(1, 2, 0).contiguous().numpy()).save(tmp_path / f"{index:05d}.png")
+    folder = manifest_of(tmp_path)
+    folder = replace(folder, samples=(replace(folder.samples[0], frame_rate=12.0),))
+    data = replace(FIXED if train else TEST, cache=cache, augment=Augment((32, 32), 32, flip=0.0, color_jitter=0.0))
+    sample = ClipDataset(folder, data, train=train, seed=3, cache_dir=tmp_path / "cache")[0, 0]
+    file = manifest_of(healthy.samples[2].path)
+    expected = ClipDataset(file, replace(data, cache=False), train=train, seed=3)[0, 0]
+    assert torch.equal(sample.seconds_NT, expected.seconds_NT)
+    assert torch.equal(sample.clips_NTCHW, expected.clips_NTCHW)  # stored size: nothing is scaled

@@ -24,7 +24,7 @@ from wholereel.errors import ConfigError, DataError, VideoError
 from wholereel.media.augment import CenterCrop, TrainAugment
 from wholereel.media.clip_plans import check_clips, plan_clips
 from wholereel.media.clip_reading import ClipFrames, FrameSource, read_clips
-from wholereel.media.video_reader import VideoReader
+from wholereel.media.frame_folder import open_frames
 
 __all__ = ["ClipDataset", "ClipSample", "collate"]
 
@@ -112,9 +112,9 @@ class ClipDataset(Dataset[ClipSample]):
 
     def _read(self, sample: Sample, side: int, generator: torch.Generator) -> ClipFrames:
         if self._cache is not None:
-            kept = self._cache.open(sample.path)
+            kept = self._cache.open(sample.path, frame_rate=sample.frame_rate)
             return self._plan_and_read(kept, kept.frame_count, kept.frame_rate, sample, generator)
-        with VideoReader(sample.path, size=side) as reader:
+        with open_frames(sample.path, frame_rate=sample.frame_rate, size=side) as reader:
             rate = float(reader.metadata.frame_rate)
             return self._plan_and_read(reader, reader.frame_count, rate, sample, generator)
 

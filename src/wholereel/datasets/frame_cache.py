@@ -20,8 +20,8 @@ import torch
 from torch import Tensor
 
 from wholereel.datasets.atomic_files import write_file, write_text_file
+from wholereel.media.frame_folder import open_frames
 from wholereel.media.frames import Frames
-from wholereel.media.video_reader import VideoReader
 
 __all__ = ["FrameCache", "KeptFrames"]
 
@@ -77,29 +77,33 @@ class FrameCache:
         self.folder, self.short_side = folder, short_side
         folder.mkdir(parents=True, exist_ok=True)
 
-    def open(self, path: Path) -> KeptFrames:
+    def open(self, path: Path, *, frame_rate: float | None = None) -> KeptFrames:
         """Frames of a video; decodes it where that was not done before.
 
-        Raises: VideoError: the file cannot be read.
+        Args:
+            path: the file, or a folder of pictures.
+            frame_rate: of a folder of pictures.
+        Raises: VideoError: it cannot be read.
         """
-        entry = self.folder / self._key(path)
+        entry = self.folder / self._key(path, frame_rate)
         try:
             return _open_entry(entry)
         except FileNotFoundError:
-            self._fill(path, entry)
+            self._fill(path, entry, frame_rate)
         return _open_entry(entry)
 
-    def _key(self, path: Path) -> str:
+    def _key(self, path: Path, frame_rate: float | None) -> str:
         try:
             state = os.stat(path)
             stamp = (state.st_size, state.st_mtime_ns)
         except OSError:
             stamp = (-1, -1)  # never written: decoding says what is wrong
-        text = repr((FORMAT, os.path.abspath(path), *stamp, self.short_side))
+        rate = () if frame_rate is None else (frame_rate,)
+        text = repr((FORMAT, os.path.abspath(path), *stamp, self.short_side, *rate))
         return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
-    def _fill(self, path: Path, entry: Path) -> None:
-        with VideoReader(path, size=self.short_side) as reader:
+    def _fill(self, path: Path, entry: Path, frame_rate: float | None) -> None:
+        with open_frames(path, frame_rate=frame_rate, size=self.short_side) as reader:
             frames = reader.read(indices=range(reader.frame_count))
             decodable = sum(map(len, reader.stream())) if frames.truncated else len(frames)
             metadata = reader.metadata

@@ -112,8 +112,9 @@ class _Videos(Dataset[LoadedVideo | Fault]):
     def __getitem__(self, index: int) -> LoadedVideo | Fault:
         sample = self.samples[index]
         try:
-            kept = None if self.cache is None else self.cache.open(sample.path)
-            with VideoViews(sample.path, self.views, start=sample.start, end=sample.end, kept=kept) as video:
+            rate, start, end = sample.frame_rate, sample.start, sample.end
+            kept = None if self.cache is None else self.cache.open(sample.path, frame_rate=rate)
+            with VideoViews(sample.path, self.views, start=start, end=end, kept=kept, frame_rate=rate) as video:
                 return LoadedVideo(index, video.read().contiguous(), video.truncated)
         except DataError as error:
             return Fault(sample.id, str(sample.path), str(error))

@@ -21,7 +21,7 @@ from wholereel.errors import ConfigError, VideoError
 from wholereel.media.augment import test_crops
 from wholereel.media.clip_plans import ClipTimes, check_clips, plan_clips
 from wholereel.media.clip_reading import FrameSource, read_clips
-from wholereel.media.video_reader import VideoReader
+from wholereel.media.frame_folder import open_frames
 
 __all__ = ["VideoViews", "check_views", "repeatable"]
 
@@ -63,6 +63,7 @@ class VideoViews:
         views: clips, crops and sizes.
         start, end: the part of the file that is looked at, in seconds; `None` = all of it.
         kept: the file's frames at `views.short_side`, read instead of the file.
+        frame_rate: of a folder of pictures.
     Attributes:
         seconds_N2: float64, begin and end of each clip in the file.
         duration: length of the part in seconds.
@@ -77,13 +78,14 @@ class VideoViews:
         start: float | None = None,
         end: float | None = None,
         kept: KeptFrames | None = None,
+        frame_rate: float | None = None,
     ) -> None:
         check_views(views)
         self.path, self.views, self.truncated = str(path), views, False
         self._open = ExitStack()
         with ExitStack() as stack:
             if kept is None:
-                reader = stack.enter_context(VideoReader(path, size=views.short_side))
+                reader = stack.enter_context(open_frames(path, frame_rate=frame_rate, size=views.short_side))
                 rate, seconds_F = reader.metadata.frame_rate, reader.seconds_T
             else:
                 rate, seconds_F = kept.frame_rate, torch.from_numpy(kept.seconds_T)
