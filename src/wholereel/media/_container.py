@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
-from pathlib import Path
 from typing import Any, cast
 
 import av
@@ -17,8 +16,9 @@ from av.container import InputContainer
 from av.video.stream import VideoStream
 
 from wholereel.errors import VideoError
+from wholereel.media.byte_ranges import av_url, byte_count, containing_file
 
-__all__ = ["VideoMetadata", "open_video", "video_packets", "read_metadata"]
+__all__ = ["VideoMetadata", "open_problem", "open_video", "video_packets", "read_metadata"]
 
 FALLBACK_RATE = Fraction(25)  # a stream without any rate (raw elementary streams); FFmpeg's own choice for them
 
@@ -62,9 +62,9 @@ def open_video(path: str, threads: int) -> tuple[InputContainer, VideoStream]:
     Raises: VideoError: no such file, a folder, not a video, or no picture stream.
     """
     try:
-        container = av.open(path, "r", metadata_errors="ignore")
+        container = av.open(av_url(path), "r", metadata_errors="ignore")
     except (av.error.FFmpegError, OSError, ValueError) as error:
-        raise VideoError(path, *_open_problem(path, error)) from error
+        raise VideoError(path, *open_problem(path, error)) from error
     stream = _picture_stream(container)
     if stream is None:
         kinds = sorted({s.type for s in container.streams})
@@ -151,13 +151,14 @@ def _picture_stream(container: InputContainer) -> VideoStream | None:
     return None
 
 
-def _open_problem(path: str, error: Exception) -> tuple[str, str, str]:
-    file = Path(path)
+def open_problem(path: str, error: Exception) -> tuple[str, str, str]:
+    """What to say about a file that FFmpeg does not open: found, expected, remedy."""
+    file = containing_file(path)
     if not file.exists():
         return "no such file", "", "Check the path, and whether the annotation file fits this copy of the data."
     if file.is_dir():
         return "is a folder", "a video file", "Give the path of one file."
-    if file.stat().st_size == 0:
+    if byte_count(path) == 0:
         return "is empty (0 bytes)", "a video file", "Copy or download it again."
     reason = getattr(error, "strerror", None) or str(error)
     return (

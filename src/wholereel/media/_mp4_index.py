@@ -8,16 +8,15 @@ Extra axes: P samples (packets) in file order.
 
 from __future__ import annotations
 
-import os
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
-from pathlib import Path
 
 import numpy as np
 
 from wholereel.media._packet_index import Timeline, timeline_from_table
+from wholereel.media.byte_ranges import byte_count, open_bytes
 
 __all__ = ["predict_from_mp4_header", "missing_samples"]
 
@@ -46,7 +45,7 @@ def predict_from_mp4_header(path: str, track_id: int, time_base: Fraction) -> Ti
         time_base: seconds per tick that the demuxer uses; must agree with the header.
     """
     table = _sample_table(path, track_id)
-    if table is None or Fraction(1, table.timescale) != time_base or table.ends_P.max() > os.path.getsize(path):
+    if table is None or Fraction(1, table.timescale) != time_base or table.ends_P.max() > byte_count(path):
         return None
     pts_P = table.dts_P + table.offsets_P - table.shift
     if pts_P[0] != 0:
@@ -58,11 +57,11 @@ def predict_from_mp4_header(path: str, track_id: int, time_base: Fraction) -> Ti
 def missing_samples(path: str, track_id: int) -> int:
     """How many samples of a track the header promises beyond the end of the file."""
     table = _sample_table(path, track_id)
-    return 0 if table is None else int((table.ends_P > os.path.getsize(path)).sum())
+    return 0 if table is None else int((table.ends_P > byte_count(path)).sum())
 
 
 def _sample_table(path: str, track_id: int) -> SampleTable | None:
-    moov = _read_moov(Path(path))
+    moov = _read_moov(path)
     if moov is None:
         return None
     movie_scale = 0
@@ -148,10 +147,10 @@ def _positions(table: dict[bytes, Box], sizes_P: np.ndarray) -> np.ndarray:
     return chunks[chunk_of_P] + before_P - before_P[first_of_chunk][chunk_of_P]
 
 
-def _read_moov(path: Path) -> Box | None:
+def _read_moov(path: str) -> Box | None:
     """Content of the movie header; None if there is none or the file holds fragments."""
-    with path.open("rb") as file:
-        length = path.stat().st_size
+    with open_bytes(path) as file:
+        length = byte_count(path)
         at, found = 0, None
         while at + 8 <= length:
             file.seek(at)

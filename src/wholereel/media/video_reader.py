@@ -26,6 +26,7 @@ from wholereel.media._convert import RgbConverter
 from wholereel.media._decoder import Decoder, PredictionError
 from wholereel.media._mp4_index import missing_samples, predict_from_mp4_header
 from wholereel.media._packet_index import Timeline, counted_timeline, predict_from_packets
+from wholereel.media.byte_ranges import byte_count, open_bytes
 from wholereel.media.frames import Frames
 
 __all__ = ["VideoReader", "VideoMetadata", "probe_video"]
@@ -235,8 +236,8 @@ class VideoReader:
             except (KeyError, IndexError, ValueError, struct.error):
                 cut_off = False
         elif container.format.name == "avi":
-            with open(self.path, "rb") as file:
-                cut_off = int.from_bytes(file.read(8)[4:], "little") + 8 > os.path.getsize(self.path)
+            with open_bytes(self.path) as file:
+                cut_off = int.from_bytes(file.read(8)[4:], "little") + 8 > byte_count(self.path)
         return stream.frames if cut_off else 0
 
     def _describe(self) -> VideoMetadata:
