@@ -32,8 +32,9 @@ def test_models_prints_what_matches(capsys):
 
 def test_ceilings_are_printed_as_proved(capsys):
     assert main(["worlds", "ceilings", "match8"]) == 0
-    head, values = capsys.readouterr().out.splitlines()
-    shown = dict(zip(head.split()[1:], values.split()[1:], strict=True))
+    head, *rows = capsys.readouterr().out.splitlines()
+    assert head.split() == ["world", "level", "ceiling"]
+    shown = {level: value for _, level, value in map(str.split, rows)}
     assert (shown["clip"], shown["sum"], shown["video"]) == ("0.5000", "0.6429", "1.0000")
 
 
@@ -56,7 +57,7 @@ def test_a_world_is_made_as_asked(tmp_path, capsys, monkeypatch):
 
     monkeypatch.setattr(worlds, "make_world", make_world)
     assert main(["worlds", "make", "pair6", str(tmp_path), "--sizes", "train=6", "val=12", "--seed", "3"]) == 0
-    options = {"profile": "std", "seed": 3, "sizes": {"train": 6, "val": 12}, "workers": 1}
+    options = {"profile": "std", "seed": 3, "sizes": {"train": 6, "val": 12}, "workers": 1, "options": {}}
     assert made == {**options, "name": "pair6", "out": tmp_path}
     assert capsys.readouterr().out.strip() == str(tmp_path)
 
@@ -66,8 +67,9 @@ def test_a_world_is_made_as_asked(tmp_path, capsys, monkeypatch):
 )
 def test_verification_says_what_differs(problems, code, last, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(worlds, "verify_world", lambda _: problems)
+    monkeypatch.setattr(worlds, "describe_world", lambda _: ["oracle clip: as proved"])
     assert main(["worlds", "verify", str(tmp_path)]) == code
-    assert capsys.readouterr().out.splitlines() == [*problems, f"{tmp_path}: {last}"]
+    assert capsys.readouterr().out.splitlines() == ["oracle clip: as proved", *problems, f"{tmp_path}: {last}"]
 
 
 def test_data_check_lists_problems(videos, tmp_path, capsys):

@@ -63,7 +63,7 @@ def test_a_group_lists_its_own_commands(words, capsys):
         (["trian"], "error: no command 'trian'. Did you mean 'train'? There are: demo, list, models, data, worlds,"),
         (
             ["worlds", "mkae"],
-            "error: no command 'worlds mkae'. Did you mean 'make'? There are: list, make, ceilings, verify.",
+            "error: no command 'worlds mkae'. Did you mean 'make'? There are: list, make, ceilings, verify, picture.",
         ),
         (["train", "mach8"], "error: no recipe named 'mach8'. Did you mean 'match8'?"),
         (["train", "match8", "--set", "stages.pretrain.optim.learning=1"], "error: --set: no setting 'learning' in "),

@@ -29,6 +29,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "worlds make": ("wholereel.cli.worlds:make", "generate one"),
     "worlds ceilings": ("wholereel.cli.worlds:ceilings", "its proved best scores"),
     "worlds verify": ("wholereel.cli.worlds:verify", "check a generated folder against its own record"),
+    "worlds picture": ("wholereel.cli.worlds:picture", "a page of its frames and sounds"),
     "train": ("wholereel.cli.train:train", "run a recipe, by name or as module:function"),
     "evaluate": ("wholereel.cli.evaluate:evaluate", "measure a trained model on a data set"),
     "predict": ("wholereel.cli.predict:predict", "classes and timeline of video files"),

@@ -1,4 +1,4 @@
-"""`wholereel worlds ...`: generated data sets with ceilings known in closed form."""
+"""`wholereel worlds ...`: generated data sets whose ceilings are known."""
 
 from __future__ import annotations
 
@@ -10,21 +10,22 @@ from tyro.conf import arg
 from wholereel.cli.text import table
 from wholereel.errors import ConfigError
 
-__all__ = ["ceilings", "list_worlds", "make", "verify"]
+__all__ = ["ceilings", "list_worlds", "make", "picture", "verify"]
 
 Name = Annotated[str, arg(metavar="WORLD")]
+Options = Annotated[tuple[str, ...], arg(metavar="NAME=VALUE")]
 
 
 def list_worlds() -> int:
-    """The worlds, with their number of classes and the standard sizes of their splits."""
+    """The worlds: number of classes, standard sizes of the splits, and the worlds that go with them."""
     from wholereel.datasets.worlds import WORLDS
 
     rows = [
         (
             name,
-            str(len(world.classes)),
+            str(len(world.classes) or "-"),
             " ".join(f"{split}={size}" for split, size in world.std_sizes.items()),
-            world.summary,
+            world.summary + (f" [with {', '.join(world.companions)}]" if world.companions else ""),
         )
         for name, world in WORLDS.items()
     ]
@@ -40,37 +41,54 @@ def make(
     seed: int = 0,
     sizes: Annotated[tuple[str, ...], arg(metavar="SPLIT=N")] = (),
     workers: int = 1,
+    options: Options = (),
 ) -> int:
-    """Generate a world: video files, manifest and a record of how it was made.
+    """Generate a world: files, manifest and a record of how it was made.
 
     Args:
-        world: Name from `wholereel worlds list`.
+        world: Name from `wholereel worlds list`, or `all`: each in its own folder of DIR.
         out: Folder to make.
         profile: A twentieth, one, or ten times the standard sizes.
         seed: Same seed, same files.
         sizes: Sizes of your own, e.g. --sizes train=400 val=100.
         workers: Processes.
+        options: Options of the world, e.g. --options size=112.
     """
-    from wholereel.datasets.worlds import make_world
+    from wholereel.datasets.worlds import WORLDS, make_world, read_options
 
-    folder = make_world(world, out, profile=profile, seed=seed, sizes=_sizes(sizes), workers=workers)
-    print(folder)
+    if world == "all" and (sizes or options):
+        raise ConfigError("--sizes and --options belong to one world; make it by its name")
+    for name in WORLDS if world == "all" else [world]:
+        folder = make_world(
+            name,
+            out / name if world == "all" else out,
+            profile=profile,
+            seed=seed,
+            sizes=_sizes(sizes),
+            workers=workers,
+            options=read_options(name, options),
+        )
+        print(folder, flush=True)
     return 0
 
 
-def ceilings(world: Annotated[str | None, arg(metavar="WORLD")] = None, /) -> int:
-    """Best possible accuracies: of one clip, of averaged clips, of the whole video; in closed form.
+def ceilings(world: Annotated[str | None, arg(metavar="WORLD")] = None, /, options: Options = ()) -> int:
+    """Best possible scores: of one clip, of averaged clips, of the whole video, and what else a world tells apart.
 
     Args:
         world: Only this one.
+        options: Options of the world, e.g. --options label_noise=0.1.
     """
-    from wholereel.datasets.worlds import WORLDS, get_world
+    from wholereel.datasets.worlds import WORLDS, get_world, read_options
 
-    names = list(WORLDS) if world is None else [world]
-    values = {name: get_world(name).ceilings() for name in names}
-    levels = list(dict.fromkeys(level for one in values.values() for level in one))
-    rows = [(name, *(f"{one[level]:.4f}" if level in one else "-" for level in levels)) for name, one in values.items()]
-    print(table(rows, head=("world", *levels)))
+    if world is None and options:
+        raise ConfigError("--options belongs to one world; name it")
+    rows = [
+        (name, level, f"{value:.4f}")
+        for name in (WORLDS if world is None else [world])
+        for level, value in get_world(name, **read_options(name, options)).ceilings().items()
+    ]
+    print(table(rows, head=("world", "level", "ceiling")))
     return 0
 
 
@@ -80,13 +98,29 @@ def verify(folder: Annotated[Path, arg(metavar="DIR")], /) -> int:
     Args:
         folder: Made by `wholereel worlds make`.
     """
-    from wholereel.datasets.worlds import verify_world
+    from wholereel.datasets.worlds import describe_world, verify_world
 
     problems = verify_world(folder)
-    for problem in problems:
-        print(problem)
+    for line in (*describe_world(folder), *problems):
+        print(line)
     print(f"{folder}: {len(problems)} problems" if problems else f"{folder}: as it should be")
     return 1 if problems else 0
+
+
+def picture(world: Name, out: Annotated[Path, arg(metavar="FILE.png")], /, seed: int = 0, options: Options = ()) -> int:
+    """Draw frames of a few scenes of a world, and their sound as spectrograms.
+
+    Args:
+        world: Name from `wholereel worlds list`.
+        out: PNG file to write.
+        seed: Of the world.
+        options: Options of the world, e.g. --options motion=fast.
+    """
+    from wholereel.datasets.worlds import draw_world, get_world, read_options
+
+    draw_world(get_world(world, **read_options(world, options)), out, seed=seed)
+    print(out)
+    return 0
 
 
 def _sizes(words: tuple[str, ...]) -> dict[str, int] | None:

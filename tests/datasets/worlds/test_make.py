@@ -63,12 +63,16 @@ def test_other_settings_need_another_folder(events8_folder):
 
 
 def test_sizes_that_cannot_be_balanced_are_refused(tmp_path):
-    with pytest.raises(ConfigError, match=r"train=20 videos cannot be balanced over the 9 classes .* e\.g\. 18 or 27"):
+    with pytest.raises(ConfigError, match=r"train=20 samples cannot be balanced over the 9 classes .* e\.g\. 18 or 27"):
         make_world("events8", tmp_path, sizes={"train": 20})
     with pytest.raises(ConfigError, match="unknown split 'dev'; choose among train, val, test"):
         make_world("events8", tmp_path, sizes={"dev": 9})
     with pytest.raises(ConfigError, match="seed must be >= 0 and workers >= 1, got seed 0 and workers 0"):
         make_world("events8", tmp_path, workers=0)
+    with pytest.raises(ConfigError, match=r"train=-9, expected a number of samples, 0 or more"):
+        make_world("events8", tmp_path, sizes={"train": -9})
+    with pytest.raises(ConfigError, match="world 'events8' has no option 'motion'; it has: size"):
+        make_world("events8", tmp_path, options={"motion": "fast"})
 
 
 def test_the_folder_reads_as_a_manifest(match8_folder):

@@ -7,7 +7,8 @@ import shutil
 import pytest
 
 from wholereel.datasets.worlds import WORLDS, get_world, verify_world
-from wholereel.datasets.worlds.verify import dependent_segments
+from wholereel.datasets.worlds.event_world import EventWorld
+from wholereel.datasets.worlds.verify import dependent_groups
 from wholereel.errors import DataError
 
 
@@ -28,8 +29,8 @@ def test_faults_are_found(events8_folder, tmp_path):
     (folder / "videos" / "more.mp4").write_bytes(b"")
     problems = verify_world(folder)
     expected = [
-        "2 videos of class 'ring' in 'train', expected 1",
-        "0 videos of class 'disc' in 'train', expected 1",
+        "2 samples of class 'ring' in 'train', expected 1",
+        "0 samples of class 'disc' in 'train', expected 1",
         f"line {edited + 1} ({ids[edited]}): 'label' is not what the seed gives",
         f"videos/{missing}.mp4: missing",
         f"videos/{exchanged}.mp4: shows something else than its scene",
@@ -50,22 +51,22 @@ def test_an_unfinished_folder_is_reported(events8_folder, tmp_path):
         verify_world(tmp_path)
 
 
-@pytest.mark.parametrize("name", [name for name, world in WORLDS.items() if world.segments > 1])
+@pytest.mark.parametrize("name", [n for n, w in WORLDS.items() if issubclass(w, EventWorld) and w.segments > 1])
 def test_segments_are_coded_independently(name):
     world = get_world(name)
     scene = world.sample(0, "train", 1)
     for changed in (0, 4):
-        assert dependent_segments(world, scene, changed=changed) == []
+        assert dependent_groups(world, scene, changed=changed) == []
 
 
 def test_the_independence_check_can_fail(monkeypatch):
     """With the encoder's usual settings a changed segment shows elsewhere, so an empty list above means something."""
-    from wholereel.datasets.worlds import verify
+    from wholereel.datasets.worlds import make
     from wholereel.media.video_writer import write_video
 
-    def usual(path, frames, *, frame_rate, gop):
+    def usual(path, frames, *, frame_rate, gop, audio):
         write_video(path, frames, frame_rate=frame_rate, gop=gop, options={"preset": "medium", "crf": "20"})
 
-    monkeypatch.setattr(verify, "write_video", usual)
+    monkeypatch.setattr(make, "write_video", usual)
     world = get_world("match8")
-    assert len(dependent_segments(world, world.sample(0, "train", 1), changed=4)) > 3
+    assert len(dependent_groups(world, world.sample(0, "train", 1), changed=4)) > 3

@@ -1,26 +1,36 @@
-"""What a world is: a label model with known ceilings, drawn from a seed, that can be painted as video.
+"""What a world is: a label model with known ceilings, drawn from a seed, that can be recorded as pictures and sound.
 
-A world draws *scenes* (a label and the events that carry it); `render.py` paints them, `make.py` writes them to disk,
-`verify.py` checks a folder. A subclass says which events a label has (`draw_events`), what a clip's events tell
-(`clip_scores`), what all events tell (`video_label`) and the closed-form ceilings. Rules that keep the ceilings true
-are on the page `docs/worlds.md`.
+A world draws *scenes* (everything that determines one sample), records them, and says what is true about them.
+`make.py` writes them to disk, `verify.py` checks a folder. Rules that keep the ceilings true are on the page
+`docs/worlds/index.md`. Extra letter: S samples of a wave.
 """
 
 from __future__ import annotations
 
 import zlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from fractions import Fraction
-from typing import ClassVar
+from pathlib import Path
+from typing import Any, ClassVar, Generic, TypeVar
 
 import numpy as np
 
-from wholereel.datasets.worlds import render
 from wholereel.errors import ConfigError
 
-__all__ = ["PROFILES", "SPLITS", "Event", "Oracle", "Scene", "World", "oracle_accuracies"]
+__all__ = [
+    "PROFILES",
+    "SPLITS",
+    "Oracle",
+    "Recording",
+    "Scene",
+    "Score",
+    "World",
+    "generator_of",
+    "oracle_scores",
+    "pick_largest",
+]
 
 SPLITS: dict[str, int] = {"train": 0, "val": 1, "test": 2}
 PROFILES: dict[str, Fraction] = {"smoke": Fraction(1, 20), "std": Fraction(1), "full": Fraction(10)}
@@ -28,142 +38,144 @@ SMALLEST_SPLIT = 16
 
 
 @dataclass(frozen=True)
-class Event:
-    """A glyph that is shown, at rest, for a while inside one segment.
-
-    Args:
-        kind: 0..7, index into `glyphs.NAMES`.
-        segment: which segment of the video.
-        start, frames: first frame (counted from the beginning of the video) and number of frames.
-        x, y, side: left, top and side of the glyph's square, in pixels.
-        color: red, green, blue, 0..255.
-    """
-
-    kind: int
-    segment: int
-    start: int
-    frames: int
-    x: int
-    y: int
-    side: int
-    color: tuple[int, int, int]
-
-
-@dataclass(frozen=True)
 class Scene:
-    """Everything that determines one video.
+    """Everything that determines one sample; worlds add fields.
 
     Args:
         id: 16 hexadecimal digits, random; the file's name.
         split, index: place in the world.
-        label: class index.
-        events: in order of time.
-        paint_seed: of background, noise and distractor (drawn independently of the label).
     """
 
     id: str
     split: str
     index: int
-    label: int
-    events: tuple[Event, ...]
-    paint_seed: int
-
-
-Oracle = Callable[[Scene, np.random.Generator], int]
-"""Predicts a scene's label from as much of its true events as its level may see; the generator breaks ties."""
 
 
 @dataclass(frozen=True)
-class World(ABC):
-    """A generated data set; subclasses fill in the class variables and the four abstract methods.
+class Recording:
+    """What a file holds before encoding.
 
     Args:
-        size: side of the square canvas in pixels, even, at least 32. Glyphs and distractor grow with it.
-    Raises: ConfigError: `size` is odd or below 32.
+        frames_THWC: uint8 red, green, blue; one frame in worlds of stills.
+        wave_CS: sound, int16 or float32 in -1..1; `None` = a file without sound.
+        sample_rate: of the sound.
+    """
+
+    frames_THWC: np.ndarray
+    wave_CS: np.ndarray | None = None
+    sample_rate: int = 16_000
+
+    @property
+    def pcm_CS(self) -> np.ndarray | None:
+        """The sound as it is stored: int16."""
+        if self.wave_CS is None or self.wave_CS.dtype == np.int16:
+            return self.wave_CS
+        return np.round(np.clip(self.wave_CS, -1.0, 1.0) * 32767).astype(np.int16)
+
+
+@dataclass(frozen=True)
+class Score:
+    """A measured mean and its standard error (or a bound of it)."""
+
+    value: float
+    error: float
+
+
+S = TypeVar("S", bound=Scene)
+
+Oracle = Callable[[Any, np.random.Generator], Any]
+"""Predicts from as much of a scene's truth as its level may see: (scene, generator that breaks ties) -> prediction."""
+
+
+@dataclass(frozen=True)
+class World(ABC, Generic[S]):
+    """A generated data set. A subclass fills in the class variables and the abstract methods; its fields are options.
+
+    Class variables:
+        name, summary: what `wholereel worlds list` prints.
+        classes: names of the label column `label`; may be empty.
+        std_sizes: samples in each split, profile `std`; the usual splits, or names of its own.
+        frame_rate: frames a second; 0 = single pictures, stored as PNG.
+        group_frames: frames that may be coded together: a segment, or 1 where a ceiling holds for a single frame.
+        companions: other worlds that belong to this one (trimmed clips for pre-training and the like).
+        balanced: each class has the same number of samples; needs `classes`, and labels from `balanced_label`.
+        version: of the drawing rules; raise it with every change of what is drawn.
+        largest_difference: mean absolute difference of painted and decoded frames, in grey levels, that is due to the
+            codec.
+        oracle_samples: scenes on which `verify` runs the oracles.
     """
 
     name: ClassVar[str]
     summary: ClassVar[str]
     classes: ClassVar[tuple[str, ...]]
-    segments: ClassVar[int]
     std_sizes: ClassVar[Mapping[str, int]]
-    version: ClassVar[int] = 1
     frame_rate: ClassVar[int] = 8
-    segment_frames: ClassVar[int] = 24
-
-    size: int = 64
-
-    def __post_init__(self) -> None:
-        if self.size < 32 or self.size % 2:
-            raise ConfigError(f"size of a world's canvas must be even and at least 32, got {self.size}")
-
-    @abstractmethod
-    def draw_events(self, label: int, generator: np.random.Generator) -> tuple[Event, ...]:
-        """Events of one video. Whatever is not the events' kind must be drawn independently of `label`."""
+    group_frames: ClassVar[int]
+    companions: ClassVar[tuple[str, ...]] = ()
+    balanced: ClassVar[bool] = True
+    version: ClassVar[int] = 1
+    # 3.6 to 3.8 in the worlds of glyphs (the colours of the noise are stored at half resolution); 20 and more for the
+    # video of another scene.
+    largest_difference: ClassVar[float] = 6.0
+    oracle_samples: ClassVar[int] = 1000
 
     @abstractmethod
-    def clip_scores(self, events: Sequence[Event]) -> tuple[float, ...]:
-        """K class scores of a one-segment clip that shows `events`: optimal alone, and when added up over clips."""
+    def sample(self, seed: int, split: str, index: int) -> S:
+        """Scene number `index` of a split: a pure function, so order and number of processes do not matter.
+
+        Its generator is `generator_of(seed, self.name, split, index)`.
+        """
 
     @abstractmethod
-    def video_label(self, events: Sequence[Event]) -> int:
-        """The label, from the events of the whole video in order of time."""
+    def record(self, scene: S) -> Recording:
+        """Paint a scene, and let it sound: a pure function."""
+
+    @abstractmethod
+    def truth(self, scene: S) -> dict[str, Any]:
+        """What is true about a scene: keys of its manifest line beside `id`, `path` and `split`, ready for JSON.
+
+        Label columns (`label`: a class name, or a list of them; absent = unlabelled), `boxes`, `events`, `poses` as in
+        `datasets/sample_json.py`, and `meta`.
+        """
 
     @abstractmethod
     def ceilings(self) -> dict[str, float]:
-        """Best possible accuracy of each kind of system, in closed form; one key for each level of `oracle`."""
+        """Best possible score of each kind of system: closed forms, or a seeded simulation of the label model."""
 
-    @property
-    def frame_count(self) -> int:
-        """Frames of every video."""
-        return self.segments * self.segment_frames
-
-    def sizes(self, profile: str = "std") -> dict[str, int]:
-        """Videos in each split: a share of the standard sizes, at least 16, rounded up to a multiple of K classes.
-
-        Raises: ConfigError: unknown profile.
-        """
-        if profile not in PROFILES:
-            raise ConfigError(f"unknown profile {profile!r}; choose one of {', '.join(PROFILES)}")
-        wanted = {split: max(SMALLEST_SPLIT, int(n * PROFILES[profile])) for split, n in self.std_sizes.items()}
-        return {split: -(-n // len(self.classes)) * len(self.classes) for split, n in wanted.items()}
-
-    def sample(self, seed: int, split: str, index: int) -> Scene:
-        """Scene number `index` of a split: a pure function, so order and number of processes do not matter.
-
-        The label comes from a stream of its own (`balanced_label`); the sample's generator is
-        `PCG64(SeedSequence([seed, crc32(name), split id, index]))`.
-        """
-        if split not in SPLITS:
-            raise ConfigError(f"unknown split {split!r}; choose one of {', '.join(SPLITS)}")
-        label = self.balanced_label(seed, split, index)
-        generator = _generator(seed, self.name, SPLITS[split], index)
-        name, paint_seed = (int(n) for n in generator.integers(0, 2**64, size=2, dtype=np.uint64))
-        return Scene(f"{name:016x}", split, index, label, self.draw_events(label, generator), paint_seed)
-
-    def balanced_label(self, seed: int, split: str, index: int) -> int:
-        """Label of a sample: every block of K consecutive indices holds each of the K classes once, in random order.
-
-        So a split whose size is a multiple of K is balanced exactly, whatever the size, and a small world is a prefix
-        of a large one.
-        """
-        block, place = divmod(index, len(self.classes))
-        order = _generator(seed, f"{self.name} labels", SPLITS[split], block).permutation(len(self.classes))
-        return int(order[place])
-
-    def render(self, scene: Scene) -> np.ndarray:
-        """Paint a scene. Returns: frames_THWC, uint8 red, green, blue."""
-        return render.render_scene(
-            scene.events,
-            scene.paint_seed,
-            segments=self.segments,
-            segment_frames=self.segment_frames,
-            size=self.size,
-        )
-
+    @abstractmethod
     def oracles(self) -> dict[str, Oracle]:
-        """Predictors from the true events, by level: one random clip, sum of the clips' scores, all events together."""
-        return {"clip": self._predict_from_clip, "sum": self._predict_from_sum, "video": self._predict_from_video}
+        """Predictors from the truth, by level; levels are keys of `ceilings`. They predict class indices (`right`)."""
+
+    def right(self, scene: S, prediction: Any) -> float:
+        """Score of an oracle's prediction, 0..1; here 1 for the index of the scene's class."""
+        return float(self.classes[prediction] == self.truth(scene)["label"])
+
+    def measure(self, scenes: Sequence[S], generator: np.random.Generator) -> dict[str, Score]:
+        """Score of each oracle on some scenes; here the mean of `right`. Worlds with other metrics say so here."""
+        ceilings = self.ceilings()
+        scores = {}
+        for level, predict in self.oracles().items():
+            value = float(np.mean([self.right(scene, predict(scene, generator)) for scene in scenes]))
+            # The variance of a score in 0..1 is largest when it is 0 or 1.
+            variance = ceilings[level] * (1 - ceilings[level])
+            scores[level] = Score(value, (max(variance, 0.0) / len(scenes)) ** 0.5)
+        return scores
+
+    def label_spaces(self) -> dict[str, tuple[str, ...]]:
+        """Class names by label column."""
+        return {"label": self.classes} if self.classes else {}
+
+    def export(self, folder: Path, scenes: Iterable[S]) -> None:
+        """Write `folder/official`: the annotations in the format of the set that the world imitates; here nothing."""
+
+    def measurements(self, scenes: Sequence[S]) -> dict[str, float]:
+        """Properties of drawn scenes that a reader wants to see (`verify` prints them); here none."""
+        return {}
+
+    def moments(self, scene: S) -> list[int]:
+        """Indices of the frames that a picture of the scene shows; here eight in equal steps."""
+        count = len(self.record(scene).frames_THWC)
+        return list(dict.fromkeys(((2 * np.arange(8) + 1) * count // 16).tolist()))
 
     def oracle(self, level: str) -> Oracle:
         """The best predictor of a level (see `oracles`).
@@ -175,19 +187,57 @@ class World(ABC):
             raise ConfigError(f"world {self.name!r} has no oracle {level!r}; choose one of {', '.join(table)}")
         return table[level]
 
-    def _segment_scores(self, scene: Scene, segment: int) -> np.ndarray:
-        return np.asarray(self.clip_scores([event for event in scene.events if event.segment == segment]))
+    @property
+    def options(self) -> dict[str, Any]:
+        """The fields of this object: with the name, all that determines what is drawn."""
+        return asdict(self)
 
-    def _predict_from_clip(self, scene: Scene, generator: np.random.Generator) -> int:
-        segment = int(generator.integers(self.segments))
-        return pick_largest(self._segment_scores(scene, segment), generator)
+    @property
+    def block(self) -> int:
+        """Sizes of splits are multiples of this number."""
+        return len(self.classes) if self.balanced and self.classes else 1
 
-    def _predict_from_sum(self, scene: Scene, generator: np.random.Generator) -> int:
-        total = sum(self._segment_scores(scene, segment) for segment in range(self.segments))
-        return pick_largest(np.asarray(total), generator)
+    def sizes(self, profile: str = "std") -> dict[str, int]:
+        """Samples in each split: a share of the standard sizes, at least 16, rounded up to a multiple of `block`.
 
-    def _predict_from_video(self, scene: Scene, generator: np.random.Generator) -> int:
-        return self.video_label(scene.events)
+        Raises: ConfigError: unknown profile.
+        """
+        if profile not in PROFILES:
+            raise ConfigError(f"unknown profile {profile!r}; choose one of {', '.join(PROFILES)}")
+        wanted = {
+            split: n if n == 0 else max(SMALLEST_SPLIT, int(n * PROFILES[profile]))
+            for split, n in self.std_sizes.items()
+        }
+        return {split: -(-n // self.block) * self.block for split, n in wanted.items()}
+
+    def balanced_label(self, seed: int, split: str, index: int) -> int:
+        """Class index of a sample: every block of K consecutive indices holds each of the K classes once, shuffled.
+
+        So a split whose size is a multiple of K is balanced exactly, whatever the size, and a small world is a prefix
+        of a large one. The order comes from a stream of its own.
+        """
+        block, place = divmod(index, len(self.classes))
+        order = generator_of(seed, f"{self.name} labels", self.known_split(split), block).permutation(len(self.classes))
+        return int(order[place])
+
+    def known_split(self, split: str) -> str:
+        """The split's name.
+
+        Raises: ConfigError: the world has no such split.
+        """
+        if split not in self.std_sizes:
+            raise ConfigError(f"unknown split {split!r}; choose one of {', '.join(self.std_sizes)}")
+        return split
+
+
+def generator_of(seed: int, name: str, split: str, index: int) -> np.random.Generator:
+    """The sample's own stream of random numbers: `PCG64(SeedSequence([seed, crc32(name), split id, index]))`.
+
+    Split ids: train 0, val 1, test 2; of any other split the CRC-32 of its name.
+    """
+    split_id = SPLITS[split] if split in SPLITS else zlib.crc32(split.encode())
+    sequence = np.random.SeedSequence([seed, zlib.crc32(name.encode()), split_id, index])
+    return np.random.Generator(np.random.PCG64(sequence))
 
 
 def pick_largest(scores_K: np.ndarray, generator: np.random.Generator) -> int:
@@ -196,17 +246,8 @@ def pick_largest(scores_K: np.ndarray, generator: np.random.Generator) -> int:
     return int(generator.choice(best))
 
 
-def oracle_accuracies(world: World, *, samples: int, seed: int = 0) -> dict[str, float]:
-    """Share of right predictions of each oracle over the first `samples` training scenes (no pixels are painted)."""
-    right = dict.fromkeys(world.oracles(), 0)
-    generator = np.random.default_rng([seed, 1])
-    for index in range(samples):
-        scene = world.sample(seed, "train", index)
-        for level, predict in world.oracles().items():
-            right[level] += predict(scene, generator) == scene.label
-    return {level: count / samples for level, count in right.items()}
-
-
-def _generator(seed: int, name: str, split_id: int, index: int) -> np.random.Generator:
-    sequence = np.random.SeedSequence([seed, zlib.crc32(name.encode()), split_id, index])
-    return np.random.Generator(np.random.PCG64(sequence))
+def oracle_scores(world: World[Any], *, samples: int, seed: int = 0) -> dict[str, Score]:
+    """Score of each oracle over the first `samples` scenes of the world's first split (no pixels are painted)."""
+    split = next(iter(world.std_sizes))
+    scenes = [world.sample(seed, split, index) for index in range(samples)]
+    return world.measure(scenes, np.random.default_rng([seed, 1]))

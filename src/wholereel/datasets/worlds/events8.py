@@ -11,7 +11,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from wholereel.datasets.worlds.base import Event, World
+from wholereel.datasets.worlds.event_world import Event, EventWorld
 from wholereel.datasets.worlds.glyphs import NAMES
 from wholereel.datasets.worlds.placement import draw_placement
 
@@ -19,7 +19,7 @@ __all__ = ["Events8"]
 
 
 @dataclass(frozen=True)
-class Events8(World):
+class Events8(EventWorld):
     """Which glyph is shown, if any. Ceiling 1: a clip shows everything."""
 
     name: ClassVar[str] = "events8"
@@ -29,7 +29,7 @@ class Events8(World):
     std_sizes: ClassVar[Mapping[str, int]] = {"train": 3600, "val": 450, "test": 900}
 
     def draw_events(self, label: int, generator: np.random.Generator) -> tuple[Event, ...]:
-        place = draw_placement(0, segment_frames=self.segment_frames, size=self.size, generator=generator)
+        place = draw_placement(0, segment_frames=self.group_frames, size=self.size, generator=generator)
         return () if label == len(NAMES) else (place.show(label),)
 
     def clip_scores(self, events: Sequence[Event]) -> tuple[float, ...]:

@@ -2,7 +2,7 @@
 
 One clip knows nothing. A sum (mean, maximum) of clip scores that depend on the glyph's kind reaches 9/14; if a clip's
 score may also depend on the clip's own colours and places, used as private dice, 19/28 and no more. Seeing both
-events: 1. Proofs: `docs/worlds.md`. Extra letters: k kinds, s kinds with a high score.
+events: 1. Proofs: `docs/worlds/match8.md`. Extra letters: k kinds, s kinds with a high score.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ from typing import ClassVar
 
 import numpy as np
 
-from wholereel.datasets.worlds.base import Event, Oracle, Scene
+from wholereel.datasets.worlds.base import Oracle
+from wholereel.datasets.worlds.event_world import Event, EventScene
 from wholereel.datasets.worlds.glyphs import NAMES
 from wholereel.datasets.worlds.two_events import TwoEventWorld
 
@@ -80,6 +81,6 @@ def randomised_score(kind: int, generator: np.random.Generator) -> int:
     return strength if generator.random() < kind / (KINDS - 1) else -strength
 
 
-def predict_from_randomised_sum(scene: Scene, generator: np.random.Generator) -> int:
+def predict_from_randomised_sum(scene: EventScene, generator: np.random.Generator) -> int:
     """Oracle: match iff the sum of the clips' randomised scores is not negative."""
     return int(sum(randomised_score(event.kind, generator) for event in scene.events) >= 0)

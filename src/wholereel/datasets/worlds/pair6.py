@@ -14,7 +14,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from wholereel.datasets.worlds.base import Event
+from wholereel.datasets.worlds.event_world import Event
 from wholereel.datasets.worlds.glyphs import NAMES
 from wholereel.datasets.worlds.two_events import TwoEventWorld
 

@@ -1,57 +1,83 @@
-"""Draw the page picture of the worlds: one still per glyph, and one frame per segment of one video of each world.
+"""Draw the picture of a world's page: a row of frames for each of a few scenes, below it the sound as a spectrogram.
 
-`python -m wholereel.datasets.worlds.picture docs/_static/worlds_overview.png`
+Colours are rounded to a few levels, so that the file stays small although every scene has noise. Extra letters: S
+samples of a wave, F frequencies.
 """
 
 from __future__ import annotations
 
-import sys
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torchvision.io import write_png
 
-from wholereel.datasets.worlds.base import Scene, World
-from wholereel.datasets.worlds.table import get_world
+from wholereel.datasets.worlds.base import Recording, Scene, World
 
-__all__ = ["draw_overview"]
+__all__ = ["draw_world"]
 
 GAP = 4
-COLUMNS = 9
+MOST_ROWS = 4
+LEVEL = 24
+SOUND_HEIGHT = 32
+SEARCHED = 64
 
 
-def draw_overview(path: str | Path, *, size: int = 64, seed: int = 0) -> None:
-    """Write a PNG: the classes of `events8` in the first row, then videos of match8 (match, differ), pair6, order2."""
-    clips = get_world("events8", size=size)
-    rows = [[_event_frame(clips, _first(clips, label, seed)) for label in range(len(clips.classes))]]
-    for name, label in (("match8", 1), ("match8", 0), ("pair6", 0), ("order2", 0), ("order2", 1)):
-        world = get_world(name, size=size)
-        rows.append(_segment_frames(world, _first(world, label, seed)))
-    sheet = np.full((len(rows) * (size + GAP) + GAP, COLUMNS * (size + GAP) + GAP, 3), 255, np.uint8)
-    for row, pictures in enumerate(rows):
-        for column, picture_HWC in enumerate(pictures):
-            y, x = GAP + row * (size + GAP), GAP + column * (size + GAP)
-            sheet[y : y + size, x : x + size] = picture_HWC
-    write_png(torch.from_numpy(sheet).permute(2, 0, 1), str(path))
+def draw_world(world: World[Any], path: str | Path, *, seed: int = 0, rows: int = MOST_ROWS) -> None:
+    """Write a PNG: frames (`world.moments`) of the first test scenes, one of each class where classes are balanced.
+
+    Args:
+        path: file to write; its folder exists.
+        rows: scenes at most.
+    """
+    strips = [_strip(world, scene) for scene in _chosen(world, seed, rows)]
+    width = max(strip.shape[1] for strip in strips)
+    height = sum(strip.shape[0] + GAP for strip in strips) + GAP
+    sheet = np.full((height, width + 2 * GAP, 3), 255, np.uint8)
+    y = GAP
+    for strip_HWC in strips:
+        sheet[y : y + strip_HWC.shape[0], GAP : GAP + strip_HWC.shape[1]] = strip_HWC
+        y += strip_HWC.shape[0] + GAP
+    write_png(torch.from_numpy(sheet).permute(2, 0, 1), str(path), compression_level=9)
 
 
-def _first(world: World, label: int, seed: int) -> Scene:
-    """The first test scene of a class; there is one in every block of K samples."""
-    scenes = (world.sample(seed, "test", index) for index in range(len(world.classes)))
-    return next(scene for scene in scenes if scene.label == label)
+def _chosen(world: World[Any], seed: int, rows: int) -> list[Scene]:
+    """The first scenes; in worlds with balanced classes the first of each class."""
+    split = "test" if world.std_sizes.get("test") else next(iter(world.std_sizes))
+    scenes: Iterable[Scene] = (world.sample(seed, split, index) for index in range(SEARCHED))
+    chosen: dict[str, Scene] = {}
+    for scene in scenes:
+        chosen.setdefault(world.truth(scene)["label"] if world.block > 1 else scene.id, scene)
+        if len(chosen) == rows:
+            break
+    return list(chosen.values())
 
 
-def _event_frame(world: World, scene: Scene) -> np.ndarray:
-    return world.render(scene)[scene.events[0].start if scene.events else 0]
+def _strip(world: World[Any], scene: Scene) -> np.ndarray:
+    """Frames side by side. Returns: strip_HWC, uint8."""
+    recording = world.record(scene)
+    frames_THWC = recording.frames_THWC[world.moments(scene)]
+    gap_HWC = np.full((frames_THWC.shape[1], GAP, 3), 255, np.uint8)
+    parts = [part for frame_HWC in frames_THWC for part in (_rounded(frame_HWC), gap_HWC)][:-1]
+    strip_HWC = np.concatenate(parts, axis=1)
+    if recording.pcm_CS is None:
+        return strip_HWC
+    return np.concatenate([strip_HWC, _spectrogram(recording, strip_HWC.shape[1])])
 
 
-def _segment_frames(world: World, scene: Scene) -> list[np.ndarray]:
-    """One frame of each segment: where its event is shown, else its first."""
-    shown = {event.segment: event.start for event in scene.events}
-    frames_THWC = world.render(scene)
-    return [frames_THWC[shown.get(segment, segment * world.segment_frames)] for segment in range(world.segments)]
+def _rounded(frame_HWC: np.ndarray) -> np.ndarray:
+    return np.minimum(frame_HWC.astype(np.int64) // LEVEL * LEVEL + LEVEL // 2, 255).astype(np.uint8)
 
 
-if __name__ == "__main__":
-    draw_overview(sys.argv[1])
+def _spectrogram(recording: Recording, width: int) -> np.ndarray:
+    """Log energy, low frequencies at the bottom, dark = loud, the whole recording from left to right."""
+    assert recording.pcm_CS is not None
+    wave_S = torch.from_numpy(recording.pcm_CS.mean(axis=0) / 32768.0)
+    power_FT = torch.stft(wave_S, 512, hop_length=128, window=torch.hann_window(512), return_complex=True).abs() ** 2
+    level_FT = torch.log10(power_FT + 1e-6)[None, None, :256]
+    small_FT = torch.nn.functional.adaptive_max_pool2d(level_FT, (SOUND_HEIGHT, width))[0, 0].flip(0)
+    low, high = small_FT.min(), small_FT.max()
+    grey_FT = 255 * (1 - (small_FT - low) / (high - low + 1e-9))
+    return _rounded(np.repeat(grey_FT.numpy()[:, :, None], 3, axis=2))

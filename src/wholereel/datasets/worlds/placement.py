@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from wholereel.datasets.worlds.base import Event
+from wholereel.datasets.worlds.event_world import Event
 from wholereel.datasets.worlds.render import scaled
 
 __all__ = ["EVENT_FRAMES", "Placement", "draw_placement", "draw_two_segments"]

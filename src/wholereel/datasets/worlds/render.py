@@ -15,7 +15,7 @@ import numpy as np
 from wholereel.datasets.worlds.glyphs import glyph_mask
 
 if TYPE_CHECKING:
-    from wholereel.datasets.worlds.base import Event
+    from wholereel.datasets.worlds.event_world import Event
 
 __all__ = ["render_scene", "scaled"]
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from dataclasses import fields
 from typing import Any
 
 from wholereel.datasets.worlds.base import World
@@ -11,9 +13,9 @@ from wholereel.datasets.worlds.order2 import Order2
 from wholereel.datasets.worlds.pair6 import Pair6
 from wholereel.errors import ConfigError, closest
 
-__all__ = ["WORLDS", "get_world"]
+__all__ = ["WORLDS", "get_world", "read_options"]
 
-WORLDS: dict[str, type[World]] = {
+WORLDS: dict[str, type[World[Any]]] = {
     "events8": Events8,
     "match8": Match8,
     "pair6": Pair6,
@@ -21,11 +23,42 @@ WORLDS: dict[str, type[World]] = {
 }
 
 
-def get_world(name: str, **options: Any) -> World:
-    """World by name; `options` are its fields (`size`).
+def get_world(name: str, **options: Any) -> World[Any]:
+    """World by name; `options` are its fields (`size` and the like).
 
-    Raises: ConfigError: there is no such world.
+    Raises: ConfigError: there is no such world, or it has no such option.
     """
     if name not in WORLDS:
         raise ConfigError(f"no world {name!r}.{closest(name, WORLDS)} There are: {', '.join(WORLDS)}.")
+    known = [field.name for field in fields(WORLDS[name])]
+    for option in options:
+        if option not in known:
+            raise ConfigError(f"world {name!r} has no option {option!r}; it has: {', '.join(known) or 'none'}")
     return WORLDS[name](**options)
+
+
+def read_options(name: str, words: Iterable[str]) -> dict[str, Any]:
+    """Options of a world from words NAME=VALUE, each of the type of its default.
+
+    Raises: ConfigError: a word without `=`, an unknown option, a value of another type.
+    """
+    defaults = get_world(name).options
+    options: dict[str, Any] = {}
+    for word in words:
+        option, _, value = word.partition("=")
+        if option not in defaults or not value:
+            known = ", ".join(defaults) or "no options"
+            raise ConfigError(f"option {word!r} of world {name!r}: expected NAME=VALUE; it has {known}")
+        options[option] = _value(word, value, defaults[option])
+    return options
+
+
+def _value(word: str, text: str, default: Any) -> Any:
+    if isinstance(default, bool):
+        if text not in ("true", "false"):
+            raise ConfigError(f"option {word!r}: expected true or false")
+        return text == "true"
+    try:
+        return type(default)(text)
+    except ValueError:
+        raise ConfigError(f"option {word!r}: expected a value like {default!r}") from None

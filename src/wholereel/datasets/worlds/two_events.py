@@ -14,17 +14,18 @@ from typing import ClassVar
 
 import numpy as np
 
-from wholereel.datasets.worlds.base import Event, World
+from wholereel.datasets.worlds.event_world import Event, EventWorld
 from wholereel.datasets.worlds.placement import draw_placement, draw_two_segments
 
 __all__ = ["TwoEventWorld"]
 
 
 @dataclass(frozen=True)
-class TwoEventWorld(World):
+class TwoEventWorld(EventWorld):
     """24 seconds, eight segments, two events; a subclass draws the kinds of the first and the second."""
 
     segments: ClassVar[int] = 8
+    companions: ClassVar[tuple[str, ...]] = ("events8",)
     std_sizes: ClassVar[Mapping[str, int]] = {"train": 2000, "val": 300, "test": 700}
 
     @abstractmethod
@@ -34,7 +35,7 @@ class TwoEventWorld(World):
     def draw_events(self, label: int, generator: np.random.Generator) -> tuple[Event, ...]:
         # Time, place and colour are drawn before the kinds: they cannot depend on the label.
         places = [
-            draw_placement(segment, segment_frames=self.segment_frames, size=self.size, generator=generator)
+            draw_placement(segment, segment_frames=self.group_frames, size=self.size, generator=generator)
             for segment in draw_two_segments(self.segments, generator)
         ]
         kinds = self.draw_kinds(label, generator)

@@ -1,41 +1,49 @@
 """Check a world's folder: is it what its description says, do the files show it, and do the ceilings hold?
 
 Everything is drawn and painted again from the seed and compared with manifest and files, so an edited label, an
-exchanged video or a missing file is found.
+exchanged video, a wrong sound or a missing file is found. Extra letter: S samples of a wave.
 """
 
 from __future__ import annotations
 
+import filecmp
+import itertools
 import json
 import tempfile
 from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import av
 import numpy as np
+from torchvision.io import ImageReadMode, decode_image
 
-from wholereel.datasets.worlds.base import Scene, World, oracle_accuracies
-from wholereel.datasets.worlds.make import WorldFolder, manifest_row, read_world, video_path
+from wholereel.datasets.worlds.base import Recording, Scene, World, oracle_scores
+from wholereel.datasets.worlds.make import (
+    WorldFolder,
+    class_names,
+    file_path,
+    manifest_row,
+    read_world,
+    write_recording,
+)
 from wholereel.errors import VideoError
 from wholereel.media.video_reader import VideoReader
-from wholereel.media.video_writer import write_video
 
-__all__ = ["dependent_segments", "oracle_problems", "verify_world"]
+__all__ = ["decode_sound", "describe_world", "dependent_groups", "oracle_problems", "verify_world"]
 
-# Mean absolute difference, in grey levels, between painted and decoded frames: 3.6 to 3.8 after encoding (the colours
-# of the noise are stored at half resolution); 20 and more for the video of another scene.
-LARGEST_DIFFERENCE = 6.0
-ORACLE_SAMPLES = 1000
+MEASURED_SCENES = 50
 
 
 def verify_world(directory: str | Path) -> list[str]:
     """Problems of a world's folder, in words; an empty list means that all is well.
 
-    Checks: manifest and class names equal what the seed gives; labels balanced exactly; every file there, none too
-    many; every video has the right number, size and rate of frames and shows its scene; the oracles reach the
-    ceilings; the codec carries nothing from one segment to another (one video).
-
-    Raises: DataError: no folder of a world.
+    Checks: manifest, class names and official files equal what the seed gives; labels balanced exactly; every file
+    there, none too many; every video has the right number, size and rate of frames and shows its scene, every picture
+    is exact, every sound is exact to the sample; the oracles reach the ceilings; the codec carries nothing from one
+    group of frames to another (one video).
+    Raises: DataError: the folder has no readable description.
     """
     folder = Path(directory)
     described = read_world(folder)
@@ -55,64 +63,89 @@ def verify_world(directory: str | Path) -> list[str]:
     problems += _balance_problems(described, rows)
     problems += _file_problems(folder, rows)
     problems += _sample_problems(folder, described, rows)
-    if described.places:
-        scene, changed = world.sample(described.seed, *described.places[0]), world.segments // 2
-        problems += [
-            f"codec: changing segment {changed} changes decoded pixels of segment {segment}"
-            for segment in dependent_segments(world, scene, changed=changed)
-        ]
-    return problems
+    problems += _export_problems(folder, described)
+    return problems + _codec_problems(described)
 
 
-def oracle_problems(world: World, *, seed: int = 0, samples: int = ORACLE_SAMPLES) -> list[str]:
+def describe_world(directory: str | Path) -> list[str]:
+    """What a world's folder is, in a few lines: the oracles beside the ceilings, and what the world measures itself."""
+    described = read_world(directory)
+    world, samples = described.world, described.world.oracle_samples
+    ceilings = world.ceilings()
+    lines = [
+        f"oracle {level}: {score.value:.4f} +- {score.error:.4f} on {samples} scenes, ceiling {ceilings[level]:.4f}"
+        for level, score in oracle_scores(world, samples=samples, seed=described.seed).items()
+    ]
+    scenes = list(itertools.islice(described.scenes(), MEASURED_SCENES))
+    return lines + [f"{what}: {value:.4g}" for what, value in world.measurements(scenes).items()]
+
+
+def oracle_problems(world: World[Any], *, seed: int = 0, samples: int | None = None) -> list[str]:
     """Ceilings that their oracle misses by more than four standard errors, on drawn scenes (no pixels)."""
-    problems = []
-    measured = oracle_accuracies(world, samples=samples, seed=seed)
-    for level, ceiling in world.ceilings().items():
-        if abs(measured[level] - ceiling) > 4 * (ceiling * (1 - ceiling) / samples) ** 0.5 + 1e-12:
-            problems.append(
-                f"oracle {level!r}: {measured[level]:.4f} on {samples} scenes, the ceiling is {ceiling:.4f}"
-            )
-    return problems
+    samples = world.oracle_samples if samples is None else samples
+    ceilings = world.ceilings()
+    return [
+        f"oracle {level!r}: {score.value:.4f} on {samples} scenes, the ceiling is {ceilings[level]:.4f}"
+        for level, score in oracle_scores(world, samples=samples, seed=seed).items()
+        if abs(score.value - ceilings[level]) > 4 * score.error + 1e-12
+    ]
 
 
-def dependent_segments(world: World, scene: Scene, *, changed: int) -> list[int]:
-    """Segments other than `changed` whose decoded pixels change when that one is inverted before encoding."""
-    frames_THWC = world.render(scene)
-    other_THWC = frames_THWC.copy()
-    part = slice(changed * world.segment_frames, (changed + 1) * world.segment_frames)
+def dependent_groups(world: World[Any], scene: Scene, *, changed: int) -> list[int]:
+    """Groups of frames other than `changed` whose decoded pixels change when that one is inverted before encoding."""
+    recording = world.record(scene)
+    other_THWC = recording.frames_THWC.copy()
+    part = slice(changed * world.group_frames, (changed + 1) * world.group_frames)
     other_THWC[part] = 255 - other_THWC[part]
     with tempfile.TemporaryDirectory() as directory:
         decoded = []
-        for name, pixels_THWC in (("plain.mp4", frames_THWC), ("changed.mp4", other_THWC)):
+        for name, frames_THWC in (("plain.mp4", recording.frames_THWC), ("changed.mp4", other_THWC)):
             path = Path(directory) / name
-            write_video(path, pixels_THWC, frame_rate=world.frame_rate, gop=world.segment_frames)
+            write_recording(path, world, Recording(frames_THWC, recording.wave_CS, recording.sample_rate))
             decoded.append(decode(path))
     differs_T = (decoded[0] != decoded[1]).any(axis=(1, 2, 3))
-    differs_segment = differs_T.reshape(world.segments, world.segment_frames).any(axis=1)
-    return [int(segment) for segment in np.flatnonzero(differs_segment) if segment != changed]
+    groups = sorted(set((np.flatnonzero(differs_T) // world.group_frames).tolist()))
+    return [group for group in groups if group != changed]
 
 
 def decode(path: Path) -> np.ndarray:
-    """All frames of a video. Returns: frames_THWC, uint8."""
+    """All frames of a video, or the one of a picture. Returns: frames_THWC, uint8."""
+    if path.suffix == ".png":
+        pixels_CHW = decode_image(str(path), mode=ImageReadMode.RGB)
+        return np.asarray(pixels_CHW.permute(1, 2, 0)[None].numpy())
     reader = VideoReader(path)
     pixels_TCHW = reader.read(indices=range(reader.frame_count)).pixels_TCHW
     return np.asarray(pixels_TCHW.permute(0, 2, 3, 1).numpy())
 
 
-def _description_problems(folder: Path, world: World) -> list[str]:
-    path = folder / "classes.json"
+def decode_sound(path: Path) -> tuple[np.ndarray, int] | None:
+    """The stored sound, untouched. Returns: (pcm_CS int16, samples a second), or `None` without a sound track."""
+    with av.open(str(path)) as container:
+        if not container.streams.audio:
+            return None
+        stream = container.streams.audio[0]
+        blocks = [frame.to_ndarray() for frame in container.decode(stream)]
+        pcm_1S = np.concatenate(blocks, axis=1) if blocks else np.zeros((1, 0), np.int16)
+        # Interleaved, as FLAC is decoded: left, right, left, right, ...
+        return pcm_1S.reshape(-1, stream.channels).T, stream.rate
+
+
+def _description_problems(folder: Path, world: World[Any]) -> list[str]:
+    path, expected = folder / "classes.json", class_names(world)
     if not path.exists():
         return ["classes.json: missing"]
     found = json.loads(path.read_text(encoding="utf-8"))
-    return [] if found == list(world.classes) else [f"classes.json: {found}, expected {list(world.classes)}"]
+    return [] if found == expected else [f"classes.json: {found}, expected {expected}"]
 
 
 def _balance_problems(described: WorldFolder, rows: list[dict[str, Any]]) -> list[str]:
-    classes = described.world.classes
+    world = described.world
+    if world.block == 1:
+        return []
+    classes = world.classes
     counts = Counter((row.get("split"), row.get("label")) for row in rows)
     return [
-        f"manifest.jsonl: {counts[split, name]} videos of class {name!r} in {split!r}, expected {size // len(classes)}"
+        f"manifest.jsonl: {counts[split, name]} samples of class {name!r} in {split!r}, expected {size // len(classes)}"
         for split, size in described.sizes.items()
         for name in classes
         if counts[split, name] != size // len(classes)
@@ -121,23 +154,33 @@ def _balance_problems(described: WorldFolder, rows: list[dict[str, Any]]) -> lis
 
 def _file_problems(folder: Path, rows: list[dict[str, Any]]) -> list[str]:
     listed = {str(row.get("path")) for row in rows}
-    found = {f"videos/{path.name}" for path in (folder / "videos").iterdir()} if (folder / "videos").is_dir() else set()
+    found = set(_files(folder, ("videos", "images")))
     return [f"{path}: not listed in the manifest" for path in sorted(found - listed)]
+
+
+def _files(folder: Path, parts: Iterable[str]) -> list[str]:
+    return [
+        path.relative_to(folder).as_posix()
+        for part in parts
+        for path in sorted((folder / part).rglob("*"))
+        if path.is_file()
+    ]
 
 
 def _sample_problems(folder: Path, described: WorldFolder, rows: list[dict[str, Any]]) -> list[str]:
     world = described.world
     problems = []
-    for number, place in enumerate(described.places):
-        scene = world.sample(described.seed, *place)
-        frames_THWC = world.render(scene)
+    for number, scene in enumerate(described.scenes()):
+        recording = world.record(scene)
         if number < len(rows):
-            expected = manifest_row(world, scene, frames_THWC)
+            # By way of text, as tuples become lists.
+            expected = json.loads(json.dumps(manifest_row(world, scene, recording)))
             where = f"manifest.jsonl line {number + 1} ({scene.id})"
             problems += [f"{where}: {key!r} is not what the seed gives" for key in _differing(expected, rows[number])]
-        problem = _video_problem(folder / video_path(scene), world, frames_THWC)
+        path = file_path(world, scene)
+        problem = _recording_problem(folder / path, world, recording)
         if problem:
-            problems.append(f"{video_path(scene)}: {problem}")
+            problems.append(f"{path}: {problem}")
     return problems
 
 
@@ -145,17 +188,63 @@ def _differing(a: dict[str, Any], b: dict[str, Any]) -> list[str]:
     return [key for key in sorted(a.keys() | b.keys()) if key not in a or key not in b or a[key] != b[key]]
 
 
-def _video_problem(path: Path, world: World, expected_THWC: np.ndarray) -> str:
+def _recording_problem(path: Path, world: World[Any], expected: Recording) -> str:
     if not path.exists():
         return "missing"
+    if not world.frame_rate:
+        try:
+            exact = np.array_equal(decode(path), expected.frames_THWC)
+        except RuntimeError as error:
+            return f"cannot be read ({error})"
+        return "" if exact else "shows something else than its scene"
     try:
         rate = VideoReader(path).metadata.frame_rate
         decoded_THWC = decode(path)
     except VideoError as error:
         return f"cannot be read ({error})"
-    if decoded_THWC.shape != expected_THWC.shape or float(rate) != world.frame_rate:
-        return f"{decoded_THWC.shape} at {float(rate)} frames/s, expected {expected_THWC.shape} at {world.frame_rate}"
-    difference = np.abs(decoded_THWC.astype(np.int16) - expected_THWC).mean()
-    if difference > LARGEST_DIFFERENCE:
-        return f"shows something else than its scene (mean difference {difference:.1f}, at most {LARGEST_DIFFERENCE})"
-    return ""
+    painted_THWC = expected.frames_THWC
+    if decoded_THWC.shape != painted_THWC.shape or float(rate) != world.frame_rate:
+        return f"{decoded_THWC.shape} at {float(rate)} frames/s, expected {painted_THWC.shape} at {world.frame_rate}"
+    difference, most = np.abs(decoded_THWC.astype(np.int16) - painted_THWC).mean(), world.largest_difference
+    if difference > most:
+        return f"shows something else than its scene (mean difference {difference:.1f}, at most {most})"
+    return _sound_problem(path, expected)
+
+
+def _sound_problem(path: Path, expected: Recording) -> str:
+    sound, pcm_CS = decode_sound(path), expected.pcm_CS
+    if sound is None or pcm_CS is None:
+        return "" if sound is None and pcm_CS is None else f"{'no' if sound is None else 'a'} sound track is unexpected"
+    found_CS, rate = sound
+    if found_CS.shape != pcm_CS.shape or rate != expected.sample_rate:
+        return f"sound of shape {found_CS.shape} at {rate} Hz, expected {pcm_CS.shape} at {expected.sample_rate} Hz"
+    wrong = np.flatnonzero((found_CS != pcm_CS).any(axis=0))
+    return f"sound differs from sample {wrong[0]} on" if len(wrong) else ""
+
+
+def _export_problems(folder: Path, described: WorldFolder) -> list[str]:
+    """Files below `official` that are not, byte for byte, what an export of the scenes gives."""
+    with tempfile.TemporaryDirectory() as directory:
+        again = Path(directory)
+        described.world.export(again, described.scenes())
+        expected, found = set(_files(again, ["official"])), set(_files(folder, ["official"]))
+        problems = [f"{path}: missing" for path in sorted(expected - found)]
+        problems += [f"{path}: not of this world" for path in sorted(found - expected)]
+        problems += [
+            f"{path}: is not what the seed gives"
+            for path in sorted(expected & found)
+            if not filecmp.cmp(again / path, folder / path, shallow=False)
+        ]
+    return problems
+
+
+def _codec_problems(described: WorldFolder) -> list[str]:
+    world = described.world
+    if not described.places or not world.frame_rate:
+        return []
+    scene = next(described.scenes())
+    changed = len(world.record(scene).frames_THWC) // world.group_frames // 2
+    return [
+        f"codec: changing group {changed} of frames changes decoded pixels of group {group}"
+        for group in dependent_groups(world, scene, changed=changed)
+    ]
