@@ -177,7 +177,7 @@ class Strategy:
         variant: of `multi_iteration`: `"step"` or `"accumulate"`.
     """
 
-    name: Literal["full", "batch_reduction", "multi_iteration"] = "full"
+    name: Literal["full", "exact", "batch_reduction", "multi_iteration"] = "full"
     variant: Literal["step", "accumulate"] = "accumulate"
 
 

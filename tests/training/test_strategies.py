@@ -329,11 +329,12 @@ def test_gradients_are_declared_and_unknown_names_are_refused():
     }
     assert declared == {
         ("full", None): "exact",
+        ("exact", None): "exact",
         ("batch_reduction", None): "exact",
         ("multi_iteration", "step"): "truncated",
         ("multi_iteration", "accumulate"): "truncated",
     }
-    with pytest.raises(ConfigError, match="no strategy 'exact'. Strategies: full, batch_reduction, multi_iteration"):
-        strategy("exact")
+    with pytest.raises(ConfigError, match="no strategy 'fast'. Strategies: full, exact, batch_reduction, multi_iter"):
+        strategy("fast")
     with pytest.raises(ConfigError, match="no variant 'both'. Variants: step, accumulate"):
         strategy("multi_iteration", "both")

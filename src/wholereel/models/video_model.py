@@ -15,18 +15,20 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import cast
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
 
 from wholereel import config
 from wholereel.memory.collaborative import NO_CLIP, CollaborativeMemory
-from wholereel.memory.state import PlaceState, State, TokenState, VideoState
+from wholereel.memory.state import CollaborativeState, MaxState, PlaceState, State, TokenState, VideoState
 from wholereel.models.clip_model import ClipModel, ModelInfo
 from wholereel.ops.checks import check_all
 
-__all__ = ["LAST", "Summary", "VideoModel", "build_memory", "memory_places"]
+__all__ = ["LAST", "Summary", "VideoModel", "build_memory", "memory_places", "merge_clips"]
+
+AnyState = TypeVar("AnyState", CollaborativeState, MaxState, TokenState, PlaceState, VideoState)
 
 LAST = "last"  # the place in front of the head, under whatever name the last stage has
 
@@ -110,6 +112,12 @@ class VideoModel(nn.Module):
     @property
     def num_classes(self) -> int:
         return self.clip_model.num_classes
+
+    @property
+    def summarises(self) -> bool:
+        """Whether `encode` and `read` serve this model: no block, or one in front of the head without token buffer."""
+        tokens = self.memory is not None and self.memory.interaction.startswith("nl_")
+        return self.places in ((), (LAST,)) and not tokens
 
     @property
     def info(self) -> ModelInfo:
@@ -242,8 +250,7 @@ class VideoModel(nn.Module):
                     push = self.push_at(index, x_BCTHW, valid_B1, order_BN=before_B[:, None])
                     pushes[n].append(_with_room(push, clips))
                     maps[n] = maps[n] if place == LAST else x_BCTHW
-                memory = _merged([states[index] for states in pushes])
-                check_all(memory.clips_B > 0, NO_CLIP)
+                memory = merge_clips([states[index] for states in pushes], valid_BN)
                 if place != LAST:
                     maps = [self.infuse_at(index, x_BCTHW, memory) for x_BCTHW in maps]
         return tuple(VideoState(tuple(states)) for states in pushes)
@@ -281,12 +288,12 @@ class VideoModel(nn.Module):
         """The block in front of the head where it is the only one; `None` without memory."""
         if not self.places:
             return None
-        block = dict(self.blocks()).get(LAST) if len(self.places) == 1 else None
-        if block is None or block.interaction.startswith("nl_"):
+        if not self.summarises:
             raise ValueError(
                 "encode and read allow no memory block but one in front of the head, that is read with a pooled query "
                 f"(assoc, avg or max); this model has {self.memory}"
             )
+        block = self.blocks()[0][1]
         return block
 
     def _positions(self, clip_shape: tuple[int, int, int, int]) -> dict[str, int | None]:
@@ -316,11 +323,23 @@ def _with_room(state: PlaceState, clips: int) -> PlaceState:
     return room.merge(state)
 
 
-def _merged(states: list[PlaceState]) -> PlaceState:
-    total = states[0]
+def merge_clips(states: list[AnyState], valid_BN: Tensor | None = None) -> AnyState:
+    """The memory of a video from what each of its clips pushed; token buffers get room for all of them.
+
+    Args:
+        valid_BN: bool, to check that every video has a clip.
+    Raises: ValueError: a video without any valid clip.
+    """
+    if valid_BN is not None:
+        check_all(valid_BN.any(1), NO_CLIP)
+    first = states[0]
+    if isinstance(first, VideoState):
+        by_place = zip(*(state.places for state in states), strict=True)
+        return VideoState(tuple(merge_clips(list(places)) for places in by_place))
+    total: Any = _with_room(first, len(states))
     for state in states[1:]:
-        total = total.merge(state)  # type: ignore[arg-type]
-    return total
+        total = total.merge(state)
+    return cast(AnyState, total)
 
 
 def _clips_before(n: int, x_BCTHW: Tensor, valid_BN: Tensor | None) -> Tensor:

@@ -46,9 +46,10 @@ class ClassificationTask(Task):
         self.model, self.task, self.num_classes, self.label = model, task, num_classes, label
 
     def inputs(self, batch: ClipBatch, clips: slice | None = None) -> Tensor:
-        """Normalised clips_BNCTHW in the parameters' type, on the batch's device; all N, or those of the slice."""
+        """Normalised clips_BNCTHW in the parameters' type and on their device; all N, or those of the slice."""
         info, parameter = self.model.info, next(self.model.parameters())
         pixels_BNTCHW = batch.clips_BNTCHW if clips is None else batch.clips_BNTCHW[:, clips]
+        pixels_BNTCHW = pixels_BNTCHW.to(parameter.device, non_blocking=True)
         return to_model_input(pixels_BNTCHW, mean=info.mean, std=info.std, dtype=parameter.dtype)
 
     def losses(self, clip_logits_BNK: Tensor, batch: ClipBatch, valid_BN: Tensor | None = None) -> Losses:

@@ -237,7 +237,7 @@ def train_task(
             set_lr(optimizer, lr)
             update = _updater(run, parts)
             for i, batch in enumerate(group):
-                batch = batch.to(device, non_blocking=True)
+                batch = strategy.place(batch, device)
                 scale = _scaler(ranks, len(group))
                 losses = strategy.backward(task, batch, scale, update if i + 1 == len(group) else _nothing)
                 parts.meter.add(losses, batch.ids)

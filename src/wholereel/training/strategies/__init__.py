@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from wholereel import config
 from wholereel.errors import ConfigError
+from wholereel.training.strategies.exact import Exact
 from wholereel.training.strategies.full import BatchReduction, Full
 from wholereel.training.strategies.multi_iteration import Accumulate, StepPerClip
 from wholereel.training.strategies.strategy import Autocast, Plan, Strategy
@@ -14,6 +15,7 @@ __all__ = ["STRATEGIES", "Plan", "Strategy", "create_strategy"]
 
 STRATEGIES: dict[str, dict[str | None, Callable[[Autocast], Strategy]]] = {
     "full": {None: Full},
+    "exact": {None: Exact},
     "batch_reduction": {None: BatchReduction},
     "multi_iteration": {"step": StepPerClip, "accumulate": Accumulate},
 }

@@ -6,6 +6,8 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
+import torch
+
 from wholereel.batches import ClipBatch, Losses
 from wholereel.tasks.task import Task
 from wholereel.training.strategies.strategy import Autocast, Plan, Scale, Step
@@ -26,6 +28,10 @@ class Full:
     def plan(self, batch: int, clips: int) -> Plan:
         """As wished."""
         return Plan(batch, 1.0)
+
+    def place(self, batch: ClipBatch, device: torch.device) -> ClipBatch:
+        """All of it to the device."""
+        return batch.to(device, non_blocking=True)
 
     def backward(self, task: Task, batch: ClipBatch, scale: Scale, step: Step) -> Losses:
         """One forward, one backward."""
@@ -50,6 +56,10 @@ class BatchReduction:
         """Bhat = max(1, floor(B / N + 1/2)) videos, and Bhat / B."""
         videos = max(1, math.floor(batch / clips + 0.5))
         return Plan(videos, videos / batch)
+
+    def place(self, batch: ClipBatch, device: torch.device) -> ClipBatch:
+        """All of it to the device."""
+        return batch.to(device, non_blocking=True)
 
     def backward(self, task: Task, batch: ClipBatch, scale: Scale, step: Step) -> Losses:
         """One forward, one backward."""

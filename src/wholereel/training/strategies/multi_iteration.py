@@ -18,7 +18,7 @@ from torch import Tensor
 from wholereel.batches import ClipBatch, Losses
 from wholereel.errors import ConfigError
 from wholereel.memory.state import VideoState
-from wholereel.models.video_model import LAST, VideoModel
+from wholereel.models.video_model import VideoModel
 from wholereel.tasks.task import Task
 from wholereel.training.norms import running_statistics_kept
 from wholereel.training.randomness import draw_seeds, get_random_state, replayed, seeded
@@ -47,6 +47,10 @@ class StepPerClip:
     def plan(self, batch: int, clips: int) -> Plan:
         """All videos, 1 / N."""
         return Plan(batch, 1.0 / clips)
+
+    def place(self, batch: ClipBatch, device: torch.device) -> ClipBatch:
+        """All of it to the device."""
+        return batch.to(device, non_blocking=True)
 
     def backward(self, task: Task, batch: ClipBatch, scale: Scale, step: Step) -> Losses:
         """N times forward, backward and optimiser step; returns the sum of the N steps' losses and counts."""
@@ -91,6 +95,10 @@ class Accumulate:
     def plan(self, batch: int, clips: int) -> Plan:
         """All videos, learning rate as it is."""
         return Plan(batch, 1.0)
+
+    def place(self, batch: ClipBatch, device: torch.device) -> ClipBatch:
+        """All of it to the device."""
+        return batch.to(device, non_blocking=True)
 
     def backward(self, task: Task, batch: ClipBatch, scale: Scale, step: Step) -> Losses:
         """One pass without gradient and one with; the loss is that of the complete videos."""
@@ -177,7 +185,7 @@ def _judge(
 
 def _constants(task: Task, batch: ClipBatch, seeds: list[int]) -> tuple[list[VideoState], Tensor]:
     """For each clip the memory of all others; and all clips' logits under the complete memory, `(B, N, K)`."""
-    if task.model.places in ((), (LAST,)) and not _keeps_tokens(task.model):
+    if task.model.summarises:
         return _from_summaries(task, batch, seeds)
     # Blocks elsewhere: the feature maps of all clips are held anyway.
     others = _all_but_one(task.model.contributions(task.inputs(batch), batch.valid_BN))

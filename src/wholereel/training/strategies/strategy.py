@@ -6,6 +6,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Literal, NamedTuple, Protocol
 
+import torch
 from torch import Tensor
 
 from wholereel.batches import ClipBatch, Losses
@@ -31,7 +32,7 @@ class Plan(NamedTuple):
 
 
 class Strategy(Protocol):
-    """`full`, `batch_reduction`, `multi_iteration`; the two-pass strategy `exact` will be one more.
+    """`full`, `exact`, `batch_reduction`, `multi_iteration`.
 
     Attributes:
         gradient: `exact` = the gradient of the loss function; `truncated` = other clips of the video are constants.
@@ -46,6 +47,9 @@ class Strategy(Protocol):
 
     def plan(self, batch: int, clips: int) -> Plan:
         """Videos per step and learning-rate factor for a wished batch of `batch` videos with `clips` clips each."""
+
+    def place(self, batch: ClipBatch, device: torch.device) -> ClipBatch:
+        """The batch where this strategy wants it: on the device, or part of it still on the host."""
 
     def backward(self, task: Task, batch: ClipBatch, scale: Scale, step: Step) -> Losses:
         """Add the batch's gradient to the parameters' `.grad` and call `step` when (or each time) it is complete.

@@ -1,0 +1,222 @@
+"""Strategy `exact`: per-parameter gradients against one graph of all clips, and what it does and holds."""
+
+from __future__ import annotations
+
+import itertools
+from contextlib import nullcontext
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import nn
+
+from tests.training.test_strategies import MASK, assert_same, backward, relative_error
+from tests.training.tiny import clip_batch, tiny_task
+from wholereel import config
+from wholereel.models.registry import create_model
+from wholereel.models.video_model import VideoModel, merge_clips
+from wholereel.tasks.classification import ClassificationTask
+from wholereel.training.norms import set_training_mode
+from wholereel.training.randomness import draw_seeds, seeded
+from wholereel.training.strategies import create_strategy
+
+CPU = torch.device("cpu")
+PLACES = {"none": None, "last": ("last",), "middle": ("layer2",), "two": ("layer1", "last")}
+
+
+def settings(places, **memory):
+    return None if places is None else config.Memory(after=places, dim=8, **memory)
+
+
+def one_graph(task, batch):
+    """All clips in one graph, but through the network one index at a time, with the draws that `exact` makes."""
+    task.zero_grad()
+    model, valid_BN, clips = task.model, batch.valid_BN, batch.valid_BN.shape[1]
+    blocks = len(model.places)
+    if model.summarises:  # the head draws after all clips have drawn, from the common stream
+        seeds = [draw_seeds(clips)]
+    else:
+        seeds = [draw_seeds(clips) for _ in range(blocks + 1)]
+    maps, memory = [task.inputs(batch)[:, n] for n in range(clips)], None
+    for index in range(blocks + 1):
+        pushes = []
+        for n in range(clips):
+            x = maps[n] if index == 0 else model.infuse_at(index - 1, maps[n], memory)
+            head_is_common = index > 0 and model.summarises
+            with nullcontext() if head_is_common else seeded(seeds[index][n], CPU):
+                x = model.run_segment(index, x)
+                if index == blocks and not model.summarises:
+                    x = model.clip_model.forward_head(x)
+            if index < blocks:
+                order = valid_BN[:, :n].sum(1, keepdim=True)
+                pushes.append(model.push_at(index, x, valid_BN[:, n : n + 1], order_BN=order))
+            maps[n] = x
+        memory = merge_clips(pushes, valid_BN) if index < blocks else None
+    logits = [model.clip_model.forward_head(x) for x in maps] if model.summarises else maps
+    task.losses(torch.stack(logits, 1), batch).total().backward()
+    return {key: p.grad.clone() for key, p in task.named_parameters() if p.grad is not None}
+
+
+def with_dropout(task, rate):
+    """Dropout before the classifier and inside a stage."""
+    task.model.clip_model.dropout.p = rate
+    clip_model = task.model.clip_model
+    clip_model.layer2 = nn.Sequential(clip_model.layer2, nn.Dropout(rate))
+    return task
+
+
+@pytest.mark.parametrize("places", PLACES)
+@pytest.mark.parametrize("norm", ["group", "frozen", "per_clip"])
+def test_the_gradient_of_every_parameter(norm, places):
+    grid = list(itertools.product(["tied", "separate"], ["gate", "residual"], ["logits", "prob", "clip"], [0.0, 0.3]))
+    if places == "none":
+        grid = [(None, None, "mix", 0.3)]
+    elif norm == "frozen":  # the others' passes in evaluation mode: nothing new in all combinations
+        grid = grid[::5]
+    for value, infusion, aggregate, dropout in grid:
+        memory = settings(PLACES[places], value=value, infusion=infusion) if places != "none" else None
+        task = tiny_task(memory, norm="group" if norm == "group" else "batch", aggregate=aggregate).double()
+        task = with_dropout(task, dropout)
+        set_training_mode(task, "frozen" if norm == "frozen" else "train")
+        batch = clip_batch([0, 1, 2], valid=MASK)
+        before = {key: buffer.clone() for key, buffer in task.named_buffers()}
+        torch.manual_seed(5)
+        expected = one_graph(task, batch)
+        after_one_graph = {key: buffer.clone() for key, buffer in task.named_buffers()}
+        task.load_state_dict(before, strict=False)
+        torch.manual_seed(5)
+        ours, _, steps = backward(task, batch, "exact")
+        assert_same(ours, expected, 1e-10)
+        assert steps == 1
+        for key, buffer in task.named_buffers():  # bit for bit: running statistics are updated once
+            assert torch.equal(buffer, after_one_graph[key]), key
+
+
+@pytest.mark.parametrize("interaction", ["avg", "max", "nl_dot", "nl_softmax"])
+@pytest.mark.parametrize("places", ["last", "two"])
+def test_other_interactions_equal_the_full_graph(interaction, places):
+    positions = 3 if interaction == "nl_dot" else 0
+    task = tiny_task(settings(PLACES[places], interaction=interaction, clip_pos=positions), aggregate="max").double()
+    batch = clip_batch([0, 1, 2], valid=MASK)
+    expected, losses, _ = backward(task, batch, "full")
+    ours, own_losses, _ = backward(task, batch, "exact")
+    assert_same(ours, expected, 1e-10)
+    torch.testing.assert_close(own_losses.total(), losses.total(), rtol=1e-12, atol=0)
+
+
+def test_batch_statistics_of_all_clips_together_are_another_function():
+    task, batch = tiny_task(settings(("last",)), norm="batch").double(), clip_batch([0, 1, 2])
+    set_training_mode(task, "train")
+    joint, _, _ = backward(task, batch, "full")
+    ours, _, _ = backward(task, batch, "exact")
+    assert relative_error(ours, joint) > 0.01
+
+
+def test_a_real_network_in_single_precision():
+    torch.manual_seed(0)
+    model = VideoModel(create_model("r3d_18", num_classes=3), settings(("layer3", "last"), value="separate"))
+    for parameter in model.memories.parameters():
+        nn.init.normal_(parameter, std=parameter.shape[1] ** -0.5)
+    task, batch = ClassificationTask(model, config.Task(), 3), clip_batch([0, 1], clips=2)
+    set_training_mode(task, "frozen")
+    expected, losses, _ = backward(task, batch, "full")
+    ours, own_losses, _ = backward(task, batch, "exact")
+    assert relative_error(ours, expected) < 1e-5
+    torch.testing.assert_close(own_losses.total(), losses.total(), rtol=1e-6, atol=0)
+
+
+@pytest.mark.parametrize("places", ["last", "two"])
+def test_two_forwards_and_one_backward_of_a_stage_per_clip(places):
+    task, batch = tiny_task(settings(PLACES[places])), clip_batch([0, 1], clips=5)
+    forwards, backwards, alive = [], [], []
+    stage = task.model.clip_model.stages["layer1"]
+
+    def count(module, inputs, output):
+        forwards.append(output.requires_grad)
+        if output.requires_grad:
+            alive.append(1)
+            output.register_hook(lambda gradient: (backwards.append(1), alive.pop(), None)[-1])
+            assert len(alive) == 1  # the graph of one clip, not of two
+
+    stage.register_forward_hook(count)
+    backward(task, batch, "exact")
+    assert len(forwards) == 10
+    assert sum(forwards) == len(backwards) == 5
+
+
+def held_bytes(task, batch, name):
+    """Largest number of bytes that autograd keeps besides the weights, views of one storage counted once."""
+    held, peak, weights = {}, 0, {p.untyped_storage().data_ptr() for p in task.parameters()}
+
+    class Kept:
+        def __init__(self, tensor):
+            self.tensor, self.key = tensor, tensor.untyped_storage().data_ptr()
+            count, size = held.get(self.key, (0, tensor.untyped_storage().nbytes()))
+            held[self.key] = (count + 1, size)
+            nonlocal peak
+            peak = max(peak, sum(size for key, (_, size) in held.items() if key not in weights))
+
+        def __del__(self):
+            count, size = held.pop(self.key)
+            if count > 1:
+                held[self.key] = (count - 1, size)
+
+    with torch.autograd.graph.saved_tensors_hooks(Kept, lambda kept: kept.tensor):
+        backward(task, batch, name)
+    assert not held
+    return peak
+
+
+@pytest.mark.parametrize("places", ["last", "middle"])
+def test_what_autograd_holds_does_not_grow_with_the_clips(places):
+    task = tiny_task(settings(PLACES[places]))
+    batches = {n: clip_batch([0, 1], clips=n) for n in (2, 16)}
+    large = {n: replace(b, clips_BNTCHW=b.clips_BNTCHW.tile(1, 1, 1, 1, 4, 4)) for n, b in batches.items()}
+    exact, full = ({n: held_bytes(task, batch, name) for n, batch in large.items()} for name in ("exact", "full"))
+    assert exact[16] <= 1.05 * exact[2]
+    assert full[16] >= 7 * full[2]
+
+
+def test_frozen_parts_are_not_computed_again():
+    task, batch = tiny_task(settings(("layer2", "last"))), clip_batch([0, 1])
+    for name in ("layer1", "layer2"):
+        task.model.clip_model.stages[name].requires_grad_(False)
+    calls = []
+    task.model.clip_model.stages["layer1"].register_forward_hook(lambda *_: calls.append(1))
+    expected, _, _ = backward(task, batch, "full")
+    calls.clear()
+    ours, _, _ = backward(task, batch, "exact")
+    assert_same(ours, expected, 1e-4)
+    assert len(calls) == 6  # the block behind layer2 learns from its own push, so its input is needed again
+
+
+def test_a_frozen_network_with_a_learning_head_makes_one_pass():
+    task, batch = tiny_task(settings(("last",))), clip_batch([0, 1])
+    task.model.requires_grad_(False)
+    for parameter in task.head_parameters():
+        parameter.requires_grad_(True)
+    calls = []
+    task.model.clip_model.stages["layer1"].register_forward_hook(lambda *_: calls.append(1))
+    ours, _, _ = backward(task, batch, "exact")
+    assert len(calls) == 3
+    expected, _, _ = backward(task, batch, "full")
+    assert_same(ours, expected, 1e-5)
+
+
+def test_pixels_stay_on_the_host():
+    batch = clip_batch([0, 1])
+    placed = create_strategy(config.Strategy("exact"), nullcontext).place(batch, torch.device("meta"))
+    assert placed.clips_BNTCHW is batch.clips_BNTCHW
+    assert {placed.valid_BN.device.type, placed.target.labels["label"].device.type} == {"meta"}
+
+
+def test_autocast_reaches_both_passes():
+    task, batch = tiny_task(settings(("layer2",), value="separate")), clip_batch([0, 1, 2])
+
+    def run(name):
+        task.zero_grad()
+        strategy = create_strategy(config.Strategy(name), lambda: torch.autocast("cpu", torch.bfloat16))
+        strategy.backward(task, batch, lambda losses: losses.total(), lambda: None)
+        return torch.cat([p.grad.flatten() for p in task.parameters()])
+
+    assert torch.nn.functional.cosine_similarity(run("exact"), run("full"), dim=0) > 0.99
