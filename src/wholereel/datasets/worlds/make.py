@@ -20,8 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from torchvision.io import write_png
+from PIL import Image
 
 from wholereel.datasets.atomic_files import write_text_file
 from wholereel.datasets.worlds.base import Recording, Scene, World
@@ -182,7 +181,7 @@ def class_names(world: World[Any]) -> list[str] | dict[str, list[str]]:
 def write_recording(path: Path, world: World[Any], recording: Recording) -> None:
     """Encode a recording such that groups of frames share nothing (`media/video_writer.py`); stills as PNG."""
     if not world.frame_rate:
-        write_png(torch.from_numpy(np.ascontiguousarray(recording.frames_THWC[0])).permute(2, 0, 1), str(path))
+        Image.fromarray(recording.frames_THWC[0]).save(path, format="png")
         return
     pcm_CS = recording.pcm_CS
     write_video(

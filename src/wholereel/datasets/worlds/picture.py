@@ -1,6 +1,6 @@
 """Draw the picture of a world's page: a row of frames for each of a few scenes, below it the sound as a spectrogram.
 
-Colours are rounded to a few levels, so that the file stays small although every scene has noise. Extra letters: S
+The file has few colours, so that it stays small although every scene has noise. Extra letters: S
 samples of a wave, F frequencies.
 """
 
@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torchvision.io import write_png
+from PIL import Image
 
 from wholereel.datasets.worlds.base import Recording, Scene, World
 
@@ -20,7 +20,7 @@ __all__ = ["draw_world"]
 
 GAP = 4
 MOST_ROWS = 4
-LEVEL = 24
+COLORS = 96
 SOUND_HEIGHT = 32
 SEARCHED = 64
 
@@ -40,7 +40,8 @@ def draw_world(world: World[Any], path: str | Path, *, seed: int = 0, rows: int 
     for strip_HWC in strips:
         sheet[y : y + strip_HWC.shape[0], GAP : GAP + strip_HWC.shape[1]] = strip_HWC
         y += strip_HWC.shape[0] + GAP
-    write_png(torch.from_numpy(sheet).permute(2, 0, 1), str(path), compression_level=9)
+    picture = Image.fromarray(sheet).quantize(COLORS, dither=Image.Dither.NONE)
+    picture.save(path, format="png", optimize=True)
 
 
 def _chosen(world: World[Any], seed: int, rows: int) -> list[Scene]:
@@ -49,7 +50,7 @@ def _chosen(world: World[Any], seed: int, rows: int) -> list[Scene]:
     scenes: Iterable[Scene] = (world.sample(seed, split, index) for index in range(SEARCHED))
     chosen: dict[str, Scene] = {}
     for scene in scenes:
-        chosen.setdefault(world.truth(scene)["label"] if world.block > 1 else scene.id, scene)
+        chosen.setdefault(world.truth(scene)["label"] if world.balanced and world.classes else scene.id, scene)
         if len(chosen) == rows:
             break
     return list(chosen.values())
@@ -60,15 +61,11 @@ def _strip(world: World[Any], scene: Scene) -> np.ndarray:
     recording = world.record(scene)
     frames_THWC = recording.frames_THWC[world.moments(scene)]
     gap_HWC = np.full((frames_THWC.shape[1], GAP, 3), 255, np.uint8)
-    parts = [part for frame_HWC in frames_THWC for part in (_rounded(frame_HWC), gap_HWC)][:-1]
+    parts = [part for frame_HWC in frames_THWC for part in (frame_HWC, gap_HWC)][:-1]
     strip_HWC = np.concatenate(parts, axis=1)
     if recording.pcm_CS is None:
         return strip_HWC
     return np.concatenate([strip_HWC, _spectrogram(recording, strip_HWC.shape[1])])
-
-
-def _rounded(frame_HWC: np.ndarray) -> np.ndarray:
-    return np.minimum(frame_HWC.astype(np.int64) // LEVEL * LEVEL + LEVEL // 2, 255).astype(np.uint8)
 
 
 def _spectrogram(recording: Recording, width: int) -> np.ndarray:
@@ -80,4 +77,4 @@ def _spectrogram(recording: Recording, width: int) -> np.ndarray:
     small_FT = torch.nn.functional.adaptive_max_pool2d(level_FT, (SOUND_HEIGHT, width))[0, 0].flip(0)
     low, high = small_FT.min(), small_FT.max()
     grey_FT = 255 * (1 - (small_FT - low) / (high - low + 1e-9))
-    return _rounded(np.repeat(grey_FT.numpy()[:, :, None], 3, axis=2))
+    return np.repeat(grey_FT.numpy()[:, :, None], 3, axis=2).astype(np.uint8)

@@ -17,7 +17,7 @@ from wholereel.datasets.worlds.glyphs import glyph_mask
 if TYPE_CHECKING:
     from wholereel.datasets.worlds.event_world import Event
 
-__all__ = ["render_scene", "scaled"]
+__all__ = ["background", "paint_distractor", "render_scene", "scaled"]
 
 CELLS = 6
 BACKGROUND = (60, 160)
@@ -61,7 +61,7 @@ def render_scene(
 
 
 def background(generator: np.random.Generator, size: int) -> np.ndarray:
-    """6 x 6 random colours in 60..160, interpolated bilinearly, plus one noise image. Returns: ground_HWC, uint8."""
+    """6 x 6 random colours in 60..160, interpolated bilinearly, plus one noise image; square. Returns: ground_HWC."""
     colors_GGC = generator.integers(BACKGROUND[0], BACKGROUND[1] + 1, size=(CELLS, CELLS, 3)).astype(np.float64)
     place = np.linspace(0, CELLS - 1, size)
     low = np.minimum(place.astype(np.int64), CELLS - 2)
@@ -74,9 +74,10 @@ def background(generator: np.random.Generator, size: int) -> np.ndarray:
 
 def paint_distractor(frames_THWC: np.ndarray, generator: np.random.Generator) -> None:
     """Let a grey square wander through the frames, in place: constant speed, reflected at the borders."""
-    count, size = frames_THWC.shape[:2]
+    count, height, width = frames_THWC.shape[:3]
+    size = min(height, width)
     side = round(scaled(DISTRACTOR_SIDE, size))
-    room = size - side
+    room = np.array([height - side, width - side])
     grey = generator.integers(DISTRACTOR_GREY[0], DISTRACTOR_GREY[1] + 1)
     speed_2 = scaled(1, size) * generator.uniform(*DISTRACTOR_SPEED, size=2)
     # Phase over a whole period (there and back): position and direction are then equally likely at every moment.

@@ -7,6 +7,8 @@ from dataclasses import fields
 from typing import Any
 
 from wholereel.datasets.worlds.base import World
+from wholereel.datasets.worlds.cue_probe import CueProbe
+from wholereel.datasets.worlds.cue_probe_clips import CueProbeClips
 from wholereel.datasets.worlds.events8 import Events8
 from wholereel.datasets.worlds.match8 import Match8
 from wholereel.datasets.worlds.order2 import Order2
@@ -20,6 +22,8 @@ WORLDS: dict[str, type[World[Any]]] = {
     "match8": Match8,
     "pair6": Pair6,
     "order2": Order2,
+    "cue_probe": CueProbe,
+    "cue_probe_clips": CueProbeClips,
 }
 
 

@@ -17,7 +17,6 @@ from typing import Any
 
 import av
 import numpy as np
-from torchvision.io import ImageReadMode, decode_image
 
 from wholereel.datasets.worlds.base import Recording, Scene, World, oracle_scores
 from wholereel.datasets.worlds.make import (
@@ -29,6 +28,7 @@ from wholereel.datasets.worlds.make import (
     write_recording,
 )
 from wholereel.errors import VideoError
+from wholereel.media.frame_folder import open_frames
 from wholereel.media.video_reader import VideoReader
 
 __all__ = ["decode_sound", "describe_world", "dependent_groups", "oracle_problems", "verify_world"]
@@ -110,10 +110,7 @@ def dependent_groups(world: World[Any], scene: Scene, *, changed: int) -> list[i
 
 def decode(path: Path) -> np.ndarray:
     """All frames of a video, or the one of a picture. Returns: frames_THWC, uint8."""
-    if path.suffix == ".png":
-        pixels_CHW = decode_image(str(path), mode=ImageReadMode.RGB)
-        return np.asarray(pixels_CHW.permute(1, 2, 0)[None].numpy())
-    reader = VideoReader(path)
+    reader = open_frames(path)
     pixels_TCHW = reader.read(indices=range(reader.frame_count)).pixels_TCHW
     return np.asarray(pixels_TCHW.permute(0, 2, 3, 1).numpy())
 
@@ -140,7 +137,7 @@ def _description_problems(folder: Path, world: World[Any]) -> list[str]:
 
 def _balance_problems(described: WorldFolder, rows: list[dict[str, Any]]) -> list[str]:
     world = described.world
-    if world.block == 1:
+    if not (world.balanced and world.classes):
         return []
     classes = world.classes
     counts = Counter((row.get("split"), row.get("label")) for row in rows)
@@ -194,7 +191,7 @@ def _recording_problem(path: Path, world: World[Any], expected: Recording) -> st
     if not world.frame_rate:
         try:
             exact = np.array_equal(decode(path), expected.frames_THWC)
-        except RuntimeError as error:
+        except VideoError as error:
             return f"cannot be read ({error})"
         return "" if exact else "shows something else than its scene"
     try:
