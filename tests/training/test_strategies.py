@@ -14,12 +14,13 @@ from tests.parity import collaborative_memory as parity
 from tests.parity.golden import load_golden
 from tests.training.tiny import clip_batch, tiny_task
 from wholereel import config
-from wholereel.batches import ClipBatch, Target
+from wholereel.batches import Audio, Boxes, ClipBatch, Target
 from wholereel.errors import ConfigError
 from wholereel.tasks.classification import ClassificationTask
 from wholereel.training.distributed import Ranks, mean_over_ranks
 from wholereel.training.norms import running_statistics_kept, set_training_mode
 from wholereel.training.strategies import STRATEGIES, create_strategy
+from wholereel.training.strategies.multi_iteration import _valid_first
 
 GOLDEN = sorted((Path(__file__).parents[1] / "golden" / "collaborative_memory").glob("e2e_*.npz"))
 MEMORY = config.Memory(dim=8, value="separate")
@@ -319,6 +320,31 @@ def test_dropout_draws_the_same_numbers_in_both_passes(after):
     assert not torch.equal(after_first, state)  # the next batch draws other numbers
     backward(task, batch, "multi_iteration")
     assert not torch.allclose(seen[3], seen[0])
+
+
+def test_labels_and_sound_of_clips_move_with_them():
+    batch = clip_batch([0, 1, 2], valid=MASK)
+    numbers = torch.arange(9.0).view(3, 3)
+    sound = Audio(16000, present_BN=MASK, wave_BNCS=numbers[..., None, None])
+    boxes = Boxes(torch.zeros(2, 4), torch.tensor([1, 1]), torch.tensor([1, 2]), torch.zeros(2))
+    labels = {"video": torch.tensor([0, 1, 2]), "several": torch.eye(3), "clip": numbers.long()}
+    moved = _valid_first(replace(batch, audio=sound, target=Target(labels, boxes=boxes)))
+    expected = torch.tensor([[0, 1, 2], [3, 5, 4], [7, 6, 8]])
+    assert moved.valid_BN.tolist() == [[True, True, True], [True, True, False], [True, False, False]]
+    assert torch.equal(moved.target.labels["clip"], expected)
+    assert torch.equal(moved.audio.wave_BNCS[..., 0, 0], expected.float())
+    assert torch.equal(moved.target.labels["several"], torch.eye(3))
+    assert moved.target.boxes.clip_R.tolist() == [2, 1]
+    assert torch.equal(moved.clips_BNTCHW[1, 1], batch.clips_BNTCHW[1, 2])
+
+
+@pytest.mark.parametrize("variant", ["step", "accumulate"])
+def test_clips_with_labels_of_their_own(variant):
+    task, batch = tiny_task(MEMORY, aggregate="clip").double(), clip_batch([0, 1, 2], valid=MASK)
+    same = replace(batch, target=Target({"label": batch.target.labels["label"][:, None].expand(3, 3)}))
+    expected, _, _ = backward(task, batch, "multi_iteration", variant)
+    ours, _, _ = backward(task, same, "multi_iteration", variant)
+    assert_same(ours, expected)
 
 
 def test_gradients_are_declared_and_unknown_names_are_refused():

@@ -8,14 +8,14 @@ The bias: clip n lacks what the other clips' readings would send back to its con
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-from wholereel.batches import ClipBatch, Losses
+from wholereel.batches import ClipBatch, Losses, Target, map_tensors
 from wholereel.errors import ConfigError
 from wholereel.memory.state import VideoState
 from wholereel.models.video_model import VideoModel
@@ -64,7 +64,7 @@ class StepPerClip:
             state = _empty_memory(task.model, clip_B1CTHW, valid_BN.shape[1]) if state is None else state
             with self.autocast():
                 own_B1K, pushed = _judge(task.model, clip_B1CTHW, n, state, valid_BN)
-                losses = _losses_so_far(task, batch, [*earlier, own_B1K], valid_BN)
+                losses = _losses_so_far(task, ordered, [*earlier, own_B1K])
             scale(losses).backward()
             step()
             state = pushed.detach()
@@ -141,20 +141,45 @@ def _valid_first(batch: ClipBatch) -> ClipBatch:
     """Each video's valid clips first, in their order, so that no step reads an empty memory."""
     order_BN = (~batch.valid_BN).to(torch.uint8).argsort(dim=1, stable=True)
     rows_B1 = torch.arange(len(order_BN), device=order_BN.device)[:, None]
+
+    def moved(tensor: Tensor) -> Tensor:
+        return tensor[rows_B1.to(tensor.device), order_BN.to(tensor.device)]
+
+    place_BN = order_BN.argsort(dim=1)
+    target = _of_clips(batch.target, moved)
+    if target.boxes is not None:
+        boxes = target.boxes
+        target = replace(target, boxes=replace(boxes, clip_R=place_BN[boxes.video_R, boxes.clip_R]))
+    if target.poses is not None:
+        poses = target.poses
+        target = replace(target, poses=replace(poses, clip_P=place_BN[poses.video_P, poses.clip_P]))
     return replace(
         batch,
-        clips_BNTCHW=batch.clips_BNTCHW[rows_B1, order_BN],
-        seconds_BNT=batch.seconds_BNT[rows_B1, order_BN],
-        valid_BN=batch.valid_BN.gather(1, order_BN),
+        clips_BNTCHW=moved(batch.clips_BNTCHW),
+        seconds_BNT=moved(batch.seconds_BNT),
+        valid_BN=moved(batch.valid_BN),
+        audio=map_tensors(batch.audio, moved),
+        target=target,
     )
 
 
-def _losses_so_far(task: Task, batch: ClipBatch, logits: list[Tensor], valid_BN: Tensor) -> Losses:
+def _of_clips(target: Target, function: Callable[[Tensor], Tensor]) -> Target:
+    """Apply a function to the labels that clips have of their own: `(B, N)` class indices and `(B, N, K)`."""
+    labels = {
+        name: function(label) if label.ndim == 3 or (label.ndim == 2 and not label.is_floating_point()) else label
+        for name, label in target.labels.items()
+    }
+    return replace(target, labels=labels)
+
+
+def _losses_so_far(task: Task, batch: ClipBatch, logits: list[Tensor]) -> Losses:
     """Separable parts of the newest clip alone, the others of all up to it; of the videos that have that clip."""
     n = len(logits)
-    present_B1 = valid_BN[:, n - 1 : n]
-    together = task.losses(torch.cat(logits, dim=1), batch, valid_BN[:, :n] & present_B1)
-    alone = task.losses(logits[-1], batch, present_B1)
+    present_B1 = batch.valid_BN[:, n - 1 : n]
+    seen = replace(batch, target=_of_clips(batch.target, lambda label: label[:, :n]))
+    newest = replace(batch, target=_of_clips(batch.target, lambda label: label[:, n - 1 : n]))
+    together = task.losses(torch.cat(logits, dim=1), seen, batch.valid_BN[:, :n] & present_B1)
+    alone = task.losses(logits[-1], newest, present_B1)
     parts = {name: (alone if name in task.separable else together).parts[name] for name in together.parts}
     return Losses(parts, together.weights)
 
