@@ -1,5 +1,7 @@
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from wholereel.datasets.batch_samplers import (
     EpochBatches,
@@ -68,6 +70,42 @@ def test_epoch_batches_are_the_pure_function_and_begin_anywhere(drop_last):
     ]
     assert batches.steps_per_epoch == (3 if drop_last else 4)
     assert list(batches.batches(epoch=2, start_step=1)) == whole[1:]
+
+
+@settings(max_examples=80, deadline=None)
+@given(
+    length=st.integers(1, 200),
+    batch=st.integers(1, 5),
+    ranks=st.integers(1, 4),
+    epoch=st.integers(0, 3),
+    shuffle=st.booleans(),
+    drop_last=st.booleans(),
+    data=st.data(),
+)
+def test_two_integers_resume_any_rank_and_nothing_is_read_twice(length, batch, ranks, epoch, shuffle, drop_last, data):
+    if drop_last and length < batch * ranks:
+        return
+    stop = data.draw(st.integers(0, steps_per_epoch(length, batch, ranks, drop_last)))
+    seen = []
+    for rank in range(ranks):
+        one = EpochBatches(length, batch, 11, rank, ranks, shuffle, drop_last)
+        whole = list(one.batches(epoch))
+        rest = list(EpochBatches(length, batch, 11, rank, ranks, shuffle, drop_last).batches(epoch, start_step=stop))
+        assert whole[stop:] == rest  # an empty last share is left out of both
+        seen += [index for key in whole[:stop] + rest for of, index in key if of == epoch]
+    kept = length // (batch * ranks) * batch * ranks if drop_last else length
+    assert len(seen) == len(set(seen)) == kept
+    if shuffle is False:
+        assert set(seen) == set(range(kept))
+
+
+def test_fewer_ranks_go_on_with_the_same_samples():
+    """What a step holds depends on batch x ranks only: a job may come back on another number of processes."""
+    before = [EpochBatches(101, 3, 7, rank, 4) for rank in range(4)]
+    after = [EpochBatches(101, 6, 7, rank, 2) for rank in range(2)]
+    for step in range(before[0].steps_per_epoch):
+        shares = [{index for _, index in next(one.batches(2, step))} for one in (*before, *after)]
+        assert set().union(*shares[:4]) == set().union(*shares[4:])
 
 
 CLIPS = [3, 1, 4, 1, 5, 9, 2, 6, 5, 3]
