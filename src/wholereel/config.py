@@ -32,7 +32,7 @@ __all__ = [
 ]
 
 Aggregate = Literal["logits", "prob", "max", "clip", "mix"]
-Plan = Literal["stratified", "random", "uniform", "contiguous"]
+Plan = Literal["stratified", "random", "uniform", "contiguous", "classic", "offset"]
 Interaction = Literal["assoc", "avg", "max", "nl_dot", "nl_softmax"]
 
 

@@ -12,6 +12,21 @@ from pathlib import Path
 from tests.parity.audio_features import check_audio_features, is_audio_features
 from tests.parity.collaborative_memory import check_end_to_end, check_memory_block
 from tests.parity.golden import Golden, NotUnderstood, Outcome, load_golden
+from tests.parity.metrics import (
+    check_ava,
+    check_charades,
+    check_coco,
+    check_epic,
+    check_posetrack,
+    check_views,
+    companions,
+    is_ava,
+    is_charades,
+    is_coco,
+    is_epic,
+    is_posetrack,
+    is_views,
+)
 from tests.parity.torchvision_models import check_torchvision_model, is_torchvision_layout
 
 __all__ = ["FAMILIES", "Line", "check_file", "golden_files"]
@@ -29,6 +44,12 @@ FAMILIES: dict[str, Family] = {
     "memory_block": Family(lambda golden: golden.meta.get("kind") == "memory_block", check_memory_block),
     "end_to_end": Family(lambda golden: golden.meta.get("kind") == "end_to_end", check_end_to_end),
     "audio_features": Family(is_audio_features, check_audio_features),
+    "ava": Family(is_ava, check_ava),
+    "epic": Family(is_epic, check_epic),
+    "charades": Family(is_charades, check_charades),
+    "views": Family(is_views, check_views),
+    "posetrack": Family(is_posetrack, check_posetrack),
+    "coco": Family(is_coco, check_coco),
     "torchvision": Family(is_torchvision_layout, check_torchvision_model),
 }
 
@@ -42,8 +63,9 @@ class Line:
 
 
 def golden_files(directory: Path) -> list[Path]:
-    """All golden files of a directory tree, sorted."""
-    return sorted(path for path in directory.rglob("*") if path.suffix in (".npz", ".json") and path.is_file())
+    """All golden files of a directory tree, sorted; not those that only go with another one."""
+    paths = [path for path in directory.rglob("*") if path.suffix in (".npz", ".json") and path.is_file()]
+    return sorted(set(paths) - companions(paths))
 
 
 def check_file(path: Path) -> Line:

@@ -19,7 +19,7 @@ from wholereel.config import Clips, Views
 from wholereel.datasets.frame_cache import KeptFrames
 from wholereel.errors import ConfigError, VideoError
 from wholereel.media.augment import test_crops
-from wholereel.media.clip_plans import ClipTimes, check_clips, plan_clips
+from wholereel.media.clip_plans import FIXED, RANDOM, TEST_VIEWS, ClipTimes, check_clips, plan_clips
 from wholereel.media.clip_reading import FrameSource, read_clips
 from wholereel.media.frame_folder import open_frames
 
@@ -37,10 +37,10 @@ def check_views(views: Views) -> None:
     Raises: ConfigError: a plan that draws, or numbers that do not fit.
     """
     check_clips(views.clips)
-    if views.clips.plan not in ("uniform", "contiguous"):
+    if views.clips.plan in RANDOM:
         raise ConfigError(
             f"views.clips.plan={views.clips.plan!r} draws its clips, so that two evaluations would differ; "
-            f"use 'uniform' or 'contiguous'"
+            f"use one of {', '.join([*FIXED, *TEST_VIEWS])}"
         )
     if views.crops not in (1, 3):
         raise ConfigError(f"views.crops={views.crops} is neither 1 nor 3")

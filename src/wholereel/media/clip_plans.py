@@ -1,6 +1,7 @@
 """Which times of a video are read: clip plans as pure arithmetic.
 
 The rules are our choice; the source (arXiv 2104.01198) only asks that the clips cover the video.
+The test views `classic` and `offset` are those of facebookresearch/SlowFast (`slowfast/datasets/decoder.py`).
 A clip of T frames at stride s spans T*s frames; `delta = max(0, total - span)` is the room that its start has. The
 rules work on numbers of any unit; rounded down they give frames of a time line, either the video's own frames or, with
 a common frame rate, a line of evenly spaced times. N counts clips, T frames of a clip.
@@ -31,6 +32,9 @@ __all__ = [
     "random_starts",
     "uniform_starts",
     "contiguous_starts",
+    "view_span",
+    "view_starts",
+    "view_frames",
 ]
 
 # Quotients that miss a whole number by rounding alone must not add a clip or lose a frame.
@@ -94,6 +98,52 @@ def contiguous_starts(duration: float, span: float, count: int) -> Tensor:
     return starts_N.clamp(max=room)
 
 
+def view_span(frames: int, stride: int, frame_rate: float, target_rate: float, *, legacy: bool = False) -> float:
+    """Frames of the file that a test view spans, at least 1: `stride * T / target_rate * frame_rate`.
+
+    Args:
+        frames: T. stride: in frames of `target_rate`.
+        frame_rate: of the file. target_rate: that the stride counts in, such as 30.
+        legacy: `ceil(stride * (T - 1) / target_rate * frame_rate)`, an older code path.
+    """
+    if legacy:
+        return max(1.0, float(math.ceil(stride * (frames - 1) / target_rate * frame_rate)))
+    return max(1.0, stride * frames / target_rate * frame_rate)
+
+
+def view_starts(rule: str, total: int, span: float, count: int) -> Tensor:
+    """First frame of each test view; with `delta = max(total - span, 0)`:
+
+    `classic`: `delta * n / N`, so that the last view ends before the video does. `offset`: `n * floor(delta / (N-1))`;
+    a single view at `floor(delta / 2)`.
+
+    Args:
+        rule: "classic" or "offset". total: frames of the file. span: see `view_span`. count: N.
+    Returns: starts_N, float64, whole numbers for `offset`.
+    Raises: ValueError: another rule, or lengths that are not positive.
+    """
+    delta = _room(total, span, count)
+    if rule not in TEST_VIEWS:
+        raise ValueError(f"unknown rule {rule!r}; rules are {', '.join(TEST_VIEWS)}")
+    views_N = torch.arange(count, dtype=torch.float64)
+    if rule == "classic":
+        return delta * views_N / count
+    if count == 1:
+        return torch.tensor([math.floor(delta / 2)], dtype=torch.float64)
+    return views_N * math.floor(delta / (count - 1))
+
+
+def view_frames(starts_N: Tensor, span: float, frames: int, total: int) -> Tensor:
+    """Frames of test views: `linspace(start, start + span - 1, T)` in float32, cut to the file, rounded down.
+
+    Args: starts_N, span, total: see `view_starts`. frames: T.
+    Returns: indices_NT, int64.
+    """
+    lines = [torch.linspace(start, start + span - 1, frames, dtype=torch.float32) for start in starts_N.tolist()]
+    return torch.stack(lines).clamp(0, total - 1).long()
+
+
+TEST_VIEWS = ("classic", "offset")
 RANDOM: dict[str, Callable[..., Tensor]] = {"stratified": stratified_starts, "random": random_starts}
 FIXED: dict[str, Callable[..., Tensor]] = {"uniform": uniform_starts, "contiguous": contiguous_starts}
 
@@ -181,6 +231,8 @@ def plan_clips(
         raise ValueError(f"a video needs frames and a rate, got {frame_count} frames at {frame_rate} per second")
     check_clips(clips)
     rate = clips.frame_rate or frame_rate
+    if clips.plan in TEST_VIEWS:
+        return _plan_views(frame_count, frame_rate, clips, start, end)
     begin, total = _time_line(frame_count / frame_rate, rate, start, end)
     span = clips.frames * clips.stride
     count = clip_count(total, span, clips.count) if clips.coverage else clips.count
@@ -193,10 +245,21 @@ def plan_clips(
     return ClipTimes(indices_NT.double() / frame_rate, indices_NT)
 
 
+def _plan_views(frame_count: int, frame_rate: float, clips: Clips, start: float | None, end: float | None) -> ClipTimes:
+    """Test views in frames of the file: a common frame rate changes what a view spans, and resamples nothing."""
+    begin, total = _time_line(frame_count / frame_rate, frame_rate, start, end)
+    span = view_span(clips.frames, clips.stride, frame_rate, clips.frame_rate or frame_rate)
+    count = clip_count(total, span, clips.count) if clips.coverage else clips.count
+    steps_NT = view_frames(view_starts(clips.plan, total, span, count), span, clips.frames, total)
+    indices_NT = (steps_NT + math.ceil(begin * frame_rate - SLACK)).clamp(max=frame_count - 1)
+    return ClipTimes(indices_NT.double() / frame_rate, indices_NT)
+
+
 def check_clips(clips: Clips) -> None:
     """Raise ConfigError where the settings cannot be used."""
-    if clips.plan not in (*RANDOM, *FIXED):
-        raise ConfigError(f"clips.plan={clips.plan!r} is unknown; legal are {', '.join([*RANDOM, *FIXED])}")
+    plans = (*RANDOM, *FIXED, *TEST_VIEWS)
+    if clips.plan not in plans:
+        raise ConfigError(f"clips.plan={clips.plan!r} is unknown; legal are {', '.join(plans)}")
     for name in ("count", "frames", "stride"):
         if getattr(clips, name) < 1:
             raise ConfigError(f"clips.{name} must be at least 1, got {getattr(clips, name)}")

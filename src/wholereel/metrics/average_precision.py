@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-__all__ = ["ScoredVideos", "average_precision_K"]
+__all__ = ["ScoredVideos", "average_precision_K", "unlabelled_last", "weighted_mean"]
 
 
 @dataclass(frozen=True)
@@ -53,6 +53,21 @@ def average_precision_K(scores_BK: Tensor, target_BK: Tensor) -> Tensor:
         raise ValueError(f"scores {tuple(scores_BK.shape)} and target {tuple(target_BK.shape)} differ in shape")
     columns = zip(scores_BK.double().nan_to_num(nan=float("-inf")).T, (target_BK > 0).T, strict=True)
     return torch.stack([_average_precision(scores_B, positive_B) for scores_B, positive_B in columns])
+
+
+def unlabelled_last(scores_BK: Tensor, target_BK: Tensor) -> Tensor:
+    """Scores in which videos without any label are minus infinity, as in the Charades authors' own evaluation.
+
+    Source: gsig/charades-algorithms (`pytorch/utils/map.py`). It flatters: such videos can be no false positives.
+    """
+    return scores_BK.masked_fill(~(target_BK > 0).any(1, keepdim=True), float("-inf"))
+
+
+def weighted_mean(precision_K: Tensor, target_BK: Tensor) -> float:
+    """Mean of the classes' precisions, each weighted by its number of positives; NaN without positives."""
+    positives_K = (target_BK > 0).sum(0)
+    counted_K = positives_K > 0
+    return float((precision_K[counted_K] * positives_K[counted_K]).sum() / positives_K.sum())
 
 
 def _average_precision(scores_B: Tensor, positive_B: Tensor) -> Tensor:
