@@ -19,6 +19,7 @@ __all__ = [
     "VideoError",
     "CheckpointError",
     "ConfigError",
+    "DeviceError",
     "MissingExtraError",
     "closest",
     "import_extra",
@@ -61,6 +62,10 @@ class CheckpointError(DataError):
 
 class ConfigError(WholereelError, ValueError):
     """A setting (name, type or value) that cannot be used; says what would be legal."""
+
+
+class DeviceError(WholereelError):
+    """A device that this process asks for and does not get; other processes may have theirs."""
 
 
 class MissingExtraError(WholereelError, ImportError):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 
 import pytest
 import torch
@@ -31,6 +32,13 @@ def run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("run")
     package(folder / "with_memory" / "best", config.Memory())
     return folder
+
+
+def test_a_rule_for_several_labels_is_refused_for_one(run, video):
+    predictor = Predictor(run, device="cpu")
+    predictor.views = replace(predictor.views, combine="sigmoid_max")
+    with pytest.raises(ConfigError, match="'sigmoid_max' does not fit a model with task.multi_label=False"):
+        predictor(video)
 
 
 def test_prediction_is_the_models_own_answer_to_its_own_preprocessing(run, video):

@@ -11,7 +11,7 @@ import torch.multiprocessing as mp
 
 from tests.training.tiny import CLASSES, StopHere, Stopping, TinyLoader, clip_batch, tiny_task
 from wholereel import config
-from wholereel.errors import ConfigError
+from wholereel.errors import ConfigError, DeviceError
 from wholereel.training.distributed import (
     Launch,
     Ranks,
@@ -160,5 +160,5 @@ def test_devices():
     assert choose_device("cpu", 3) == CPU
     if not torch.cuda.is_available():
         assert choose_device("auto") == CPU
-        with pytest.raises(ConfigError, match="device 'cuda' was asked for, but PyTorch sees no CUDA device"):
+        with pytest.raises(DeviceError, match="device 'cuda' was asked for, but PyTorch sees no CUDA device"):
             choose_device("cuda")

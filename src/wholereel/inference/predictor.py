@@ -118,7 +118,17 @@ class Predictor:
 
 
 def combine_views(logits_BVK: Tensor, valid_BV: Tensor, views: Views, package: Package) -> Tensor:
-    """Scores `(B, K)` of the views by the protocol's rule; the package's task where the protocol says `"task"`."""
+    """Scores `(B, K)` of the views by the protocol's rule; the package's task where the protocol says `"task"`.
+
+    Raises: ConfigError: a rule for one label on a model of several labels, or the other way round.
+    """
+    multi_label = package.task.multi_label
+    legal = ("task", "sigmoid_max" if multi_label else "softmax_mean")
+    if views.combine not in legal:
+        raise ConfigError(
+            f"views.combine={views.combine!r} does not fit a model with task.multi_label={multi_label}; "
+            f"use {legal[0]!r} or {legal[1]!r}"
+        )
     if views.combine == "softmax_mean":
         return aggregate_scores(logits_BVK, valid_BV, "prob", multi_label=False)
     if views.combine == "sigmoid_max":  # the sigmoid is monotone: that of the largest logit is the largest

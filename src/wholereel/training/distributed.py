@@ -17,7 +17,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from wholereel.batches import Losses
-from wholereel.errors import ConfigError
+from wholereel.errors import ConfigError, DeviceError
 
 __all__ = [
     "Launch",
@@ -103,7 +103,7 @@ def choose_device(name: str, local_rank: int = 0) -> torch.device:
 
     Args:
         name: `"auto"` (CUDA where there is one), `"cpu"`, `"cuda"` or `"cuda:1"`.
-    Raises: ConfigError: CUDA asked for and not there, or fewer devices than processes.
+    Raises: DeviceError: CUDA asked for and not there, or fewer devices than processes.
     """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
@@ -111,10 +111,10 @@ def choose_device(name: str, local_rank: int = 0) -> torch.device:
     if device.type != "cuda":
         return device
     if not torch.cuda.is_available():
-        raise ConfigError(f"device {name!r} was asked for, but PyTorch sees no CUDA device here. Use device='cpu'.")
+        raise DeviceError(f"device {name!r} was asked for, but PyTorch sees no CUDA device here. Use device='cpu'.")
     index = local_rank if device.index is None else device.index
     if index >= torch.cuda.device_count():
-        raise ConfigError(
+        raise DeviceError(
             f"process {local_rank} of this machine needs device {index}; there are {torch.cuda.device_count()}."
         )
     return torch.device("cuda", index)
