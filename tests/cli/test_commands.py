@@ -74,7 +74,7 @@ def test_verification_says_what_differs(problems, code, last, tmp_path, capsys, 
 
 def test_data_check_lists_problems(videos, tmp_path, capsys):
     assert main(["data", "check", str(videos), "--out", str(tmp_path / "bad.tsv")]) == 0
-    assert "8 videos: " in capsys.readouterr().out
+    assert "8 samples: " in capsys.readouterr().out
     assert not (tmp_path / "bad.tsv").exists()
 
     broken = tmp_path / "broken"

@@ -327,10 +327,10 @@ def test_written_multi_label_manifests_read_back(tmp_path, name):
 
 
 def test_written_lists_read_back(tmp_path):
-    touch(tmp_path, "run/a.mp4", "jump/b c.mp4")
+    touch(tmp_path, "run/a.mp4", "jump/b.mp4")
     manifest = read_manifest(tmp_path)
     write_manifest(manifest, tmp_path / "list.txt")
-    assert (tmp_path / "list.txt").read_text() == "jump/b c.mp4 0\nrun/a.mp4 1\n"
+    assert (tmp_path / "list.txt").read_text() == "jump/b.mp4 0\nrun/a.mp4 1\n"
     again = read_manifest(tmp_path / "list.txt")
     assert [sample.labels for sample in again.samples] == [sample.labels for sample in manifest.samples]
 

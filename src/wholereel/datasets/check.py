@@ -1,5 +1,7 @@
 """Look at every file of a data set before training does: decode its first, middle and last frame, compare the splits.
 
+Sounds are decoded whole. Pictures are videos of one frame, folders of numbered pictures are videos.
+
 Not here: errors in the annotation file itself; reading it (`manifest.py`) raises those.
 """
 
@@ -12,9 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from wholereel.datasets.atomic_files import write_text_file
+from wholereel.datasets.class_folders import SOUND_SUFFIXES
 from wholereel.datasets.manifest import Manifest, Sample
 from wholereel.errors import VideoError
-from wholereel.media.video_reader import VideoReader
+from wholereel.media.audio_reader import AudioReader
+from wholereel.media.frame_folder import open_frames
 
 __all__ = ["Problem", "check_data", "write_problems"]
 
@@ -70,15 +74,27 @@ def write_problems(problems: Sequence[Problem], path: Path) -> None:
 def _check_file(path: Path, samples: Sequence[Sample]) -> list[str]:
     """What is wrong with a file: it cannot be read, ends too early, or ends before a sample begins."""
     try:
-        with VideoReader(path) as reader:
-            count, rate = reader.frame_count, float(reader.metadata.frame_rate)
-            truncated = reader.read(indices=[0, count // 2, count - 1]).truncated
+        seconds, truncated = _decode(path, samples[0].frame_rate)
     except VideoError as error:
         return [str(error).removeprefix(f"{path}: ")]
-    reasons = ["truncated: the last frames that its header promises do not decode"] if truncated else []
-    late = [sample for sample in samples if (sample.start or 0.0) >= count / rate]
-    reasons += [f"lasts {count / rate:.2f} s, but sample {sample.id!r} begins at {sample.start} s" for sample in late]
+    reasons = [truncated] if truncated else []
+    for sample in samples:
+        for name, begin in (("begins", sample.start), ("has its key frame", sample.key_seconds)):
+            if (begin or 0.0) >= seconds:
+                reasons.append(f"lasts {seconds:.2f} s, but sample {sample.id!r} {name} at {begin} s")
     return reasons
+
+
+def _decode(path: Path, frame_rate: float | None) -> tuple[float, str]:
+    """Length in seconds, and what is cut off, if anything is."""
+    if path.suffix.lower() in SOUND_SUFFIXES:
+        with AudioReader(path) as sound:
+            lengths, cut = zip(*((part.seconds, part.truncated) for part in sound.stream(chunk=10.0)), strict=True)
+        return sum(lengths), "truncated: the end of the sound does not decode" if any(cut) else ""
+    with open_frames(path, frame_rate=frame_rate) as reader:
+        count, rate = reader.frame_count, reader.metadata.frame_rate
+        truncated = reader.read(indices=[0, count // 2, count - 1]).truncated
+    return count / rate, "truncated: the last frames that its header promises do not decode" if truncated else ""
 
 
 def _label_problems(samples: Sequence[Sample], manifest: Manifest) -> list[str]:

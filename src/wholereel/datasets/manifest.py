@@ -18,16 +18,16 @@ from typing import Any
 
 from wholereel.datasets.atomic_files import write_text_file
 from wholereel.datasets.class_folders import rows_of_class_folders
-from wholereel.datasets.kinetics_csv import VideoNames, rows_of_kinetics
+from wholereel.datasets.formats.kinetics import VideoNames, rows_of_kinetics
+from wholereel.datasets.formats.pyslowfast import is_list_line, list_text, rows_of_list
 from wholereel.datasets.label_columns import LabelColumn, read_classes, read_label_column
-from wholereel.datasets.pyslowfast_list import is_list_line, rows_of_list
 from wholereel.datasets.rows import Row, canonical_split, is_known_split
 from wholereel.datasets.sample import Manifest, Sample
 from wholereel.datasets.sample_json import parts_of_sample
-from wholereel.datasets.tables import TABLES, rows_of_table
+from wholereel.datasets.tables import TABLES, column_names, rows_of_table
 from wholereel.errors import DataError
 
-__all__ = ["Sample", "Manifest", "read_manifest", "write_manifest"]
+__all__ = ["Sample", "Manifest", "label_columns", "read_manifest", "write_manifest"]
 
 WHOLE_FILES = ("manifest.jsonl", "manifest.parquet", "manifest.csv", "annotations.csv", "annotations.jsonl")
 LISTS = (".txt", ".list")
@@ -58,6 +58,21 @@ def read_manifest(root: str | Path, *, split: str | None = None, labels: Sequenc
     _check_ids(samples, root)
     classes = {name: column.classes for name, column in columns.items()}
     return Manifest(samples, classes, folder, multi_label, tuple(dropped))
+
+
+def label_columns(root: str | Path) -> tuple[str, ...]:
+    """The label columns of a source as far as it tells: those of `classes.json`; else `label`, unless a table lacks it.
+
+    Args:
+        root: annotation file, or folder.
+    """
+    root = Path(root)
+    known = read_classes(root if root.is_dir() else root.parent, ("label",))
+    if known:
+        return tuple(known)
+    files = [root] if root.is_file() else _annotation_files(root) if root.is_dir() else []
+    names = [name for file in files for name in column_names(file)]
+    return ("label",) if not names or {"label", "labels"} & set(names) or "path" not in names else ()
 
 
 def _read_rows(root: Path, labels: tuple[str, ...]) -> tuple[list[Row], list[str], bool]:
@@ -173,7 +188,7 @@ def write_manifest(manifest: Manifest, path: str | Path) -> None:
     if path.suffix not in (".jsonl", ".csv", ".txt"):
         raise ValueError(f"manifests are written as .jsonl, .csv or .txt, got {path.name!r}")
     if path.suffix == ".txt":
-        write_text_file(path, _list_text(manifest, path.parent))
+        write_text_file(path, list_text(manifest.samples, path.parent))
         return
     records = [_record(sample, manifest, path.parent) for sample in manifest.samples]
     if path.suffix == ".jsonl":
@@ -206,16 +221,6 @@ def _csv_text(records: Sequence[Mapping[str, Any]]) -> str:
             raise ValueError(f"only .jsonl holds {', '.join(nested)}, which sample {record['id']!r} has")
         writer.writerow(cells)
     return text.getvalue()
-
-
-def _list_text(manifest: Manifest, folder: Path) -> str:
-    lines = []
-    for sample in manifest.samples:
-        labels = list(sample.labels.values())
-        if len(labels) != 1 or not isinstance(labels[0], int) or sample.start is not None or sample.end is not None:
-            raise ValueError(f"a list holds whole videos with one class each, which sample {sample.id!r} is not")
-        lines.append(f"{_relative(sample.path, folder)} {labels[0]}\n")
-    return "".join(lines)
 
 
 def _relative(path: Path, folder: Path) -> str:

@@ -38,7 +38,8 @@ class Event:
 
     Args:
         label: class index of the label column `label`.
-        start, end: seconds after the first frame. A frame at time t shows it if start < t < end, strictly.
+        start, end: seconds after the first frame (the start may lie before it). A frame at time t shows it if
+            start < t < end, strictly.
     """
 
     label: int

@@ -74,7 +74,7 @@ def _boxes(value: Any) -> tuple[Box, ...]:
 
 
 def _events(value: Any) -> tuple[Event, ...]:
-    return tuple(Event(_index(label), _time(start), _time(end)) for label, start, end in value)
+    return tuple(Event(_index(label), float(start), float(end)) for label, start, end in value)
 
 
 def _poses(value: Any) -> tuple[Pose, ...]:

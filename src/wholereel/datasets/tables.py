@@ -1,8 +1,8 @@
 """Annotation tables with named columns: CSV or TSV with a header, JSON Lines, Parquet.
 
-Columns: `path`, the label columns, and optionally `split`, `start`, `end` (seconds), `id` and `frame_rate` (of a folder
-of pictures); others are ignored. In JSON Lines, `labels` may hold a mapping of label columns, or the value of the only
-one, and a line may carry boxes, events, poses and meta (`sample_json.py`).
+Columns: `path`, the label columns, and optionally `split`, `start` and `end` in seconds (or `start_s`, `end_s`), `id`
+and `frame_rate` (of a folder of pictures); others are ignored. In JSON Lines, `labels` may hold a mapping of label
+columns, or the value of the only one, and a line may carry boxes, events, poses and meta (`sample_json.py`).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from wholereel.datasets.rows import Row, canonical_split, seconds_or_none
 from wholereel.datasets.sample_json import parts_of_record
 from wholereel.errors import DataError, import_extra
 
-__all__ = ["TABLES", "rows_of_table"]
+__all__ = ["TABLES", "column_names", "rows_of_table"]
 
 
 def _csv_rows(file: Path) -> list[dict[str, Any]]:
@@ -84,6 +84,21 @@ def rows_of_table(file: Path, labels: Iterable[str]) -> list[Row]:
     return [_row(file, f"row {number}", record, columns) for number, record in enumerate(records, start=1)]
 
 
+def column_names(file: Path) -> list[str]:
+    """Columns that the first line of a text table names; empty for other files."""
+    if file.suffix not in (".csv", ".tsv", ".jsonl"):
+        return []
+    try:
+        with file.open(encoding="utf-8-sig", newline="") as lines:
+            if file.suffix == ".jsonl":
+                return list(json.loads(next(lines, "{}")))
+            return [
+                name.strip() for name in next(csv.reader(lines, delimiter="\t" if file.suffix == ".tsv" else ","), [])
+            ]
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError, csv.Error, TypeError):
+        return []  # reading the table says what is wrong
+
+
 def _missing_column(file: Path, name: str, known: set[str]) -> DataError:
     remedy = "Name the columns that hold labels in `data.labels`." if name != "path" else ""
     return DataError(file, f"has no column {name!r}; its columns are {', '.join(sorted(known))}", remedy=remedy)
@@ -103,8 +118,8 @@ def _row(file: Path, place: str, record: Mapping[str, Any], columns: tuple[str, 
     path = record.get("path")
     if not isinstance(path, str) or not path.strip():
         raise DataError(file, f"{place} has no path", "the path of a video in column 'path'")
-    start = seconds_or_none(record.get("start"), file, place)
-    end = seconds_or_none(record.get("end"), file, place)
+    start = seconds_or_none(record.get("start", record.get("start_s")), file, place)
+    end = seconds_or_none(record.get("end", record.get("end_s")), file, place)
     if end is not None and end <= (start or 0.0):
         raise DataError(file, f"{place} ends at {end} s, before it starts at {start or 0.0} s")
     split, id = record.get("split"), record.get("id")

@@ -114,6 +114,11 @@ class FrameFolder:
         return torch.from_numpy(self._seconds_F.copy())
 
     @property
+    def pictures(self) -> tuple[Path, ...]:
+        """The file of each frame."""
+        return tuple(self._pictures)
+
+    @property
     def metadata(self) -> VideoMetadata:
         """Size and kind of the first picture, with the rate that was given."""
         with _opened(self._pictures[0]) as picture:
