@@ -1,3 +1,6 @@
+from dataclasses import replace
+
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -15,6 +18,8 @@ from wholereel.media.clip_plans import (
     random_starts,
     stratified_starts,
     uniform_starts,
+    view_span,
+    view_starts,
 )
 
 
@@ -151,3 +156,35 @@ def test_a_part_shorter_than_a_frame_shows_one_frame():
 def test_impossible_plans_are_refused(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def test_span_of_a_test_view():
+    assert view_span(16, 4, frame_rate=30, target_rate=30) == 64
+    assert view_span(16, 4, frame_rate=25, target_rate=30) == pytest.approx(64 * 25 / 30)
+    assert view_span(16, 4, frame_rate=25, target_rate=30, legacy=True) == 50
+    assert view_span(1, 1, frame_rate=10, target_rate=30) == 1
+
+
+def test_classic_and_offset_views_start_elsewhere():
+    assert view_starts("classic", 300, 64, 10).tolist() == pytest.approx([23.6 * n for n in range(10)])
+    assert view_starts("offset", 300, 64, 10).tolist() == [26 * n for n in range(10)]
+    assert view_starts("offset", 101, 64, 1).tolist() == [18]
+    assert view_starts("classic", 101, 64, 1).tolist() == [0]
+    assert view_starts("offset", 40, 64, 3).tolist() == [0, 0, 0]
+    with pytest.raises(ValueError, match="unknown rule 'uniform'; rules are classic, offset"):
+        view_starts("uniform", 300, 64, 10)
+
+
+def test_views_are_plans_and_read_frames_of_the_file():
+    clips = Clips("classic", count=2, frames=4, stride=8, frame_rate=30.0)
+    times = plan_clips(100, 25.0, clips)
+    span = 32 * 25 / 30
+    starts = [0.0, (100 - span) / 2]
+    lines = [np.linspace(start, start + span - 1, 4, dtype=np.float32).astype(int).tolist() for start in starts]
+    assert times.indices_NT.tolist() == lines
+    assert times.seconds_NT.tolist() == [[index / 25 for index in line] for line in lines]
+    part = plan_clips(100, 25.0, replace(clips, plan="offset"), start=1.0, end=3.0)
+    assert part.indices_NT.min() == 25
+    assert part.indices_NT.max() == 25 + 23 + 25  # floor(50 - 26.67) frames later, of which 26.67 - 1 are spanned
+    short = plan_clips(10, 25.0, clips)
+    assert short.indices_NT.tolist() == [[0, 8, 9, 9]] * 2

@@ -57,19 +57,22 @@ class BoxRows:
         return cls(none, np.empty((0, 4)), none, np.empty(0), ())
 
     def where(self, keep_R: np.ndarray) -> BoxRows:
-        """Some of the rows; the key frames stay known."""
+        """Some of the rows (mask or places); the key frames stay known."""
+        if keep_R.dtype == bool and keep_R.all():  # millions of rows: a copy takes longer than all the rest
+            return self
         return BoxRows(
             self.frame_R[keep_R], self.box_R4[keep_R], self.class_R[keep_R], self.score_R[keep_R], self.frames
         )
 
     def without_frames(self, names: frozenset[str]) -> BoxRows:
         """Rows and names of the key frames that are not among `names`."""
+        if names.isdisjoint(self.frames):
+            return self
         keep_F = np.array([name not in names for name in self.frames], dtype=bool)
         number_F = np.cumsum(keep_F) - 1
-        rows = self.where(keep_F[self.frame_R]) if len(self.frames) else self
+        rows = self.where(keep_F[self.frame_R])
         frames = tuple(name for name, keep in zip(self.frames, keep_F, strict=True) if keep)
-        frame_R = number_F[rows.frame_R] if len(rows) else rows.frame_R
-        return BoxRows(frame_R, rows.box_R4, rows.class_R, rows.score_R, frames)
+        return BoxRows(number_F[rows.frame_R], rows.box_R4, rows.class_R, rows.score_R, frames)
 
     def merge(self, other: BoxRows) -> BoxRows:
         """Rows of both; a key frame that both know keeps those of the first (padded samples count once)."""
@@ -84,13 +87,19 @@ class BoxRows:
 
     def sorted_by_frame(self) -> BoxRows:
         """Key frames by name, the rows of each in input order: independent of how samples were dealt out."""
+        if list(self.frames) == sorted(self.frames):
+            return self.grouped()
         order_F = np.array(sorted(range(len(self.frames)), key=self.frames.__getitem__), dtype=np.int64)
         place_F = np.empty(len(order_F), dtype=np.int64)
         place_F[order_F] = np.arange(len(order_F))
-        frame_R = place_F[self.frame_R] if len(self) else self.frame_R
-        order_R = np.argsort(frame_R, kind="stable")
         frames = tuple(self.frames[index] for index in order_F)
-        return BoxRows(frame_R[order_R], self.box_R4[order_R], self.class_R[order_R], self.score_R[order_R], frames)
+        return BoxRows(place_F[self.frame_R], self.box_R4, self.class_R, self.score_R, frames).grouped()
+
+    def grouped(self) -> BoxRows:
+        """Rows by key frame, those of each in input order."""
+        if (np.diff(self.frame_R) >= 0).all():
+            return self
+        return self.where(np.argsort(self.frame_R, kind="stable"))
 
 
 @dataclass(frozen=True)
@@ -204,27 +213,29 @@ def _judge(
         detections = detections.where(known_F[detections.frame_R])
     else:
         # the references gather image by image: rows follow their key frame's first appearance
-        detections = detections.where(np.argsort(detections.frame_R, kind="stable"))
+        detections = detections.grouped()
     ignored = found - len(detections)
     box_D4 = detections.box_R4
     detections = detections.where((box_D4[:, 2] > box_D4[:, 0]) & (box_D4[:, 3] > box_D4[:, 1]))
     hit_D = _true_positives(truth, frame_G, detections, classes_K)
-    class_D = np.searchsorted(classes_K, detections.class_R)
+    class_D = np.searchsorted(classes_K, detections.class_R).astype(np.int16)
     boxes_K = np.bincount(np.searchsorted(classes_K, truth.class_R), minlength=len(classes_K))
-    order_D = np.lexsort((-detections.score_R, class_D))  # stable
+    order_D = np.argsort(-detections.score_R, kind="stable")
+    order_D = order_D[np.argsort(class_D[order_D], kind="stable")]  # 16 bits: numpy sorts them by counting
     bounds = np.searchsorted(class_D[order_D], np.arange(len(classes_K) + 1))
     ap_K = [
         interpolated_average_precision(hit_D[order_D[bounds[k] : bounds[k + 1]]], int(boxes_K[k]))
         for k in range(len(classes_K))
     ]
-    seen_G, seen_D = set(frame_G.tolist()) | declared, set(detections.frame_R.tolist())
+    seen_D = np.zeros(len(number), dtype=bool)
+    seen_D[detections.frame_R] = True
     return FrameMapCounts(
         protocol=protocol,
         ap=dict(zip(classes_K.tolist(), ap_K, strict=True)),
         truth_boxes=dict(zip(classes_K.tolist(), boxes_K.tolist(), strict=True)),
-        frames_truth=len(seen_G) + len([name for name in empty if name not in number]),
-        frames_detected=len(seen_D),
-        frames_both=len(seen_G & seen_D),
+        frames_truth=int(known_F.sum()) + len([name for name in empty if name not in number]),
+        frames_detected=int(seen_D.sum()),
+        frames_both=int((known_F & seen_D).sum()),
         rows_truth=len(truth),
         rows_detected=len(detections),
         rows_ignored=ignored,
@@ -238,7 +249,7 @@ def _renumbered(rows: BoxRows, number: Mapping[str, int]) -> np.ndarray:
 
 def _best_rows(rows: BoxRows) -> np.ndarray:
     """Places of the best rows of each key frame, by key frame and descending score."""
-    order_R = np.lexsort((-rows.score_R, rows.frame_R))
+    order_R = np.lexsort((-rows.score_R, rows.frame_R))  # stable
     frame_R = rows.frame_R[order_R]
     rank_R = np.arange(len(order_R)) - np.searchsorted(frame_R, frame_R)
     return order_R[rank_R < CAPACITY]

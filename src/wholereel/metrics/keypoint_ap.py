@@ -63,13 +63,13 @@ def similarity_DG(detected: DetectedPoses, truth: TruePoses, sigma_J: np.ndarray
     For a person without a labelled joint, d is the distance of each predicted joint to the person's box, enlarged by
     its own width and height on every side.
     """
-    labelled_GJ: np.ndarray = truth.joint_GJ3[..., 2] > 0
+    labelled_GJ = truth.joint_GJ3[..., 2] > 0
     offset = detected.joint_DJ2[:, None] - truth.joint_GJ3[None, ..., :2]  # D, G, J, 2
     low_G2 = truth.box_G4[:, :2] - truth.box_G4[:, 2:]
     high_G2 = truth.box_G4[:, :2] + 2 * truth.box_G4[:, 2:]
     joint = detected.joint_DJ2[:, None]
     outside = np.maximum(0.0, low_G2[None, :, None] - joint) + np.maximum(0.0, joint - high_G2[None, :, None])
-    known_G = labelled_GJ.any(1)
+    known_G = np.asarray(labelled_GJ.any(1))
     offset = np.where(known_G[None, :, None, None], offset, outside)
     scale_GJ = (2 * sigma_J) ** 2 * (truth.area_G[:, None] + np.spacing(1)) * 2
     near_DGJ = np.exp(-(offset**2).sum(-1) / scale_GJ)
