@@ -6,13 +6,25 @@ from collections.abc import Iterable
 from dataclasses import fields
 from typing import Any
 
+from wholereel.datasets.worlds.av_bounce import AvBounce
 from wholereel.datasets.worlds.base import World
+from wholereel.datasets.worlds.bounce_material import BounceMaterial
+from wholereel.datasets.worlds.bounce_rhythm import BounceRhythm
 from wholereel.datasets.worlds.cue_probe import CueProbe
 from wholereel.datasets.worlds.cue_probe_clips import CueProbeClips
+from wholereel.datasets.worlds.distinit_transfer import DistInitTransfer, StillsObjects, StillsScenes, UnlabelledMix
 from wholereel.datasets.worlds.events8 import Events8
+from wholereel.datasets.worlds.finemotion8 import FineMotion8
+from wholereel.datasets.worlds.gblend4 import Gblend4
+from wholereel.datasets.worlds.hashtags import Hashtags
 from wholereel.datasets.worlds.match8 import Match8
+from wholereel.datasets.worlds.motion_objects import MotionObjects
 from wholereel.datasets.worlds.order2 import Order2
 from wholereel.datasets.worlds.pair6 import Pair6
+from wholereel.datasets.worlds.sparse6 import Sparse6, Sparse6Clips
+from wholereel.datasets.worlds.stick_actions import StickActions
+from wholereel.datasets.worlds.sticks import Sticks
+from wholereel.datasets.worlds.stills_clips import StillsClips, StillsClipsStills
 from wholereel.errors import ConfigError, closest
 
 __all__ = ["WORLDS", "get_world", "read_options"]
@@ -24,6 +36,23 @@ WORLDS: dict[str, type[World[Any]]] = {
     "order2": Order2,
     "cue_probe": CueProbe,
     "cue_probe_clips": CueProbeClips,
+    "sparse6": Sparse6,
+    "sparse6_clips": Sparse6Clips,
+    "av_bounce": AvBounce,
+    "bounce_rhythm": BounceRhythm,
+    "bounce_material": BounceMaterial,
+    "gblend4": Gblend4,
+    "finemotion8": FineMotion8,
+    "sticks": Sticks,
+    "stick_actions": StickActions,
+    "stills_clips": StillsClips,
+    "stills_clips_stills": StillsClipsStills,
+    "motion_objects": MotionObjects,
+    "distinit_transfer": DistInitTransfer,
+    "stills_objects": StillsObjects,
+    "stills_scenes": StillsScenes,
+    "unlabelled_mix": UnlabelledMix,
+    "hashtags": Hashtags,
 }
 
 
