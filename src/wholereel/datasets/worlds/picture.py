@@ -20,7 +20,7 @@ __all__ = ["draw_world"]
 
 GAP = 4
 MOST_ROWS = 4
-COLORS = 96
+COLORS = 256
 SOUND_HEIGHT = 32
 SEARCHED = 64
 
@@ -40,7 +40,7 @@ def draw_world(world: World[Any], path: str | Path, *, seed: int = 0, rows: int 
     for strip_HWC in strips:
         sheet[y : y + strip_HWC.shape[0], GAP : GAP + strip_HWC.shape[1]] = strip_HWC
         y += strip_HWC.shape[0] + GAP
-    picture = Image.fromarray(sheet).quantize(COLORS, dither=Image.Dither.NONE)
+    picture = Image.fromarray(sheet).quantize(COLORS, method=Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE)
     picture.save(path, format="png", optimize=True)
 
 

@@ -7,6 +7,7 @@ from dataclasses import fields
 from typing import Any
 
 from wholereel.datasets.worlds.av_bounce import AvBounce
+from wholereel.datasets.worlds.ava_rooms import AvaRooms
 from wholereel.datasets.worlds.base import World
 from wholereel.datasets.worlds.bounce_material import BounceMaterial
 from wholereel.datasets.worlds.bounce_rhythm import BounceRhythm
@@ -36,6 +37,7 @@ WORLDS: dict[str, type[World[Any]]] = {
     "order2": Order2,
     "cue_probe": CueProbe,
     "cue_probe_clips": CueProbeClips,
+    "ava_rooms": AvaRooms,
     "sparse6": Sparse6,
     "sparse6_clips": Sparse6Clips,
     "av_bounce": AvBounce,
