@@ -24,7 +24,7 @@ from wholereel.datasets.formats.posetrack import read_posetrack
 from wholereel.datasets.formats.something_something import read_something_something_v1, read_something_something_v2
 from wholereel.datasets.formats.sports1m import read_sports1m
 from wholereel.datasets.formats.ucf101 import read_ucf101
-from wholereel.errors import ConfigError, closest
+from wholereel.errors import ConfigError, DataError, closest
 
 __all__ = ["DATASETS", "DataSet", "read_dataset"]
 
@@ -98,6 +98,8 @@ def read_dataset(name: str, root: Path, options: Sequence[str] = ()) -> tuple[An
     """
     if name not in DATASETS:
         raise ConfigError(f"no data set {name!r}.{closest(name, DATASETS)} There are: {', '.join(DATASETS)}.")
+    if not root.is_dir():
+        raise DataError(root, "no such folder", "the folder of the data set")
     read = DATASETS[name].read
     known = DATASETS[name].options()
     hints = get_type_hints(read.func if isinstance(read, partial) else read)

@@ -84,11 +84,11 @@ def read_ava(
             for key, more in read_detected_boxes(detected_file, threshold).items():
                 found.setdefault(key, []).extend(more)
         excluded = read_excluded(excluded_file)
-        step = val_step if split == "val" else 1
         first, last = (0.0, math.inf) if layout == "short" else KEYS
-        boxes[split] = {
-            key: found[key] for key in found if key not in excluded and first <= key[1] <= last and key[1] % step == 0
-        }
+        counting = {key for key in found if key not in excluded and first <= key[1] <= last}
+        if split == "val" and val_step > 1:
+            counting = {key for key in counting if key[1] % val_step == 0}
+        boxes[split] = {key: found[key] for key in found if key in counting}
     paths: dict[str, Path] = {}
     for film in {film for keys in boxes.values() for film, _ in keys}:
         found_path = root / "frames" / film if videos is None else videos.find(film)
