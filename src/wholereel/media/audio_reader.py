@@ -104,6 +104,8 @@ class AudioReader:
         stream: number among the file's sound streams.
     Raises: NoSoundError: the file has no (such) sound stream. VideoError: it cannot be read, or no sound decodes.
         ValueError: a rate below 1.
+
+    Attributes: `time_zero` = second 0 on the container's own clock, exact.
     """
 
     def __init__(self, path: str | Path, *, rate: int | None = None, mono: bool = False, stream: int = 0) -> None:
@@ -114,8 +116,8 @@ class AudioReader:
         self._attach()
         container = self._source.decoder.container
         zero = picture_begin(self.path, container)
-        if zero is not None:
-            self._begin = self._source.decoder.first_seconds - zero
+        self.time_zero = self._source.decoder.first_seconds if zero is None else zero
+        self._begin = self._source.decoder.first_seconds - self.time_zero
         self.metadata = _describe(self.path, self._source.decoder, self._begin)
         self.rate = self.metadata.rate if rate is None else rate
         self.channels = 1 if mono else self.metadata.channels
