@@ -104,6 +104,21 @@ def test_poses_and_labels_that_come_late():
     assert table.without_label("other") is None
 
 
+def test_ids_that_repeat_within_a_split():
+    assert SampleTable.of([sample(n) for n in range(5000)], ROOT).repeated_id() is None
+    assert SampleTable.of([], ROOT).repeated_id() is None
+    both = [sample(0, split="train"), sample(0, split="val")]
+    assert SampleTable.of(both, ROOT).repeated_id() is None
+    more = SampleTable.of([*both, *[sample(3, split="val")] * 3, *both], ROOT)
+    assert more.repeated_id() == ("val", "v3.mp4", 3)
+    assert more[:3].repeated_id() is None
+
+
+def test_file_names_need_not_be_text():
+    odd = [sample(0, id="a\udcff", path=ROOT / "a\udcff.mp4")]
+    assert list(SampleTable.of(odd, ROOT)) == odd
+
+
 def _first_and_last(table, queue):
     queue.put((table[0], table[len(table) - 1], table._columns.paths.data.is_shared()))
 

@@ -24,6 +24,7 @@ from wholereel.datasets.label_columns import LabelColumn, read_classes, read_lab
 from wholereel.datasets.rows import Row, canonical_split, is_known_split
 from wholereel.datasets.sample import Manifest, Sample
 from wholereel.datasets.sample_json import parts_of_sample
+from wholereel.datasets.sample_table import SampleTable
 from wholereel.datasets.tables import TABLES, column_names, rows_of_table
 from wholereel.errors import DataError
 
@@ -54,7 +55,7 @@ def read_manifest(root: str | Path, *, split: str | None = None, labels: Sequenc
     columns = {name: read_label_column(rows, name, root, names=names.get(name), by_name=by_name) for name in labels}
     multi_label = any(column.multi for column in columns.values())
     kept = _of_split(rows, split, root)
-    samples = tuple(_sample(rows[index], index, folder, columns, multi_label) for index in kept)
+    samples = SampleTable.of((_sample(rows[index], index, folder, columns, multi_label) for index in kept), folder)
     _check_ids(samples, root)
     classes = {name: column.classes for name, column in columns.items()}
     return Manifest(samples, classes, folder, multi_label, tuple(dropped))
@@ -169,12 +170,12 @@ def _sample(row: Row, index: int, folder: Path, columns: Mapping[str, LabelColum
     return Sample(id, folder / row.path, row.start, row.end, row.split, labels, **row.parts)
 
 
-def _check_ids(samples: Sequence[Sample], source: Path) -> None:
-    counts = Counter((sample.split, sample.id) for sample in samples)
-    split, name = max(counts, key=counts.__getitem__)
-    if counts[split, name] > 1:
+def _check_ids(samples: SampleTable, source: Path) -> None:
+    repeated = samples.repeated_id()
+    if repeated is not None:
+        split, name, count = repeated
         where = f" of split {split!r}" if split else ""
-        raise DataError(source, f"{counts[split, name]} samples{where} have the id {name!r}", "different ids")
+        raise DataError(source, f"{count} samples{where} have the id {name!r}", "different ids")
 
 
 def write_manifest(manifest: Manifest, path: str | Path) -> None:

@@ -5,7 +5,7 @@ J joints. Not here: reading and writing manifests (`manifest.py`), the JSON form
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -105,7 +105,7 @@ class Manifest:
     """Samples and what their labels mean.
 
     Args:
-        samples: in the order of the source.
+        samples: in the order of the source; those read from files are a `SampleTable`, small and the same everywhere.
         classes: names by index, by label column; of the whole source, not of the chosen split only.
         root: folder that the paths are relative to.
         multi_label: labels are tuples of class indices, possibly empty.
@@ -113,7 +113,7 @@ class Manifest:
             when it is read).
     """
 
-    samples: tuple[Sample, ...]
+    samples: Sequence[Sample]
     classes: Mapping[str, tuple[str, ...]]
     root: Path
     multi_label: bool = False

@@ -25,6 +25,7 @@ from wholereel.datasets.sample_json import parts_of_record, parts_of_sample
 
 __all__ = ["SampleTable"]
 
+ANY_NAME = "surrogatepass"  # file names need not be valid UTF-8
 CHUNK = 4096  # samples made at once while iterating
 OWN_COLUMNS = ("key_seconds", "frame_rate")  # of the parts that a sample may carry; the others are kept as JSON
 MISSING, ONE, SEVERAL = 0, 1, 2
@@ -107,6 +108,28 @@ class SampleTable(Sequence[Sample]):
         codes = Counter(self._columns.split_codes.numpy()[self._numbers()].tolist())
         return {name: codes[code] for code, name in enumerate(self._columns.splits) if codes[code]}
 
+    def repeated_id(self) -> tuple[str | None, str, int] | None:
+        """Split, id and number of samples of the id that most samples of one split share; `None` if all differ."""
+        hashes_N = np.empty(len(self), dtype=np.int64)
+        for begin in range(0, len(self), CHUNK):
+            ids, codes = self._ids(begin, begin + CHUNK)
+            hashes_N[begin : begin + len(ids)] = [hash(pair) for pair in zip(codes, ids, strict=True)]
+        _, places_N, counts = np.unique(hashes_N, return_inverse=True, return_counts=True)
+        suspects = np.flatnonzero(counts[places_N] > 1)
+        found: Counter[tuple[int, str]] = Counter()
+        for number in suspects.tolist():
+            (id,), (code,) = self._ids(number, number + 1)
+            found[code, id] += 1
+        if not found or max(found.values()) == 1:
+            return None
+        (code, id), most = found.most_common(1)[0]
+        return self._columns.splits[code], id, most
+
+    def _ids(self, begin: int, end: int) -> tuple[list[str], list[int]]:
+        """Ids and codes of splits of some samples of this view."""
+        rows = self._numbers(begin, end)
+        return self._columns.ids.get(rows), self._columns.split_codes.numpy()[rows].tolist()
+
     def without_label(self, column: str) -> int | None:
         """Number of the first sample that lacks a label which others have; `None` if all or none have it."""
         if column not in self._columns.labels:
@@ -135,7 +158,7 @@ class _Text:
     def get(self, rows: np.ndarray) -> list[str]:
         ends, data = self.ends.numpy(), self.data.numpy()
         return [
-            data[begin:end].tobytes().decode()
+            data[begin:end].tobytes().decode(errors=ANY_NAME)
             for begin, end in zip(ends[rows].tolist(), ends[rows + 1].tolist(), strict=True)
         ]
 
@@ -260,7 +283,7 @@ class _GrowingText:
         self.data, self.ends = bytearray(), array("q", [0])
 
     def add(self, text: str) -> None:
-        self.data += text.encode()
+        self.data += text.encode(errors=ANY_NAME)
         self.ends.append(len(self.data))
 
     def finish(self) -> _Text:
