@@ -15,9 +15,11 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from wholereel.batches import ClipBatch, Fault, Target
+from wholereel.batches import Boxes, ClipBatch, Fault, Target
 from wholereel.config import Data
 from wholereel.datasets.batch_samplers import seeded_generator
+from wholereel.datasets.clip_boxes import batched_boxes, boxes_of_sample, center_cropped, has_detections, pixel_boxes
+from wholereel.datasets.events import labels_between
 from wholereel.datasets.frame_cache import FrameCache
 from wholereel.datasets.manifest import Manifest, Sample
 from wholereel.errors import ConfigError, DataError, VideoError
@@ -25,6 +27,7 @@ from wholereel.media.augment import CenterCrop, TrainAugment
 from wholereel.media.clip_plans import check_clips, plan_clips
 from wholereel.media.clip_reading import ClipFrames, FrameSource, read_clips
 from wholereel.media.frame_folder import open_frames
+from wholereel.media.key_clips import key_clip, plan_key_clips
 
 __all__ = ["ClipDataset", "ClipSample", "collate"]
 
@@ -43,6 +46,7 @@ class ClipSample:
         labels: by label space: int64 scalar, or float32 multi-hot K.
         fault: the sample that should have been here and could not be read; or this one, where frames of these clips do
             not decode; or `None`.
+        boxes: at the key frame, in pixels of the crop, or `None` in sets without key frames.
     """
 
     id: str
@@ -50,10 +54,15 @@ class ClipSample:
     seconds_NT: Tensor
     labels: Mapping[str, Tensor]
     fault: Fault | None = None
+    boxes: Boxes | None = None
 
 
 class ClipDataset(Dataset[ClipSample]):
     """Clips of the videos of a manifest; indexed by `(epoch, index)`.
+
+    Samples with a key frame are read around it (`media/key_clips.py`) and have boxes: in training all, in evaluation
+    those that a detector found, if there are any in the manifest. The label of a training sample with timed events is
+    what its clips show, each from its first frame to its last; in evaluation it is what the whole video shows.
 
     Args:
         manifest: the samples; only the first `data.limit` are used.
@@ -82,6 +91,7 @@ class ClipDataset(Dataset[ClipSample]):
         self._augment = TrainAugment(data.augment)
         self._center = CenterCrop(data.augment)
         self._cache = _frame_cache(data, train, cache_dir) if data.cache else None
+        self._only_detected = not train and has_detections(self.samples)
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -101,30 +111,50 @@ class ClipDataset(Dataset[ClipSample]):
     def _load(self, epoch: int, index: int) -> ClipSample:
         sample = self.samples[index]
         generator = seeded_generator(self.seed, epoch, index)
-        if self.train:
-            read = self._read(sample, self._augment.side(generator), generator)
-            clips = self._augment(read.clips_NTCHW, generator=generator).clips_NTCHW
-        else:
-            read = self._read(sample, self._center.side, generator)
-            clips = self._center(read.clips_NTCHW)
+        side = self._augment.side(generator) if self.train else self._center.side
+        read, rate = self._read(sample, side, generator)
+        clips_NTCHW, boxes = self._crop(sample, read.clips_NTCHW, generator)
+        labels = self._labels(sample)
+        if self.train and sample.events and "label" in labels:
+            labels["label"] = self._shown(sample, read.seconds_NT, rate)
         note = Fault(sample.id, str(sample.path), TRUNCATED, kind="truncated") if read.truncated else None
-        return ClipSample(sample.id, clips, read.seconds_NT, self._labels(sample), note)
+        return ClipSample(sample.id, clips_NTCHW, read.seconds_NT, labels, note, boxes)
 
-    def _read(self, sample: Sample, side: int, generator: torch.Generator) -> ClipFrames:
+    def _crop(self, sample: Sample, clips_NTCHW: Tensor, generator: torch.Generator) -> tuple[Tensor, Boxes | None]:
+        """Pixels and boxes after the same geometry."""
+        if sample.key_seconds is None:
+            if self.train:
+                return self._augment(clips_NTCHW, generator=generator).clips_NTCHW, None
+            return self._center(clips_NTCHW), None
+        chosen = [box for box in sample.boxes if not (self._only_detected and box.score is None)]
+        count, key = len(clips_NTCHW), key_clip(len(clips_NTCHW))
+        scaled = pixel_boxes(chosen, *clips_NTCHW.shape[-2:])
+        if self.train:
+            augmented = self._augment(clips_NTCHW, [scaled] * count, generator=generator)
+            clips_NTCHW, cropped = augmented.clips_NTCHW, augmented.boxes[key]
+        else:
+            clips_NTCHW, cropped = self._center(clips_NTCHW), center_cropped(scaled, self._center.crop)
+        return clips_NTCHW, boxes_of_sample(chosen, cropped, key, len(self.classes.get("label", ())))
+
+    def _read(self, sample: Sample, side: int, generator: torch.Generator) -> tuple[ClipFrames, float]:
         if self._cache is not None:
             kept = self._cache.open(sample.path, frame_rate=sample.frame_rate)
-            return self._plan_and_read(kept, kept.frame_count, kept.frame_rate, sample, generator)
+            return self._plan_and_read(kept, kept.frame_count, kept.frame_rate, sample, generator), kept.frame_rate
         with open_frames(sample.path, frame_rate=sample.frame_rate, size=side) as reader:
             rate = float(reader.metadata.frame_rate)
-            return self._plan_and_read(reader, reader.frame_count, rate, sample, generator)
+            return self._plan_and_read(reader, reader.frame_count, rate, sample, generator), rate
 
     def _plan_and_read(
         self, source: FrameSource, count: int, rate: float, sample: Sample, generator: torch.Generator
     ) -> ClipFrames:
-        if (sample.start or 0.0) >= count / rate:
-            raise VideoError(sample.path, f"lasts {count / rate:.2f} s", f"a part from {sample.start:.2f} s on")
+        begin = max(sample.start or 0.0, sample.key_seconds or 0.0)
+        if begin >= count / rate:
+            raise VideoError(sample.path, f"lasts {count / rate:.2f} s", f"a part from {begin:.2f} s on")
         clips, start, end = self.data.clips, sample.start, sample.end
-        times = plan_clips(count, rate, clips, start=start, end=end, generator=generator)
+        if sample.key_seconds is None:
+            times = plan_clips(count, rate, clips, start=start, end=end, generator=generator)
+        else:
+            times = plan_key_clips(count, rate, clips, sample.key_seconds, start=start, end=end)
         return read_clips(source, times)
 
     def _labels(self, sample: Sample) -> dict[str, Tensor]:
@@ -136,6 +166,14 @@ class ClipDataset(Dataset[ClipSample]):
             else:
                 labels[name] = torch.tensor(label)
         return labels
+
+    def _shown(self, sample: Sample, seconds_NT: Tensor, rate: float) -> Tensor:
+        """Multi-hot K of the classes that the clips show."""
+        frames_NT = (seconds_NT * rate + 1e-6).floor().long()  # a time that was looked up is one of a frame
+        shown_K = torch.zeros(len(self.classes["label"]))
+        for first, last in frames_NT[:, [0, -1]].tolist():
+            shown_K[list(labels_between(sample.events, first, last, rate))] = 1.0
+        return shown_K
 
     def _replaced(self, epoch: int, index: int, fault: Fault) -> ClipSample:
         generator = seeded_generator(self.seed, epoch, index, 1)
@@ -201,11 +239,13 @@ def collate(samples: Sequence[ClipSample], clips: int | None = None) -> ClipBatc
     counts_B = torch.tensor([len(sample.clips_NTCHW) for sample in rows])
     labels = {name: torch.stack([sample.labels[name] for sample in rows]) for name in rows[0].labels}
     count = len(kept)
+    parts = [sample.boxes for sample in kept if sample.boxes is not None]
+    boxes = batched_boxes(parts) if parts and len(parts) == len(kept) else None
     return ClipBatch(
         clips_BNTCHW=torch.stack([_padded(sample.clips_NTCHW, largest) for sample in rows])[:count],
         seconds_BNT=torch.stack([_padded(sample.seconds_NT, largest) for sample in rows])[:count],
         valid_BN=(torch.arange(largest) < counts_B[:, None])[:count],
-        target=Target({name: values[:count] for name, values in labels.items()}),
+        target=Target({name: values[:count] for name, values in labels.items()}, boxes),
         ids=tuple(sample.id for sample in kept),
         faults=faults,
     )

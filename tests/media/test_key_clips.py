@@ -1,0 +1,53 @@
+import pytest
+import torch
+
+from wholereel.config import Clips
+from wholereel.media.key_clips import key_clip, plan_key_clips
+
+
+def reference(center: int, half: int, stride: int, frames: int) -> list[int]:
+    """Frames as the public code of SlowFast takes them."""
+    return [min(max(index, 0), frames - 1) for index in range(center - half, center + half, stride)]
+
+
+@pytest.mark.parametrize("second", [902, 903, 1500, 1798])
+@pytest.mark.parametrize(("frames", "stride"), [(8, 8), (32, 2), (16, 4), (64, 2)])
+def test_one_clip_is_that_of_the_public_code(second, frames, stride):
+    total, key = 27_030, second - 900
+    found = plan_key_clips(total, 30.0, Clips("uniform", 1, frames, stride), float(key))
+    assert found.indices_NT.tolist() == [reference(key * 30, frames * stride // 2, stride, total)]
+    assert torch.equal(found.seconds_NT, found.indices_NT.double() / 30)
+
+
+def test_clips_are_clamped_to_the_part():
+    clips = Clips("uniform", 1, 4, 3)
+    assert plan_key_clips(300, 30.0, clips, 0.1).indices_NT.tolist() == [[0, 0, 3, 6]]
+    assert plan_key_clips(300, 30.0, clips, 9.95).indices_NT.tolist() == [[292, 295, 298, 299]]
+    assert plan_key_clips(300, 30.0, clips, 5.0, start=5.0, end=5.1).indices_NT.tolist() == [[150, 150, 150, 152]]
+
+
+def test_whole_films_give_the_frames_of_the_segment():
+    clips = Clips("uniform", 3, 8, 4)
+    film = plan_key_clips(60_000, 30.0, clips, 902.0, start=900.0, end=1801.0)
+    segment = plan_key_clips(27_030, 30.0, clips, 2.0)
+    assert torch.equal(film.indices_NT - 27_000, segment.indices_NT)
+
+
+@pytest.mark.parametrize(("count", "firsts"), [(1, [84]), (2, [52, 84]), (3, [52, 84, 116]), (4, [20, 52, 84, 116])])
+def test_other_clips_follow_without_gaps(count, firsts):
+    found = plan_key_clips(300, 10.0, Clips("uniform", count, 8, 4), 10.0)
+    assert found.indices_NT[:, 0].tolist() == firsts
+    assert found.indices_NT[key_clip(count)].tolist() == list(range(84, 116, 4))  # 100 is the key frame
+
+
+@pytest.mark.parametrize("rate", [24.0, 25.0, 60.0])
+def test_a_common_rate_means_the_same_times_in_every_file(rate):
+    found = plan_key_clips(int(rate * 20), rate, Clips("uniform", 1, 8, 2, frame_rate=30.0), 10.0)
+    assert found.indices_NT is None
+    assert found.seconds_NT.tolist() == [[(300 - 8 + 2 * step) / 30 for step in range(8)]]
+
+
+@pytest.mark.parametrize(("key", "start", "end"), [(10.0, None, None), (2.0, 3.0, None), (5.0, None, 5.0)])
+def test_key_frames_outside_are_refused(key, start, end):
+    with pytest.raises(ValueError, match=f"no key frame at {key} s between"):
+        plan_key_clips(300, 30.0, Clips("uniform", 1, 4, 1), key, start=start, end=end)
