@@ -18,7 +18,7 @@ from wholereel.datasets.worlds.base import Oracle, Recording, Scene, World, gene
 from wholereel.datasets.worlds.glyphs import NAMES
 from wholereel.errors import ConfigError
 
-__all__ = ["Event", "EventScene", "EventWorld", "check_size"]
+__all__ = ["Event", "EventScene", "EventWorld", "check_size", "event_record"]
 
 
 @dataclass(frozen=True)

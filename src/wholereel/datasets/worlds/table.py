@@ -18,8 +18,10 @@ from wholereel.datasets.worlds.events8 import Events8
 from wholereel.datasets.worlds.finemotion8 import FineMotion8
 from wholereel.datasets.worlds.gblend4 import Gblend4
 from wholereel.datasets.worlds.hashtags import Hashtags
+from wholereel.datasets.worlds.kitchen import Kitchen
 from wholereel.datasets.worlds.match8 import Match8
 from wholereel.datasets.worlds.motion_objects import MotionObjects
+from wholereel.datasets.worlds.multi_events import MultiEvents
 from wholereel.datasets.worlds.order2 import Order2
 from wholereel.datasets.worlds.pair6 import Pair6
 from wholereel.datasets.worlds.sparse6 import Sparse6, Sparse6Clips
@@ -38,6 +40,8 @@ WORLDS: dict[str, type[World[Any]]] = {
     "cue_probe": CueProbe,
     "cue_probe_clips": CueProbeClips,
     "ava_rooms": AvaRooms,
+    "kitchen": Kitchen,
+    "multi_events": MultiEvents,
     "sparse6": Sparse6,
     "sparse6_clips": Sparse6Clips,
     "av_bounce": AvBounce,
