@@ -21,12 +21,14 @@ from wholereel.datasets.class_folders import rows_of_class_folders
 from wholereel.datasets.formats.kinetics import VideoNames, rows_of_kinetics
 from wholereel.datasets.formats.pyslowfast import is_list_line, list_text, rows_of_list
 from wholereel.datasets.label_columns import LabelColumn, read_classes, read_label_column
+from wholereel.datasets.remote import fetch_annotations
 from wholereel.datasets.rows import Row, canonical_split, is_known_split
 from wholereel.datasets.sample import Manifest, Sample
 from wholereel.datasets.sample_json import parts_of_sample
 from wholereel.datasets.sample_table import SampleTable
 from wholereel.datasets.tables import TABLES, column_names, rows_of_table
 from wholereel.errors import DataError
+from wholereel.media.remote_files import is_remote
 
 __all__ = ["Sample", "Manifest", "label_columns", "read_manifest", "write_manifest"]
 
@@ -38,12 +40,16 @@ def read_manifest(root: str | Path, *, split: str | None = None, labels: Sequenc
     """Read annotations of any supported format.
 
     Args:
-        root: annotation file, or folder.
+        root: annotation file, or folder; may be remote (`s3://...`, extra `remote`), then with a list of videos.
         split: keep the samples of this split only; `None` = all.
         labels: label columns, one a label space; may be empty. Formats without named columns have exactly one.
     Raises: DataError: no such file, nothing in it, a column or label that does not fit, an unknown split, or an id that
         occurs twice in a split.
     """
+    if is_remote(root):
+        fetched, folder = fetch_annotations(root, _is_annotation)
+        manifest = read_manifest(fetched, split=split, labels=labels)
+        return replace(manifest, samples=SampleTable.of(manifest.samples, manifest.root).moved(folder), root=folder)
     root = Path(root)
     if not root.exists():
         raise DataError(root, "no such file or folder", "an annotation file, or a folder of videos")
@@ -89,6 +95,13 @@ def _read_rows(root: Path, labels: tuple[str, ...]) -> tuple[list[Row], list[str
         rows.extend(rows_of_one)
         dropped.extend(dropped_of_one)
     return rows, dropped, False
+
+
+def _is_annotation(name: str) -> bool:
+    """Whether a file of this name belongs to the annotations of a folder."""
+    path = Path(name)
+    of_split = is_known_split(path.stem) and path.suffix in (*TABLES, *LISTS)
+    return name in (*WHOLE_FILES, "classes.json") or of_split
 
 
 def _annotation_files(root: Path) -> list[Path]:

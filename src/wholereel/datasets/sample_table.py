@@ -12,7 +12,7 @@ import math
 from array import array
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, overload
 
@@ -96,6 +96,10 @@ class SampleTable(Sequence[Sample]):
         """A view of some samples, by their numbers in this table."""
         chosen = torch.as_tensor(rows, dtype=torch.int64).numpy()
         return SampleTable(self._columns, torch.from_numpy(self._numbers()[chosen]))
+
+    def moved(self, root: Path) -> SampleTable:
+        """The same samples in another folder: paths that were below the old root are below this one."""
+        return SampleTable(replace(self._columns, root=root), self._rows)
 
     def of_split(self, split: str | None) -> SampleTable:
         """The samples of one split."""

@@ -24,6 +24,7 @@ from torch import Tensor
 from wholereel.media._mp4_index import missing_samples
 from wholereel.media._sound_decoder import NoSoundError, SoundDecoder, picture_begin
 from wholereel.media.byte_ranges import byte_count, open_bytes
+from wholereel.media.remote_files import local_copy
 from wholereel.media.resample import Resampler
 
 __all__ = ["AudioMetadata", "AudioReader", "NoSoundError", "Sound"]
@@ -111,7 +112,7 @@ class AudioReader:
     def __init__(self, path: str | Path, *, rate: int | None = None, mono: bool = False, stream: int = 0) -> None:
         if rate is not None and rate < 1:
             raise ValueError(f"rate must be at least 1 sample per second, got {rate}")
-        self.path, self.mono, self._asked_rate, self._stream = str(path), mono, rate, stream
+        self.path, self.mono, self._asked_rate, self._stream = str(local_copy(path)), mono, rate, stream
         self._closed, self._begin = False, Fraction(0)
         self._attach()
         container = self._source.decoder.container

@@ -12,7 +12,7 @@ import re
 from pathlib import Path
 from typing import BinaryIO, cast
 
-__all__ = ["av_url", "byte_count", "containing_file", "open_bytes", "range_path"]
+__all__ = ["av_url", "byte_count", "containing_file", "open_bytes", "range_path", "remote_range"]
 
 RANGE = re.compile(r"(?P<file>.+)#(?P<offset>\d+)\+(?P<size>\d+)", re.DOTALL)
 
@@ -56,6 +56,12 @@ def av_url(path: str | Path) -> str:
     if size is None:
         return str(path)
     return f"subfile,,start,{offset},end,{offset + size},,:{os.path.abspath(file)}"
+
+
+def remote_range(url: str) -> tuple[str, int, int | None]:
+    """A URL without its byte range, the first byte and the number of bytes (`None` = all)."""
+    found = RANGE.fullmatch(url)
+    return (url, 0, None) if found is None else (found["file"], int(found["offset"]), int(found["size"]))
 
 
 def _split(path: str | Path) -> tuple[str, int, int | None]:

@@ -28,6 +28,7 @@ from wholereel.media._mp4_index import missing_samples, predict_from_mp4_header
 from wholereel.media._packet_index import Timeline, counted_timeline, predict_from_packets
 from wholereel.media.byte_ranges import byte_count, open_bytes
 from wholereel.media.frames import Frames
+from wholereel.media.remote_files import local_copy
 
 __all__ = ["VideoReader", "VideoMetadata", "probe_video"]
 
@@ -47,7 +48,7 @@ class VideoReader:
     opens the file again).
 
     Args:
-        path: the file.
+        path: the file; may be remote (`s3://...`), or lie in a tar file (`a.tar#OFFSET+SIZE`).
         size: of the frames returned: None for the stored size, an int for the length of the shorter side (the longer
             one is rounded down), or (height, width). Scaled while converting colours (bilinear, anti-aliased). Sizes
             are those after rotation by the file's display matrix. Non-square pixels are left as they are.
@@ -56,7 +57,7 @@ class VideoReader:
     """
 
     def __init__(self, path: str | Path, *, size: int | tuple[int, int] | None = None, threads: int = 1) -> None:
-        self.path, self.size, self.threads = str(path), size, threads
+        self.path, self.size, self.threads = str(local_copy(path)), size, threads
         for length in size if isinstance(size, tuple) else (size,):
             if length is not None and length < 1:
                 raise ValueError(f"size must be positive, got {size}")
