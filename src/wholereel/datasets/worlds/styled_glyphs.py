@@ -39,7 +39,8 @@ DARK = (0, 40)
 @lru_cache(maxsize=1024)
 def styled_mask(kind: int, style: int, side: int) -> np.ndarray:
     """Silhouette number `kind` drawn in style number `style`. Returns: mask_HW, bool, read-only."""
-    axis = (2 * np.arange(side) + 1) / side - 1
+    # Exactly antisymmetric, unlike (2 n + 1) / side - 1: else rounding would decide on diagonals.
+    axis = (2 * np.arange(side) + 1 - side) / side
     form_HW = np.broadcast_to(FORMS[SILHOUETTES[kind]](axis[None, :], axis[:, None]), (side, side))
     around = np.pad(form_HW, 1)
     inner_HW = around[:-2, 1:-1] & around[2:, 1:-1] & around[1:-1, :-2] & around[1:-1, 2:]
