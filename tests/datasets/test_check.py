@@ -6,7 +6,7 @@ import pytest
 
 from tests.datasets.broken_files import REASONS, add_broken, data_set, truncated_video, video
 from wholereel.datasets.check import check_data, write_problems
-from wholereel.datasets.manifest import read_manifest
+from wholereel.datasets.manifest import label_columns, read_manifest
 
 
 def test_healthy_files_are_not_flagged(tmp_path):
@@ -74,8 +74,21 @@ def test_missing_labels_and_parts_behind_the_end(tmp_path):
 
 
 @pytest.mark.skipif("WHOLEREEL_DATA" not in os.environ, reason="WHOLEREEL_DATA names no folder of real data sets")
-@pytest.mark.parametrize("name", ["weizmann", "jhmdb_pose10", "long_misc/videos.csv", "ceiling_long/videos.csv"])
-def test_real_sets_are_healthy(name):
-    labels = () if name.endswith("videos.csv") else ("label",)
-    manifest = read_manifest(Path(os.environ["WHOLEREEL_DATA"]) / name, labels=labels)
+@pytest.mark.parametrize(
+    ("name", "count"),
+    [
+        ("weizmann", 90),
+        ("ucf101_5", 125),
+        ("jhmdb_pose10", 120),
+        ("grid_s1", 140),
+        ("esc10_120", 120),
+        ("tiny_images10", 1050),
+        ("long_misc/videos.csv", 2),
+        ("ceiling_long/videos.csv", 10),
+    ],
+)
+def test_real_sets_are_healthy(name, count):
+    path = Path(os.environ["WHOLEREEL_DATA"]) / name
+    manifest = read_manifest(path, labels=label_columns(path))
+    assert len(manifest) == count
     assert check_data(manifest, workers=2) == []
