@@ -32,7 +32,7 @@ __all__ = [
 ]
 
 Aggregate = Literal["logits", "prob", "max", "clip", "mix"]
-Plan = Literal["stratified", "random", "uniform", "contiguous", "classic", "offset"]
+Plan = Literal["stratified", "random", "uniform", "contiguous", "classic", "offset", "segments"]
 Interaction = Literal["assoc", "avg", "max", "nl_dot", "nl_softmax"]
 
 
@@ -224,7 +224,7 @@ class Views:
         clips: temporal views; plan `uniform` unless the protocol says otherwise.
         short_side, crop: pixels. crops: 1 (centre) or 3 (along the longer side).
         memory_over: one memory per spatial crop (`"crop"`) or one for all views (`"all"`).
-        combine: views into one score: `"task"` (as trained), `"softmax_mean"` or `"sigmoid_max"`.
+        combine: views into one score: `"task"` (as trained), `"softmax_mean"`, `"sigmoid_max"` or `"logits_mean"`.
     """
 
     clips: Clips = field(default_factory=lambda: Clips(plan="uniform"))
@@ -232,7 +232,7 @@ class Views:
     crop: int = 112
     crops: Literal[1, 3] = 1
     memory_over: Literal["crop", "all"] = "crop"
-    combine: Literal["task", "softmax_mean", "sigmoid_max"] = "task"
+    combine: Literal["task", "softmax_mean", "sigmoid_max", "logits_mean"] = "task"
 
 
 @dataclass(frozen=True)

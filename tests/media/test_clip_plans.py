@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from wholereel.config import Clips
+from wholereel.errors import ConfigError
 from wholereel.media.clip_plans import (
     check_clips,
     clip_count,
@@ -16,6 +17,7 @@ from wholereel.media.clip_plans import (
     frame_indices,
     plan_clips,
     random_starts,
+    segment_frames,
     stratified_starts,
     uniform_starts,
     view_span,
@@ -188,3 +190,23 @@ def test_views_are_plans_and_read_frames_of_the_file():
     assert part.indices_NT.max() == 25 + 23 + 25  # floor(50 - 26.67) frames later, of which 26.67 - 1 are spanned
     short = plan_clips(10, 25.0, clips)
     assert short.indices_NT.tolist() == [[0, 8, 9, 9]] * 2
+
+
+@pytest.mark.parametrize(("total", "frames"), [(100, 8), (8, 8), (5, 8), (1, 4), (37, 16)])
+def test_segments_of_a_whole_video(total, frames):
+    step = (total - 1) / frames
+    bounds = [(int(np.round(step * n)), int(np.round(step * (n + 1)))) for n in range(frames)]
+    assert segment_frames(total, frames).tolist() == [[(first + last) // 2 for first, last in bounds]]
+    seen = [segment_frames(total, frames, generator=generator(seed))[0].tolist() for seed in range(60)]
+    for drawn in seen:
+        assert all(first <= index <= last for index, (first, last) in zip(drawn, bounds, strict=True))
+    assert {drawn[0] for drawn in seen} == set(range(bounds[0][0], bounds[0][1] + 1))
+
+
+def test_segments_are_a_plan_of_one_clip():
+    times = plan_clips(100, 25.0, Clips("segments", count=1, frames=8))
+    assert times.indices_NT.tolist() == segment_frames(100, 8).tolist()
+    part = plan_clips(100, 25.0, Clips("segments", count=1, frames=8), start=2.0)
+    assert part.indices_NT.tolist() == (segment_frames(50, 8) + 50).tolist()
+    with pytest.raises(ConfigError, match=r"one clip of the whole video; clips.count=2 must be 1"):
+        check_clips(Clips("segments", count=2))

@@ -23,6 +23,7 @@ def evaluate(
     /,
     data: Annotated[Path, arg(metavar="PATH")],
     split: Annotated[str | None, arg(metavar="NAME")] = None,
+    protocol: Annotated[str | None, arg(metavar="NAME")] = None,
     out: Annotated[Path | None, arg(metavar="DIR")] = None,
     batch: Annotated[int, arg(metavar="N")] = 8,
     precision: Literal["fp32", "bf16"] = "fp32",
@@ -31,13 +32,14 @@ def evaluate(
 ) -> int:
     """Measure a trained model and write results.json, predictions.jsonl, per_class.csv and confusion.csv.
 
-    The protocol is the one the model was trained with (one centre crop, no drawing) unless --set changes it, e.g.
-    --set views.clips.count=10 --set views.crops=3.
+    The protocol is the one the model was trained with (one centre crop, no drawing) unless --protocol names one of
+    the published ones, such as kinetics_10x3, or --set changes it: --set views.clips.count=10 --set views.crops=3.
 
     Args:
         run: Model package, or a stage of a run that holds one.
         data: Folder of classes or list of videos.
         split: "all", or one of the data set's; where not given: test, else val, else everything.
+        protocol: kinetics_10x3, kinetics_5x1, kinetics_5x3, something_1x3, charades_10x3 or charades_10x3_offset.
         out: Where the files go; evaluation/ in RUN where not given.
         batch: Videos judged together.
         precision: bf16 computes the network under autocast.
@@ -46,13 +48,16 @@ def evaluate(
     """
     from wholereel.datasets.manifest import read_manifest
     from wholereel.evaluation.evaluate import evaluate as measure
+    from wholereel.evaluation.protocols import published_views
     from wholereel.inference.predictor import find_package, package_views
     from wholereel.models.package import load_package
     from wholereel.recipes.overrides import apply_overrides
 
     place = torch_device(device)
     package = load_package(find_package(run))
-    named = Evaluate(str(run), Data(root=str(data), split=split), package_views(package), batch, precision)
+    views = package_views(package)
+    views = views if protocol is None else published_views(protocol, views, multi_label=package.task.multi_label)
+    named = Evaluate(str(run), Data(root=str(data), split=split), views, batch, precision)
     stage = apply_overrides(named, settings)
     manifest = read_manifest(data, labels=stage.data.labels)
     chosen = stage.data.split or _default_split(manifest)

@@ -14,12 +14,16 @@ COMBINE = {
     "softmax_mean": "scores of the views are softmax outputs, averaged",
     "sigmoid_max": "scores of the views are sigmoid outputs, of which the largest per class counts",
 }
+LOGITS = "logits of the views are averaged, then {function}"
 AGGREGATE = {
-    "logits": "logits of the views are averaged, then {function}",
+    "logits": LOGITS,
     "prob": "scores of the views are {function} outputs, averaged",
     "max": "the largest logit of the views per class counts, then {function}",
 }
 PLANS = {
+    "classic": "starting at n/N of the room, as in facebookresearch/SlowFast",
+    "segments": "the middle frames of equal parts of the video",
+    "offset": "starting at multiples of floor(room / (N - 1)), as in facebookresearch/SlowFast with use_offset",
     "uniform": "spread evenly from the first to the last frame",
     "contiguous": "one after another",
 }
@@ -72,6 +76,7 @@ def _text(views: Views, model: Model, task: Task, classes: int, samples: int, pr
 
 
 def _combine(views: Views, task: Task) -> str:
-    if views.combine != "task":
+    if views.combine in COMBINE:
         return COMBINE[views.combine]
-    return AGGREGATE[RULES[task.aggregate]].format(function="sigmoid" if task.multi_label else "softmax")
+    rule = LOGITS if views.combine == "logits_mean" else AGGREGATE[RULES[task.aggregate]]
+    return rule.format(function="sigmoid" if task.multi_label else "softmax")

@@ -123,17 +123,18 @@ def combine_views(logits_BVK: Tensor, valid_BV: Tensor, views: Views, package: P
     Raises: ConfigError: a rule for one label on a model of several labels, or the other way round.
     """
     multi_label = package.task.multi_label
-    legal = ("task", "sigmoid_max" if multi_label else "softmax_mean")
+    legal = ("task", "sigmoid_max" if multi_label else "softmax_mean", "logits_mean")
     if views.combine not in legal:
         raise ConfigError(
             f"views.combine={views.combine!r} does not fit a model with task.multi_label={multi_label}; "
-            f"use {legal[0]!r} or {legal[1]!r}"
+            f"use {', '.join(map(repr, legal[:-1]))} or {legal[-1]!r}"
         )
     if views.combine == "softmax_mean":
         return aggregate_scores(logits_BVK, valid_BV, "prob", multi_label=False)
     if views.combine == "sigmoid_max":  # the sigmoid is monotone: that of the largest logit is the largest
         return aggregate_scores(logits_BVK, valid_BV, "max", multi_label=True)
-    return aggregate_scores(logits_BVK, valid_BV, package.task.aggregate, multi_label=package.task.multi_label)
+    aggregate = "logits" if views.combine == "logits_mean" else package.task.aggregate
+    return aggregate_scores(logits_BVK, valid_BV, aggregate, multi_label=multi_label)
 
 
 def precision_context(precision: str, device: torch.device) -> AbstractContextManager[object]:

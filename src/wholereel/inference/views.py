@@ -19,7 +19,7 @@ from wholereel.config import Clips, Views
 from wholereel.datasets.frame_cache import KeptFrames
 from wholereel.errors import ConfigError, VideoError
 from wholereel.media.augment import test_crops
-from wholereel.media.clip_plans import FIXED, RANDOM, TEST_VIEWS, ClipTimes, check_clips, plan_clips
+from wholereel.media.clip_plans import FIXED, RANDOM, SEGMENTS, TEST_VIEWS, ClipTimes, check_clips, plan_clips
 from wholereel.media.clip_reading import FrameSource, read_clips
 from wholereel.media.frame_folder import open_frames
 
@@ -40,7 +40,7 @@ def check_views(views: Views) -> None:
     if views.clips.plan in RANDOM:
         raise ConfigError(
             f"views.clips.plan={views.clips.plan!r} draws its clips, so that two evaluations would differ; "
-            f"use one of {', '.join([*FIXED, *TEST_VIEWS])}"
+            f"use one of {', '.join([*FIXED, *TEST_VIEWS, SEGMENTS])}"
         )
     if views.crops not in (1, 3):
         raise ConfigError(f"views.crops={views.crops} is neither 1 nor 3")
@@ -133,6 +133,7 @@ class VideoViews:
         stop = whole if end is None else min(end, whole)
         # with a variable frame rate, frame / rate is not the frame's time
         begins_N = times.seconds_NT[:, 0] if times.indices_NT is None else seconds_F[times.indices_NT[:, 0]]
-        ends_N = (begins_N + clips.frames * clips.stride / (clips.frame_rate or rate)).clamp(max=stop)
+        span = stop if clips.plan == SEGMENTS else clips.frames * clips.stride / (clips.frame_rate or rate)
+        ends_N = (begins_N + span).clamp(max=stop)
         seconds_N2 = torch.stack([begins_N, torch.maximum(ends_N, begins_N)], dim=1)
         return _Plan(times, seconds_N2, stop - (start or 0.0))

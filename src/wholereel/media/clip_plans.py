@@ -35,6 +35,7 @@ __all__ = [
     "view_span",
     "view_starts",
     "view_frames",
+    "segment_frames",
 ]
 
 # Quotients that miss a whole number by rounding alone must not add a clip or lose a frame.
@@ -143,7 +144,27 @@ def view_frames(starts_N: Tensor, span: float, frames: int, total: int) -> Tenso
     return torch.stack(lines).clamp(0, total - 1).long()
 
 
+def segment_frames(total: int, frames: int, *, generator: torch.Generator | None = None) -> Tensor:
+    """One clip of a whole video: a frame of each of T equal segments (`slowfast/datasets/ssv2.py` of that project).
+
+    Segment n goes from `round(s * n)` to `round(s * (n + 1))`, both included, with `s = (total - 1) / T`.
+
+    Args:
+        total: frames of the video. frames: T.
+        generator: draws each frame from its segment; without one the middle is taken, rounded down.
+    Returns: indices_1T, int64, not decreasing.
+    """
+    step = (total - 1) / frames
+    bounds = torch.tensor([round(step * n) for n in range(frames + 1)])
+    first_T, last_T = bounds[:-1], bounds[1:]
+    if generator is None:
+        return ((first_T + last_T) // 2)[None]
+    uniform_T = torch.rand(frames, generator=generator, dtype=torch.float64)
+    return (first_T + (uniform_T * (last_T - first_T + 1)).floor().long())[None]
+
+
 TEST_VIEWS = ("classic", "offset")
+SEGMENTS = "segments"
 RANDOM: dict[str, Callable[..., Tensor]] = {"stratified": stratified_starts, "random": random_starts}
 FIXED: dict[str, Callable[..., Tensor]] = {"uniform": uniform_starts, "contiguous": contiguous_starts}
 
@@ -231,8 +252,8 @@ def plan_clips(
         raise ValueError(f"a video needs frames and a rate, got {frame_count} frames at {frame_rate} per second")
     check_clips(clips)
     rate = clips.frame_rate or frame_rate
-    if clips.plan in TEST_VIEWS:
-        return _plan_views(frame_count, frame_rate, clips, start, end)
+    if clips.plan in (*TEST_VIEWS, SEGMENTS):
+        return _plan_own_frames(frame_count, frame_rate, clips, start, end, generator)
     begin, total = _time_line(frame_count / frame_rate, rate, start, end)
     span = clips.frames * clips.stride
     count = clip_count(total, span, clips.count) if clips.coverage else clips.count
@@ -245,21 +266,35 @@ def plan_clips(
     return ClipTimes(indices_NT.double() / frame_rate, indices_NT)
 
 
-def _plan_views(frame_count: int, frame_rate: float, clips: Clips, start: float | None, end: float | None) -> ClipTimes:
-    """Test views in frames of the file: a common frame rate changes what a view spans, and resamples nothing."""
+def _plan_own_frames(
+    frame_count: int,
+    frame_rate: float,
+    clips: Clips,
+    start: float | None,
+    end: float | None,
+    generator: torch.Generator | None,
+) -> ClipTimes:
+    """Plans in frames of the file: a common frame rate changes what a view spans, and resamples nothing."""
     begin, total = _time_line(frame_count / frame_rate, frame_rate, start, end)
-    span = view_span(clips.frames, clips.stride, frame_rate, clips.frame_rate or frame_rate)
-    count = clip_count(total, span, clips.count) if clips.coverage else clips.count
-    steps_NT = view_frames(view_starts(clips.plan, total, span, count), span, clips.frames, total)
+    if clips.plan == SEGMENTS:
+        steps_NT = segment_frames(total, clips.frames, generator=generator)
+    else:
+        span = view_span(clips.frames, clips.stride, frame_rate, clips.frame_rate or frame_rate)
+        count = clip_count(total, span, clips.count) if clips.coverage else clips.count
+        steps_NT = view_frames(view_starts(clips.plan, total, span, count), span, clips.frames, total)
     indices_NT = (steps_NT + math.ceil(begin * frame_rate - SLACK)).clamp(max=frame_count - 1)
     return ClipTimes(indices_NT.double() / frame_rate, indices_NT)
 
 
 def check_clips(clips: Clips) -> None:
     """Raise ConfigError where the settings cannot be used."""
-    plans = (*RANDOM, *FIXED, *TEST_VIEWS)
+    plans = (*RANDOM, *FIXED, *TEST_VIEWS, SEGMENTS)
     if clips.plan not in plans:
         raise ConfigError(f"clips.plan={clips.plan!r} is unknown; legal are {', '.join(plans)}")
+    if clips.plan == SEGMENTS and clips.count != 1:
+        raise ConfigError(
+            f"clips.plan='segments' makes one clip of the whole video; clips.count={clips.count} must be 1"
+        )
     for name in ("count", "frames", "stride"):
         if getattr(clips, name) < 1:
             raise ConfigError(f"clips.{name} must be at least 1, got {getattr(clips, name)}")
