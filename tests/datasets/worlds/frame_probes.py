@@ -1,55 +1,119 @@
-"""What a linear classifier makes of single decoded frames, and of a file's size and colours.
+"""What classifiers make of single decoded frames, and of a file's size and colours, where worlds hide the label.
 
-K classes, N samples, F features.
+K classes, N samples, F features. The slow version, with a small two-dimensional network beside the linear classifier:
+`python -m tests.datasets.worlds.frame_probes 2000`.
 """
 
 from __future__ import annotations
 
+import sys
+import tempfile
+from itertools import pairwise
 from pathlib import Path
 from statistics import NormalDist
 
 import numpy as np
+import torch
+from torch import nn
 
+from wholereel.datasets.worlds import get_world
 from wholereel.datasets.worlds.base import Recording
 from wholereel.datasets.worlds.make import write_recording
 from wholereel.datasets.worlds.verify import decode
 
 CELL = 4
+# World: the label that a frame does not tell, and how often a guess is right.
+HIDDEN = {
+    "finemotion8": (lambda scene: scene.label, 1 / 8),
+    "bounce_rhythm": (lambda scene: scene.label, 1 / 4),
+    "stick_actions": (lambda scene: scene.label, 1 / 4),
+    "motion_objects": (lambda scene: scene.mover.verb, 1 / 4),
+}
 
 
-def decoded_frames(world, path: Path, *, count: int, label) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def decoded_frames(world, *, count: int, label) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """One random frame of each of the first training scenes, through the encoder (all intra: each stands alone).
 
-    Returns: pictures_NHWC (block means), labels_N, outside_NF (size of the file, mean red, green and blue).
+    Returns: pictures_NHWC uint8, labels_N, outside_NF (size of the file, mean red, green and blue).
     """
     generator = np.random.default_rng(5)
     pictures, labels, outside = [], [], []
-    for index in range(count):
-        scene = world.sample(3, "train", index)
-        frames_THWC = world.record(scene).frames_THWC
-        frame = int(generator.integers(len(frames_THWC)))
-        write_recording(path, world, Recording(frames_THWC[frame : frame + 1]))
-        picture_HWC = decode(path)[0].astype(np.float64)
-        cells = world.size // CELL
-        pictures.append(picture_HWC.reshape(cells, CELL, cells, CELL, 3).mean(axis=(1, 3)))
-        outside.append([path.stat().st_size, *picture_HWC.mean(axis=(0, 1))])
-        labels.append(label(scene))
+    with tempfile.TemporaryDirectory() as directory:
+        path = Path(directory) / "one.mp4"
+        for index in range(count):
+            scene = world.sample(3, "train", index)
+            frames_THWC = world.record(scene).frames_THWC
+            frame = int(generator.integers(len(frames_THWC)))
+            write_recording(path, world, Recording(frames_THWC[frame : frame + 1]))
+            pictures.append(decode(path)[0])
+            outside.append([path.stat().st_size, *pictures[-1].mean(axis=(0, 1))])
+            labels.append(label(scene))
     return np.stack(pictures), np.array(labels), np.array(outside)
 
 
-def linear_accuracy(features_NF: np.ndarray, labels_N: np.ndarray, *, ridge: float = 10.0) -> float:
-    """Share of right answers on the second half of a ridge regression from the first half to one column a class."""
+def cell_means(pictures_NHWC: np.ndarray) -> np.ndarray:
+    """Mean colours of cells of 4 x 4 pixels. Returns: features_NF."""
+    n, h, w, c = pictures_NHWC.shape
+    cells = pictures_NHWC.astype(np.float64).reshape(n, h // CELL, CELL, w // CELL, CELL, c)
+    return cells.mean(axis=(2, 4)).reshape(n, -1)
+
+
+def linear_accuracy(features_NF: np.ndarray, labels_N: np.ndarray) -> float:
+    """Share of right answers on the second half, of a ridge regression from the first half to one column a class."""
     features_NF = (features_NF - features_NF.mean(axis=0)) / (features_NF.std(axis=0) + 1e-9)
     half = len(labels_N) // 2
-    targets_NK = np.eye(int(labels_N.max()) + 1)[labels_N] - 1 / (labels_N.max() + 1)
+    targets_NK = np.eye(int(labels_N.max()) + 1)[labels_N[:half]] - 1 / (labels_N.max() + 1)
     # The dual form: fewer samples than features.
-    gram = features_NF[:half] @ features_NF[:half].T
-    weights = np.linalg.solve(gram + ridge * features_NF.shape[1] * np.eye(half) / 10, targets_NK[:half])
-    scores_NK = features_NF[half:] @ features_NF[:half].T @ weights
+    gram_NN = features_NF[:half] @ features_NF[:half].T
+    weights_NK = np.linalg.solve(gram_NN + features_NF.shape[1] * np.eye(half), targets_NK)
+    scores_NK = features_NF[half:] @ features_NF[:half].T @ weights_NK
     return float((scores_NK.argmax(axis=1) == labels_N[half:]).mean())
 
 
-def inside_interval(accuracy: float, ceiling: float, samples: int, *, tests: int = 1) -> bool:
-    """Whether an accuracy is in the interval around a ceiling that holds 95 % of the time for all of `tests` tests."""
-    width = NormalDist().inv_cdf(1 - 0.025 / tests)
-    return abs(accuracy - ceiling) <= width * (ceiling * (1 - ceiling) / samples) ** 0.5
+def network_accuracy(pictures_NHWC: np.ndarray, labels_N: np.ndarray, *, epochs: int = 12) -> float:
+    """The same of a small convolutional network."""
+    torch.manual_seed(0)
+    pixels_NCHW = torch.from_numpy(pictures_NHWC).permute(0, 3, 1, 2).float() / 128 - 1
+    labels = torch.from_numpy(labels_N)
+    half = len(labels) // 2
+    widths = (3, 16, 32, 64, 64)
+    layers = [
+        part
+        for before, after in pairwise(widths)
+        for part in (nn.Conv2d(before, after, 3, stride=2, padding=1), nn.BatchNorm2d(after), nn.ReLU())
+    ]
+    head = [nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(4 * widths[-1], int(labels.max()) + 1)]
+    network = nn.Sequential(*layers, *head)
+    optimizer = torch.optim.AdamW(network.parameters(), 2e-3, weight_decay=0.05)
+    for _ in range(epochs):
+        for batch in torch.randperm(half).split(32):
+            loss = nn.functional.cross_entropy(network(pixels_NCHW[batch]), labels[batch])
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+    network.eval()
+    with torch.no_grad():
+        found = torch.cat([network(part).argmax(1) for part in pixels_NCHW[half:].split(100)])
+    return float((found == labels[half:]).float().mean())
+
+
+def interval(ceiling: float, samples: int, *, tests: int = 1) -> tuple[float, float]:
+    """Where an accuracy lies 95 % of the time in all of `tests` tests, if its expectation is the ceiling."""
+    width = NormalDist().inv_cdf(1 - 0.025 / tests) * (ceiling * (1 - ceiling) / samples) ** 0.5
+    return ceiling - width, ceiling + width
+
+
+def main(count: int) -> None:
+    for name, (label, ceiling) in HIDDEN.items():
+        pictures_NHWC, labels_N, outside_NF = decoded_frames(get_world(name), count=count, label=label)
+        low, high = interval(ceiling, count - count // 2)
+        accuracies = {
+            "linear": linear_accuracy(cell_means(pictures_NHWC), labels_N),
+            "file's outside": linear_accuracy(outside_NF, labels_N),
+            "network": network_accuracy(pictures_NHWC, labels_N),
+        }
+        print(name, f"[{low:.3f}, {high:.3f}]", accuracies, flush=True)
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]))

@@ -84,10 +84,12 @@ def ball_frames(ball: Ball, paint_seed: int, *, seconds: float, size: int) -> np
     x_T = ball.middle + ball.swing * np.sin(2 * np.pi * (ball.swings * time_T + ball.phase))
     y_T = FLOOR - RADIUS - heights(ball.touches, time_T)
     radius = scaled(RADIUS, size)
-    axis = np.arange(size, dtype=np.float64)
+    reach = int(radius) + 2
     for frame_HWC, x, y in zip(frames_THWC, scaled(1, size) * x_T, scaled(1, size) * y_T, strict=True):
-        distance_HW = np.sqrt((axis[:, None] - y) ** 2 + (axis[None, :] - x) ** 2)
-        blend(frame_HWC, np.clip(radius + 0.5 - distance_HW, 0, 1), ball.color)
+        left, top = max(int(x) - reach, 0), max(int(y) - reach, 0)
+        part_HWC = frame_HWC[top : int(y) + reach + 1, left : int(x) + reach + 1]
+        dy_H, dx_W = top + np.arange(part_HWC.shape[0]) - y, left + np.arange(part_HWC.shape[1]) - x
+        blend(part_HWC, np.clip(radius + 0.5 - np.sqrt(dy_H[:, None] ** 2 + dx_W[None, :] ** 2), 0, 1), ball.color)
     return frames_THWC
 
 

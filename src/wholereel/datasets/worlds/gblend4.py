@@ -31,6 +31,7 @@ CUES = 3
 HUM_HERTZ = tuple(1500.0 + 100.0 * step for step in range(24))
 HUM_TONES, HUM_AMPLITUDE = 5, 0.05
 CUE_SECONDS, CUE_DECAY, CUE_AMPLITUDE = 0.25, 0.15, 0.3
+NOISE_DECIBEL = -60.0
 SIDES = (16, 24)
 
 
@@ -107,7 +108,7 @@ class Gblend4(World[BlendScene]):
                 paint_mask(
                     frame_HWC, glyph_mask(KINDS[event.kind], event.side), x=event.x, y=event.y, color=event.color
                 )
-        wave_S = noise(scene.paint_seed, SECONDS)
+        wave_S = noise(scene.paint_seed, SECONDS, decibel=NOISE_DECIBEL)
         add_hum(wave_S, scene.hum, scene.hum_phases, amplitude=HUM_AMPLITUDE)
         for tone in scene.heard:
             partials = [(PITCHES[tone.label], CUE_AMPLITUDE)]

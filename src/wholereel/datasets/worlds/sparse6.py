@@ -35,6 +35,8 @@ SIDES = (16, 24)
 SPEED = (2.0, 3.0)
 CHIRP_SECONDS, CHIRP_DECAY, CHIRP_GLIDE, CHIRP_AMPLITUDE = 0.5, 0.2, 1200.0, 0.4
 CHIRP_HERTZ = (500.0, 900.0)
+# So quiet that a minute of it is a third of a megabyte.
+NOISE_DECIBEL = -80.0
 
 
 @dataclass(frozen=True)
@@ -110,7 +112,7 @@ class SlotWorld(World[SparseScene]):
     def record(self, scene: SparseScene) -> Recording:
         frames = self.slots * SLOT_FRAMES
         frames_THWC = canvas(scene.paint_seed, frames=frames, size=self.size, group_frames=SLOT_FRAMES)
-        wave_S = noise(scene.paint_seed, frames / FRAME_RATE)
+        wave_S = noise(scene.paint_seed, frames / FRAME_RATE, decibel=NOISE_DECIBEL)
         for slot in scene.slots:
             mask_HW = glyph_mask(KINDS[slot.label], slot.side)
             # The first and the last frame of a slot are empty.
