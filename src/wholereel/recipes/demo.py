@@ -16,7 +16,7 @@ MATCH8 = {**VIDEO_SIZES, "val": 100, "test": 300}
 def demo(seed: int = 0) -> Recipe:
     """Collaborative memory against late averaging on `match8`, with report and a prediction on one video.
 
-    Source: our world, `docs/worlds.md`. Command: `wholereel demo`.
+    Source: our world, `docs/worlds/`. Command: `wholereel demo`.
     """
     stages = {
         "events8": World("events8", seed=seed, sizes=EVENTS8_SIZES),

@@ -1,4 +1,4 @@
-"""Recipes on generated worlds whose ceilings are proved: match8, pair6, order2 (pages: `docs/worlds.md`).
+"""Recipes on generated worlds whose ceilings are proved: match8, pair6, order2 (pages: `docs/worlds/`).
 
 Each recipe makes its world, pre-trains a small frame-wise network on the trimmed companion set `events8`, then trains
 two video-level models from that checkpoint with the same clips, epochs and schedule: late averaging (no memory) and the
@@ -110,7 +110,7 @@ def _world_recipe(world: str, summary: str, seed: int) -> Recipe:
 def memory_worlds(seed: int = 0) -> Recipe:
     """match8, pair6 and order2 from one pre-trained network: what `benchmarks/effects.py` runs for several seeds.
 
-    Source: our worlds, `docs/worlds.md`. Command: `wholereel train memory_worlds --out runs/memory_worlds`.
+    Source: our worlds, `docs/worlds/`. Command: `wholereel train memory_worlds --out runs/memory_worlds`.
     """
     worlds = ("match8", "pair6", "order2")
     stages: dict[str, Stage] = {"events8": World("events8", seed=seed, sizes=EVENTS8_SIZES)}
@@ -124,7 +124,7 @@ def memory_worlds(seed: int = 0) -> Recipe:
 def match8(seed: int = 0) -> Recipe:
     """Do two events of a video show the same glyph? Averaging clips cannot tell (ceiling 9/14), the memory can (1.0).
 
-    Source: our world, `docs/worlds.md`. Command: `wholereel train match8 --out runs/match8`.
+    Source: our world, `docs/worlds/`. Command: `wholereel train match8 --out runs/match8`.
     """
     return _world_recipe("match8", "two events in different clips: equal or not (memory needed)", seed)
 
@@ -132,7 +132,7 @@ def match8(seed: int = 0) -> Recipe:
 def pair6(seed: int = 0) -> Recipe:
     """Which two kinds of four were shown? Averaging suffices (1.0); a memory must not lower it.
 
-    Source: our world, `docs/worlds.md`. Command: `wholereel train pair6 --out runs/pair6`.
+    Source: our world, `docs/worlds/`. Command: `wholereel train pair6 --out runs/pair6`.
     """
     return _world_recipe("pair6", "unordered pair of kinds (control: averaging suffices)", seed)
 
@@ -140,6 +140,6 @@ def pair6(seed: int = 0) -> Recipe:
 def order2(seed: int = 0) -> Recipe:
     """Which event came first? No order-free memory can tell (0.5): a leak detector.
 
-    Source: our world, `docs/worlds.md`. Command: `wholereel train order2 --out runs/order2`.
+    Source: our world, `docs/worlds/`. Command: `wholereel train order2 --out runs/order2`.
     """
     return _world_recipe("order2", "order of two events (control: an order-free memory stays at chance)", seed)

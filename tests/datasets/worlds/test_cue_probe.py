@@ -13,7 +13,7 @@ from tests.datasets.worlds.test_scenes import chi_square_p
 from wholereel.datasets.manifest import read_manifest
 from wholereel.datasets.worlds import get_world, make_world, oracle_scores, verify_world
 from wholereel.datasets.worlds.cue_probe import CLIPS, GAPS
-from wholereel.datasets.worlds.verify import dependent_groups
+from wholereel.datasets.worlds.verify import decode, dependent_groups
 
 WORLD = get_world("cue_probe")
 SCENES = [WORLD.sample(0, "train", index) for index in range(400)]
@@ -86,13 +86,52 @@ def test_another_answer_changes_only_the_cues_clip():
     assert np.flatnonzero(differs).tolist() == list(range(first + 4, first + 12))
 
 
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    sizes = {"train": 16, "val": 0, "test": 0}
+    return make_world("cue_probe", tmp_path_factory.mktemp("cue_probe") / "streams", sizes=sizes)
+
+
+def right_answers(features_RD, answers_R):
+    """Number of right answers of least squares from all other streams (five probes each), stream by stream."""
+    features_RD = (features_RD - features_RD.mean(axis=0)) / features_RD.std(axis=0)
+    features_RD = np.concatenate([features_RD, np.ones((len(features_RD), 1))], axis=1)
+    right = 0
+    for stream in range(len(answers_R) // 5):
+        held_R = np.arange(len(answers_R)) // 5 == stream
+        gram = features_RD[~held_R].T @ features_RD[~held_R] + np.eye(features_RD.shape[1])
+        weights = np.linalg.solve(gram, features_RD[~held_R].T @ np.eye(4)[answers_R[~held_R]])
+        right += int(((features_RD[held_R] @ weights).argmax(axis=1) == answers_R[held_R]).sum())
+    return right
+
+
+def test_a_probes_clip_alone_and_the_file_tell_nothing(folder):
+    """Decoded probe clips, file size and place in the stream against the answers: a coin with four sides."""
+    features, answers = [], []
+    for scene in SCENES[:16]:
+        path = folder / "videos" / f"{scene.id}.mp4"
+        frames_THWC = decode(path).astype(float)
+        for block in scene.blocks:
+            clip_THWC = frames_THWC[16 * block.probe_clip : 16 * block.probe_clip + 16]
+            corners = clip_THWC[8].reshape(2, 32, 2, 32, 3).mean(axis=(1, 3, 4)).ravel()
+            means = clip_THWC.mean(axis=(0, 1, 2))
+            features.append([*means, *corners, clip_THWC.std(), path.stat().st_size, block.probe_clip])
+            answers.append(block.answer)
+    features_RD, answers_R = np.array(features), np.array(answers)
+    chance, spread = 80 / 4, (80 * 0.25 * 0.75) ** 0.5
+    assert abs(right_answers(features_RD, answers_R) - chance) < 2.58 * spread
+    permuted_R = np.random.default_rng(0).permutation(answers_R)
+    assert abs(right_answers(features_RD, permuted_R) - chance) < 2.58 * spread
+    planted_RD = features_RD + 3 * features_RD.std(axis=0) * (answers_R == 2)[:, None]
+    assert right_answers(planted_RD, answers_R) > chance + 2.58 * spread
+
+
 @pytest.mark.parametrize("changed", [0, 21])
 def test_clips_are_coded_independently(changed):
     assert dependent_groups(WORLD, SCENES[0], changed=changed) == []
 
 
-def test_the_streams_read_as_a_manifest(tmp_path):
-    folder = make_world("cue_probe", tmp_path, sizes={"train": 4, "val": 0, "test": 0})
+def test_the_streams_read_as_a_manifest(folder):
     assert verify_world(folder) == []
     manifest = read_manifest(folder, split="train", labels=())
     for sample, scene in zip(manifest.samples, SCENES, strict=False):

@@ -20,6 +20,7 @@ __all__ = ["draw_world"]
 
 GAP = 4
 MOST_ROWS = 4
+FRAMES_ACROSS = 8
 COLORS = 256
 SOUND_HEIGHT = 32
 SEARCHED = 64
@@ -30,9 +31,14 @@ def draw_world(world: World[Any], path: str | Path, *, seed: int = 0, rows: int 
 
     Args:
         path: file to write; its folder exists.
-        rows: scenes at most.
+        rows: lines of frames at most.
     """
-    strips = [_strip(world, scene) for scene in _chosen(world, seed, rows)]
+    split = "test" if world.std_sizes.get("test") else next(iter(world.std_sizes))
+    # Scenes of few frames stand side by side.
+    across = max(1, FRAMES_ACROSS // len(world.moments(world.sample(seed, split, 0))))
+    scenes = _chosen(world, seed, split, rows * across)
+    lines = [scenes[at : at + across] for at in range(0, len(scenes), across)]
+    strips = [_beside([_strip(world, scene) for scene in line]) for line in lines]
     width = max(strip.shape[1] for strip in strips)
     height = sum(strip.shape[0] + GAP for strip in strips) + GAP
     sheet = np.full((height, width + 2 * GAP, 3), 255, np.uint8)
@@ -44,14 +50,13 @@ def draw_world(world: World[Any], path: str | Path, *, seed: int = 0, rows: int 
     picture.save(path, format="png", optimize=True)
 
 
-def _chosen(world: World[Any], seed: int, rows: int) -> list[Scene]:
+def _chosen(world: World[Any], seed: int, split: str, count: int) -> list[Scene]:
     """The first scenes; in worlds with balanced classes the first of each class."""
-    split = "test" if world.std_sizes.get("test") else next(iter(world.std_sizes))
     scenes: Iterable[Scene] = (world.sample(seed, split, index) for index in range(SEARCHED))
     chosen: dict[str, Scene] = {}
     for scene in scenes:
         chosen.setdefault(world.truth(scene)["label"] if world.balanced and world.classes else scene.id, scene)
-        if len(chosen) == rows:
+        if len(chosen) == count:
             break
     return list(chosen.values())
 
@@ -60,12 +65,16 @@ def _strip(world: World[Any], scene: Scene) -> np.ndarray:
     """Frames side by side. Returns: strip_HWC, uint8."""
     recording = world.record(scene)
     frames_THWC = recording.frames_THWC[world.moments(scene)]
-    gap_HWC = np.full((frames_THWC.shape[1], GAP, 3), 255, np.uint8)
-    parts = [part for frame_HWC in frames_THWC for part in (frame_HWC, gap_HWC)][:-1]
-    strip_HWC = np.concatenate(parts, axis=1)
+    strip_HWC = _beside(list(frames_THWC))
     if recording.pcm_CS is None:
         return strip_HWC
     return np.concatenate([strip_HWC, _spectrogram(recording, strip_HWC.shape[1])])
+
+
+def _beside(pictures: list[np.ndarray]) -> np.ndarray:
+    """Pictures of one height in a row, with gaps."""
+    gap_HWC = np.full((pictures[0].shape[0], GAP, 3), 255, np.uint8)
+    return np.concatenate([part for picture_HWC in pictures for part in (picture_HWC, gap_HWC)][:-1], axis=1)
 
 
 def _spectrogram(recording: Recording, width: int) -> np.ndarray:
