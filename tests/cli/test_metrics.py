@@ -56,6 +56,16 @@ def test_charades(tmp_path, capsys):
     assert "map_official" in capsys.readouterr().out
 
 
+def test_videos(tmp_path, capsys):
+    (tmp_path / "t.csv").write_text("id,label\na,1\nb,0\n")
+    (tmp_path / "p.jsonl").write_text('{"id": "a", "scores": [0.1, 0.9]}\n{"id": "b", "scores": [0.1, 0.9]}\n')
+    words = ["metrics", "videos", f"--truth={tmp_path}/t.csv", f"--predictions={tmp_path}/p.jsonl", "--classes"]
+    assert main(words) == 0
+    out = capsys.readouterr().out
+    assert "videos, one label" in out
+    assert "50.000 %" in out
+
+
 def test_poses(tmp_path, capsys):
     golden = json.loads((GOLDEN / "posetrack_a" / "data.json").read_text())
     for side in ("gt", "pred"):

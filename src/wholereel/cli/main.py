@@ -36,6 +36,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "worlds picture": ("wholereel.cli.worlds:picture", "a page of its frames and sounds"),
     "train": ("wholereel.cli.train:train", "run a recipe, by name or as module:function"),
     "evaluate": ("wholereel.cli.evaluate:evaluate", "measure a trained model on a data set"),
+    "metrics videos": ("wholereel.cli.metrics:videos", "accuracy, or average precision and Hit@k, of any videos"),
     "metrics ava": ("wholereel.cli.metrics:ava", "frame-mAP of boxes, from AVA's files"),
     "metrics epic": ("wholereel.cli.metrics:epic", "verbs, nouns and actions of EPIC-KITCHENS-100, from scores"),
     "metrics epic-anticipation": ("wholereel.cli.metrics:epic_anticipation", "the same before they happen"),

@@ -10,7 +10,7 @@ from tyro.conf import arg
 if TYPE_CHECKING:
     from wholereel.evaluation.official.report import Report
 
-__all__ = ["ava", "charades", "coco_keypoints", "epic", "epic_anticipation", "posetrack"]
+__all__ = ["ava", "charades", "coco_keypoints", "epic", "epic_anticipation", "posetrack", "videos"]
 
 File = Annotated[Path, arg(metavar="FILE")]
 Optional = Annotated[Path | None, arg(metavar="FILE")]
@@ -122,6 +122,29 @@ def charades(
     from wholereel.evaluation.official.charades import charades_report
 
     return _finish(charades_report(truth, predictions, localisation=task == "localise"), classes, out)
+
+
+def videos(
+    truth: File,
+    predictions: File,
+    views: Literal["softmax_sum", "sigmoid_max", "logits_mean"] = "softmax_sum",
+    labels: Literal["auto", "several"] = "auto",
+    classes: bool = False,
+    out: Optional = None,
+) -> int:
+    """Top-k and mean class accuracy, or mean average precision and Hit@k, of any data set.
+
+    Args:
+        truth: CSV with id and label: a class index, or several with ";" between them.
+        predictions: Lines "id score score ...", .npz (scores of videos, or logits of views), .json or .jsonl.
+        views: How the logits of views become one score.
+        labels: "several" where videos may have any number of labels though all happen to have one.
+        classes: Print every class, too.
+        out: Write all numbers as JSON.
+    """
+    from wholereel.evaluation.official.videos import videos_report
+
+    return _finish(videos_report(truth, predictions, views=views, several=labels == "several"), classes, out)
 
 
 def posetrack(

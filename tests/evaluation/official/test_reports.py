@@ -17,6 +17,7 @@ from wholereel.evaluation.official.ava import ava_report
 from wholereel.evaluation.official.charades import charades_report
 from wholereel.evaluation.official.epic import anticipation_report, recognition_report
 from wholereel.evaluation.official.poses import keypoint_report, posetrack_report
+from wholereel.evaluation.official.videos import videos_report
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "datasets_and_metrics"
 
@@ -300,6 +301,45 @@ def test_charades_errors(tmp_path):
         charades_report(truth, write(tmp_path / "p.txt", "AAAAA 1 2\n"))
     with pytest.raises(DataError, match="the action 'c200 1 2' of video AAAAA"):
         charades_report(write(tmp_path / "t.csv", "id,actions,length\nAAAAA,c200 1 2,20\n"), tmp_path / "p.txt")
+
+
+# --------------------------------------------------------------------------------------------------------------- videos
+
+
+def test_views_of_videos_match_the_public_meter(tmp_path):
+    golden = json.loads((GOLDEN / "views_a.json").read_text())
+    rng = np.random.RandomState(golden["seed"])
+    size, views, classes = golden["N"], golden["temporal"] * golden["spatial"], golden["classes"]
+    labels = rng.randint(0, classes, size)
+    logits = rng.standard_normal((size, views, classes)).astype(np.float32)
+    logits[np.arange(size), :, labels] += np.float32(0.6)
+    ids = [f"v{i}" for i in range(size)]
+    np.savez(tmp_path / "p.npz", ids=ids[::-1], scores=logits[::-1])
+    truth = write(tmp_path / "t.csv", "id,label\n" + "".join(f"{i},{k}\n" for i, k in zip(ids, labels, strict=True)))
+    for rule, key in (("softmax_sum", "softmax"), ("logits_mean", "logits")):
+        report = videos_report(truth, tmp_path / "p.npz", views=rule)
+        expected = golden[f"top1_top5_percent_sum_of_{key}"]
+        assert [100 * report.metrics[f"top{k}"] for k in (1, 5)] == pytest.approx(expected)
+    assert report.metrics["clip_at_1"] == pytest.approx((logits.argmax(-1) == labels[:, None]).mean())
+    assert (report.counts["evaluated"], report.counts["classes"]) == (200, 400)
+    assert sum(row.count for row in report.per_class) == 200
+
+
+def test_videos_of_several_labels(tmp_path):
+    truth = write(tmp_path / "t.csv", "id,label\na,0;2\nb,\nc,1\nd,1\n")
+    scores = write(tmp_path / "p.txt", "a 0.9 0.1 0.8\nb 0.1 0.2 0.9\nc 0.1 0.7 0.2\n")
+    report = videos_report(truth, scores)
+    assert report.metrics["map"] == pytest.approx((1 + 1 + 0.5) / 3)
+    assert report.metrics["map_official"] == 1.0
+    assert report.metrics["hit1"] == pytest.approx(2 / 3)
+    assert report.counts["without_scores"] == 1
+    one = videos_report(write(tmp_path / "t.csv", "id,label\na,0\nc,0\n"), scores)
+    assert (one.metrics["top1"], one.metrics["mean_class_accuracy"]) == (0.5, 0.5)
+    assert set(videos_report(tmp_path / "t.csv", scores, several=True).metrics) >= {"map", "hit1"}
+    with pytest.raises(DataError, match="scores of 3 classes, expected of all labels, 0 to 3"):
+        videos_report(write(tmp_path / "t.csv", "id,label\na,0\nc,3\n"), scores)
+    with pytest.raises(DataError, match="'x' in row 1 of column 'label', expected a whole number"):
+        videos_report(write(tmp_path / "t.csv", "id,label\na,x\n"), scores)
 
 
 # ---------------------------------------------------------------------------------------------------------------- poses

@@ -33,7 +33,7 @@ class Scores:
     Args:
         file: its name, for errors.
         ids: of the samples, each once.
-        arrays: float64, by name, a row a sample.
+        arrays: float64 or float32, by name, a row a sample.
         pairs: (verb, noun) of each column of `action`, where the file says so.
     """
 
@@ -90,7 +90,9 @@ def _npz(path: Path) -> Scores:
     ids = tuple(map(str, arrays.pop(name).tolist()))
     pairs = arrays.pop("action_pairs", None)
     known = None if pairs is None else tuple((int(verb), int(noun)) for verb, noun in pairs)
-    return Scores(str(path), ids, {key: array.astype(np.float64) for key, array in arrays.items()}, known)
+    # float32 stays: logits of thirty views of a data set fill gigabytes
+    floats = {key: array if array.dtype == np.float32 else array.astype(np.float64) for key, array in arrays.items()}
+    return Scores(str(path), ids, floats, known)
 
 
 def _jsonl(path: Path) -> Scores:

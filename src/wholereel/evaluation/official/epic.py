@@ -140,5 +140,5 @@ def _columns(pairs: tuple[tuple[int, int], ...], segments: Segments) -> np.ndarr
 
 
 def _softmax(scores_BX: np.ndarray) -> np.ndarray:
-    power_BX = np.exp(scores_BX - scores_BX.max(1, keepdims=True))
+    power_BX = np.exp(scores_BX.astype(np.float64) - scores_BX.max(1, keepdims=True))
     return power_BX / power_BX.sum(1, keepdims=True)
