@@ -110,3 +110,11 @@ def test_training_clips_are_labelled_by_what_they_show(tmp_path, cache):
     assert both[0, 0].labels["label"].tolist() == [1.0, 0.0, 1.0]  # the first and the last second
     tested = ClipDataset(manifest, data, train=False, seed=0, cache_dir=tmp_path / "cache")
     assert torch.equal(tested[0, 0].labels["label"], torch.ones(3))  # the whole video
+
+
+def test_what_would_lie_before_the_video_is_its_first_frame(tmp_path):
+    video(tmp_path / "a.mp4", 1)
+    sample = Sample("a", tmp_path / "a.mp4", 0.0, 0.5, "val", {"label": 0}, meta={"left_pad": 0.5})
+    data = replace(DATA, clips=Clips("uniform", 1, 12, 1))
+    found = ClipDataset(Manifest((sample,), CLASSES, tmp_path), data, train=False, seed=0)[0, 0]
+    assert found.seconds_NT.tolist() == [[0.0] * 6 + [frame / RATE for frame in range(6)]]

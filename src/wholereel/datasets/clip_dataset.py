@@ -28,6 +28,7 @@ from wholereel.media.clip_plans import check_clips, plan_clips
 from wholereel.media.clip_reading import ClipFrames, FrameSource, read_clips
 from wholereel.media.frame_folder import open_frames
 from wholereel.media.key_clips import key_clip, plan_key_clips
+from wholereel.media.padded_clips import plan_padded_clips
 
 __all__ = ["ClipDataset", "ClipSample", "collate"]
 
@@ -63,6 +64,7 @@ class ClipDataset(Dataset[ClipSample]):
     Samples with a key frame are read around it (`media/key_clips.py`) and have boxes: in training all, in evaluation
     those that a detector found, if there are any in the manifest. The label of a training sample with timed events is
     what its clips show, each from its first frame to its last; in evaluation it is what the whole video shows.
+    `meta["left_pad"]` seconds before the video are filled with its first frame.
 
     Args:
         manifest: the samples; only the first `data.limit` are used.
@@ -151,7 +153,10 @@ class ClipDataset(Dataset[ClipSample]):
         if begin >= count / rate:
             raise VideoError(sample.path, f"lasts {count / rate:.2f} s", f"a part from {begin:.2f} s on")
         clips, start, end = self.data.clips, sample.start, sample.end
-        if sample.key_seconds is None:
+        left_pad = float(sample.meta.get("left_pad", 0.0))
+        if left_pad:
+            times = plan_padded_clips(count, rate, clips, left_pad, end=end, generator=generator)
+        elif sample.key_seconds is None:
             times = plan_clips(count, rate, clips, start=start, end=end, generator=generator)
         else:
             times = plan_key_clips(count, rate, clips, sample.key_seconds, start=start, end=end)

@@ -16,7 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from wholereel.datasets.atomic_files import write_text_file
+from wholereel.datasets.atomic_files import write_file, write_text_file
 from wholereel.datasets.class_folders import rows_of_class_folders
 from wholereel.datasets.formats.kinetics import VideoNames, rows_of_kinetics
 from wholereel.datasets.formats.pyslowfast import is_list_line, list_text, rows_of_list
@@ -204,16 +204,17 @@ def write_manifest(manifest: Manifest, path: str | Path) -> None:
     if path.suffix == ".txt":
         write_text_file(path, list_text(manifest.samples, path.parent))
         return
-    records = [_record(sample, manifest, path.parent) for sample in manifest.samples]
-    if path.suffix == ".jsonl":
-        write_text_file(path, "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records))
+    records = (_record(sample, manifest, path.parent.absolute().as_posix()) for sample in manifest.samples)
+    if path.suffix == ".jsonl":  # line by line: there may be millions
+        lines = (json.dumps(record, ensure_ascii=False).encode() + b"\n" for record in records)
+        write_file(path, lambda file: file.writelines(lines))
     else:
-        write_text_file(path, _csv_text(records))
+        write_text_file(path, _csv_text(list(records)))
     classes = {name: list(names) for name, names in manifest.classes.items()}
     write_text_file(path.with_name("classes.json"), json.dumps(classes, ensure_ascii=False, indent=1) + "\n")
 
 
-def _record(sample: Sample, manifest: Manifest, folder: Path) -> dict[str, Any]:
+def _record(sample: Sample, manifest: Manifest, folder: str) -> dict[str, Any]:
     record: dict[str, Any] = {"id": sample.id, "path": _relative(sample.path, folder), "split": sample.split}
     record |= {"start": sample.start, "end": sample.end}
     for name, label in sample.labels.items():
@@ -237,7 +238,7 @@ def _csv_text(records: Sequence[Mapping[str, Any]]) -> str:
     return text.getvalue()
 
 
-def _relative(path: Path, folder: Path) -> str:
-    path = path.absolute()
-    folder = folder.absolute()
-    return path.relative_to(folder).as_posix() if path.is_relative_to(folder) else path.as_posix()
+def _relative(path: Path, folder: str) -> str:
+    """The path below a folder, which is given as absolute; else the absolute path."""
+    text = path.absolute().as_posix()
+    return text.removeprefix(f"{folder.rstrip('/')}/")

@@ -144,7 +144,7 @@ class FrameFolder:
         height, width = self._target()
         pictures_THWC = np.empty((len(wanted), height, width, 3), dtype=np.uint8)
         for place, index in enumerate(wanted):
-            pictures_THWC[place] = self._decode(self._pictures[index], height, width)
+            pictures_THWC[place] = np.asarray(self._decode(self._pictures[index], height, width))
         pixels_TCHW = torch.from_numpy(pictures_THWC[places]).permute(0, 3, 1, 2)
         return Frames(pixels_TCHW, torch.from_numpy(self._seconds_F[asked]))
 
