@@ -1,4 +1,4 @@
-"""Clips of an observation that would begin before its video: the first frame stands in for what is missing (our choice).
+"""Clips of an observation that would begin before its video: the first frame stands in for the rest (our choice).
 
 Anticipation asks for a fixed number of seconds before an action, and some actions come early.
 """
