@@ -91,7 +91,7 @@ TRUE_BOX = st.sampled_from([A, SHIFTED, FAR, (0.0, 0.0, 1.0, 1.0), (0.25, 0.0, 0
     st.sets(st.sampled_from("bcd")),
 )
 def test_literal_rules(truth, detections, empty):
-    frame_map = FrameMap((1, 2, 3), frozenset(), rows(*truth), rows(*detections), frozenset(empty))
+    frame_map = FrameMap((1, 2, 3), frozenset(), (rows(*truth),), (rows(*detections),), frozenset(empty))
     compared(frame_map, truth, detections, empty)
 
 
@@ -100,7 +100,7 @@ def test_more_than_fifty_rows_of_a_key_frame():
     truth = [(frame, A, number, 1.0) for frame in "ab" for number in (1, 2, 3)]
     boxes = [A, SHIFTED, FAR]
     detections = [(f, boxes[rng.randint(3)], int(rng.randint(1, 4)), float(rng.rand())) for f in "abc" * 60]
-    frame_map = FrameMap((1, 2, 3), frozenset(), rows(*truth), rows(*detections))
+    frame_map = FrameMap((1, 2, 3), frozenset(), (rows(*truth),), (rows(*detections),))
     compared(frame_map, truth, detections)
     counts = frame_map.compute("activitynet_official")
     assert (counts.rows_detected, counts.rows_ignored) == (100, 80)
@@ -112,7 +112,7 @@ def test_more_than_fifty_rows_of_a_key_frame():
 def test_order_within_a_key_frame_differs_by_protocol():
     truth = rows(("f", A, 1, 1.0))
     detections = rows(("f", A, 1, 0.2), ("f", A, 1, 0.9))  # in file order, the first one takes the box
-    frame_map = FrameMap((1,), frozenset(), truth, detections)
+    frame_map = FrameMap((1,), frozenset(), (truth,), (detections,))
     assert frame_map.compute("slowfast").mean() == 0.5
     assert frame_map.compute("activitynet_official").mean() == 1.0
 
@@ -121,15 +121,15 @@ def test_no_second_choice_and_half_is_enough():
     near, half = (0.0, 0.0, 0.4, 0.36), (0.0, 0.0, 0.5, 0.25)
     truth = rows(("f", A, 1, 1.0), ("f", SHIFTED, 1, 1.0))
     twice = rows(("f", near, 1, 0.9), ("f", near, 1, 0.8))
-    assert FrameMap((1,), frozenset(), truth, twice).compute().mean() == 0.5
-    exactly = FrameMap((1,), frozenset(), rows(("f", (0.0, 0.0, 0.5, 0.5), 1, 1.0)), rows(("f", half, 1, 0.9)))
+    assert FrameMap((1,), frozenset(), (truth,), (twice,)).compute().mean() == 0.5
+    exactly = FrameMap((1,), frozenset(), (rows(("f", (0.0, 0.0, 0.5, 0.5), 1, 1.0)),), (rows(("f", half, 1, 0.9)),))
     assert exactly.compute().mean() == 1.0
 
 
 def test_ties_follow_the_input_or_the_name():
     truth = rows(("b", A, 1, 1.0), ("a", A, 1, 1.0))
     detections = rows(("b", A, 1, 0.5), ("a", FAR, 1, 0.5))
-    frame_map = FrameMap((1,), frozenset(), truth, detections)
+    frame_map = FrameMap((1,), frozenset(), (truth,), (detections,))
     assert frame_map.compute(input_order=True).mean() == 0.5
     assert frame_map.compute().mean() == 0.25
 
@@ -137,7 +137,7 @@ def test_ties_follow_the_input_or_the_name():
 def test_excluded_key_frames_leave_both_sides():
     truth = rows(("a", A, 1, 1.0), ("b", A, 1, 1.0))
     detections = rows(("a", A, 1, 0.5), ("b", FAR, 1, 0.9))
-    counts = FrameMap((1,), frozenset({"b"}), truth, detections).compute()
+    counts = FrameMap((1,), frozenset({"b"}), (truth,), (detections,)).compute()
     assert (counts.mean(), counts.rows_truth, counts.rows_detected, counts.frames_truth) == (1.0, 1, 1, 1)
 
 
@@ -166,7 +166,7 @@ def test_batches_and_shards_in_any_order_with_doubled_key_frames():
 
 
 def test_groups_and_nothing():
-    counts = FrameMap((1, 2), frozenset(), rows(("a", A, 1, 1.0)), rows(("a", A, 1, 0.5))).compute()
+    counts = FrameMap((1, 2), frozenset(), (rows(("a", A, 1, 1.0)),), (rows(("a", A, 1, 0.5)),)).compute()
     assert counts.mean(frozenset({1})) == 1.0
     assert np.isnan(counts.mean(frozenset({2})))
     assert (counts.classes_with_truth, dict(counts.truth_boxes)) == (1, {1: 1, 2: 0})

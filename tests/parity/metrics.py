@@ -76,7 +76,7 @@ def check_ava(golden: Golden) -> Outcome:
         read_key_frames(folder / name) if (folder / name).is_file() else frozenset()
         for name in ("excluded_timestamps.csv", "gt_empty_keyframes.csv")
     )
-    frames = FrameMap(tuple(labels.names), excluded, truth, detections, empty | more)
+    frames = FrameMap(tuple(labels.names), excluded, (truth,), (detections,), empty | more)
     comparisons: list[Comparison] = []
     for protocol in (name for name in PROTOCOLS if name in golden.meta):
         counts = frames.compute(protocol, input_order=True)

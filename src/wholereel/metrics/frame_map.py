@@ -9,8 +9,8 @@ Not here: the official files (`evaluation/files`).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -50,12 +50,6 @@ class BoxRows:
     def __len__(self) -> int:
         return len(self.frame_R)
 
-    @classmethod
-    def empty(cls) -> BoxRows:
-        """No rows, no key frames."""
-        none = np.empty(0, dtype=np.int64)
-        return cls(none, np.empty((0, 4)), none, np.empty(0), ())
-
     def where(self, keep_R: np.ndarray) -> BoxRows:
         """Some of the rows (mask or places); the key frames stay known."""
         if keep_R.dtype == bool and keep_R.all():  # millions of rows: a copy takes longer than all the rest
@@ -74,15 +68,27 @@ class BoxRows:
         frames = tuple(name for name, keep in zip(self.frames, keep_F, strict=True) if keep)
         return BoxRows(number_F[rows.frame_R], rows.box_R4, rows.class_R, rows.score_R, frames)
 
-    def merge(self, other: BoxRows) -> BoxRows:
-        """Rows of both; a key frame that both know keeps those of the first (padded samples count once)."""
-        rest = other.without_frames(frozenset(self.frames))
-        return BoxRows(
-            np.concatenate([self.frame_R, rest.frame_R + len(self.frames)]),
-            np.concatenate([self.box_R4, rest.box_R4]),
-            np.concatenate([self.class_R, rest.class_R]),
-            np.concatenate([self.score_R, rest.score_R]),
-            self.frames + rest.frames,
+    @classmethod
+    def joined(cls, parts: Sequence[BoxRows]) -> BoxRows:
+        """Rows of all parts; of a key frame in several those of the first (padded samples count once)."""
+        if not parts:
+            none = np.empty(0, dtype=np.int64)
+            return cls(none, np.empty((0, 4)), none, np.empty(0), ())
+        number: dict[str, int] = {}
+        kept: list[BoxRows] = []
+        for part in parts:
+            rest = part.without_frames(frozenset(name for name in part.frames if name in number))
+            number |= {name: len(number) + place for place, name in enumerate(rest.frames)}
+            kept.append(rest)
+        if len(kept) == 1:
+            return kept[0]
+        begins = np.cumsum([0, *(len(part.frames) for part in kept)]).tolist()
+        return cls(
+            np.concatenate([part.frame_R + begin for part, begin in zip(kept, begins, strict=False)]),
+            np.concatenate([part.box_R4 for part in kept]),
+            np.concatenate([part.class_R for part in kept]),
+            np.concatenate([part.score_R for part in kept]),
+            tuple(number),
         )
 
     def sorted_by_frame(self) -> BoxRows:
@@ -144,14 +150,14 @@ class FrameMap:
     Args:
         classes: ids of the classes that are evaluated; rows of others are dropped.
         excluded: names of key frames that are left out on both sides.
-        truth, detections: rows so far.
+        truth, detections: rows so far, in parts.
         empty: key frames that are declared to show nothing; only `activitynet_official` needs to be told.
     """
 
     classes: tuple[int, ...]
     excluded: frozenset[str] = frozenset()
-    truth: BoxRows = field(default_factory=BoxRows.empty)
-    detections: BoxRows = field(default_factory=BoxRows.empty)
+    truth: tuple[BoxRows, ...] = ()
+    detections: tuple[BoxRows, ...] = ()
     empty: frozenset[str] = frozenset()
 
     def update(
@@ -165,8 +171,8 @@ class FrameMap:
         return FrameMap(
             self.classes,
             self.excluded,
-            self.truth if truth is None else self.truth.merge(truth),
-            self.detections if detections is None else self.detections.merge(detections),
+            self.truth + (() if truth is None else (truth,)),
+            self.detections + (() if detections is None else (detections,)),
             self.empty | empty,
         )
 
@@ -174,7 +180,8 @@ class FrameMap:
         """Both sets of key frames together, those known to both once."""
         if (self.classes, self.excluded) != (other.classes, other.excluded):
             raise ValueError("cannot merge frame-mAPs of other classes or other excluded key frames")
-        return self.update(truth=other.truth, detections=other.detections, empty=other.empty)
+        truth, detections = self.truth + other.truth, self.detections + other.detections
+        return FrameMap(self.classes, self.excluded, truth, detections, self.empty | other.empty)
 
     def compute(self, protocol: Protocol = "slowfast", *, input_order: bool = False) -> FrameMapCounts:
         """Average precision of every class.
@@ -188,7 +195,8 @@ class FrameMap:
         if protocol not in PROTOCOLS:
             raise ValueError(f"protocol={protocol!r} is none of {', '.join(PROTOCOLS)}")
         classes_K = np.array(sorted(self.classes), dtype=np.int64)
-        truth, detections = (part.without_frames(self.excluded) for part in (self.truth, self.detections))
+        sides = (BoxRows.joined(self.truth), BoxRows.joined(self.detections))
+        truth, detections = (part.without_frames(self.excluded) for part in sides)
         if not input_order:
             truth, detections = truth.sorted_by_frame(), detections.sorted_by_frame()
         truth, detections = (part.where(np.isin(part.class_R, classes_K)) for part in (truth, detections))

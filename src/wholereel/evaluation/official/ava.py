@@ -40,7 +40,7 @@ def ava_report(
     true, declared = read_box_rows(truth, truth=True)
     found, _ = read_box_rows(detections, truth=False)
     left_out, more = (frozenset() if path is None else read_key_frames(path) for path in (excluded, empty))
-    frames = FrameMap(tuple(names.names), left_out, true, found, declared | more)
+    frames = FrameMap(tuple(names.names), left_out, (true,), (found,), declared | more)
     counts = frames.compute(protocol, input_order=True)
     metrics = {"mAP": counts.mean()} | {f"mAP_{name}": counts.mean(ids) for name, ids in names.groups.items()}
     rows = [ClassValue(names.names[number], counts.truth_boxes[number], value) for number, value in counts.ap.items()]
