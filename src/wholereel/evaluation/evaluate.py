@@ -22,6 +22,7 @@ from wholereel.config import Data, Views
 from wholereel.datasets.frame_cache import FrameCache
 from wholereel.datasets.manifest import Manifest, Sample
 from wholereel.errors import ConfigError, DataError
+from wholereel.evaluation.gather import gather
 from wholereel.evaluation.loading import ViewBatch, batches, shard
 from wholereel.evaluation.protocol import describe
 from wholereel.evaluation.results import Results, VideoRecord, summarise, write_results
@@ -92,7 +93,8 @@ def evaluate(
             if one.indices:
                 with precision_context(precision, device):
                     records.extend(_judge(package, one, views, samples, targets, device))
-    records, faults = _gathered(records, faults, world_size)
+    records = [record for part in gather(records) for record in part]
+    faults = [fault for part in gather(faults) for fault in part]
     if not records:
         raise DataError(manifest.root, f"none of {len(samples)} videos could be read; the first: {faults[0].reason}")
     numbers = {"classes": len(package.classes), "samples": len(samples)}
@@ -206,13 +208,3 @@ def _target(
             "The model knows one label a video.",
         )
     return tuple(position[manifest.classes[label][index]] for index in indices)
-
-
-def _gathered(
-    records: list[VideoRecord], faults: list[Fault], world_size: int
-) -> tuple[list[VideoRecord], list[Fault]]:
-    if world_size == 1:
-        return records, faults
-    parts: list[tuple[list[VideoRecord], list[Fault]]] = [([], [])] * world_size
-    dist.all_gather_object(parts, (records, faults))
-    return [one for part in parts for one in part[0]], [one for part in parts for one in part[1]]

@@ -21,7 +21,7 @@ from torch import Tensor
 from wholereel.batches import Fault
 from wholereel.datasets.atomic_files import write_text_file
 from wholereel.evaluation.intervals import wilson_interval
-from wholereel.metrics.average_precision import average_precision_K
+from wholereel.metrics.average_precision import average_precision_K, weighted_mean
 from wholereel.metrics.confusion import confusion_counts
 from wholereel.metrics.topk import topk_counts
 
@@ -172,9 +172,8 @@ def _multi_label(records: Sequence[VideoRecord], scores_BK: Tensor, classes: tup
     positives_K = target_BK.sum(0)
     ks = [k for k in (1, 5) if k < len(classes)]
     hits = topk_counts(scores_BK, target_BK, ks)
-    counted = positives_K > 0
     metrics = {"video_map": float(precision_K.nanmean())}
-    metrics["video_map_weighted"] = float((precision_K[counted] * positives_K[counted]).sum() / positives_K.sum())
+    metrics["video_map_weighted"] = weighted_mean(precision_K, target_BK)
     metrics |= {f"video_hit{k}": int(hits.correct[k]) / int(hits.total) for k in ks}
     intervals = {f"video_hit{k}": wilson_interval(int(hits.correct[k]), int(hits.total)) for k in ks}
     rows = zip(classes, positives_K.long().tolist(), precision_K.tolist(), strict=True)

@@ -370,6 +370,7 @@ def test_posetrack_files_that_do_not_fit(tmp_path):
     truth, predicted = next(iter(golden["gt"].values())), next(iter(golden["pred"].values()))
     cases = {
         "frames, expected the": {"annolist": predicted["annolist"][1:]},
+        "in another order, expected": {"annolist": predicted["annolist"][::-1]},
         "neither 'annolist' nor": {"frames": []},
         "KeyError on reading it": {"annolist": [{"annorect": [{"annopoints": [{"point": [{"id": [0]}]}]}]}]},
     }

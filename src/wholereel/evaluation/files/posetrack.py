@@ -33,6 +33,7 @@ class _Person:
 
 @dataclass(frozen=True)
 class _Frame:
+    name: str
     persons: list[_Person]
     ignored: tuple[np.ndarray, ...]
 
@@ -69,11 +70,15 @@ def pose_frames(
 
     Args:
         truth, predictions: content of the files, in either layout. where, other: their names, for errors.
-    Raises: DataError: another number of frames, an unknown layout, no head box, or an identity twice in a frame.
+    Raises: DataError: another number or order of frames, an unknown layout, no head box, an identity twice in a frame.
     """
     true, claimed = _frames(truth, where), _frames(predictions, other)
     if len(true) != len(claimed):
         raise DataError(other, f"{len(claimed)} frames", f"the {len(true)} frames of {where}")
+    names = [frame.name for frame in true]
+    theirs_by_name = [frame.name for frame in claimed]
+    if names != theirs_by_name and sorted(names) == sorted(theirs_by_name):
+        raise DataError(other, f"the frames of {where} in another order", "the same order; frames go by their place")
     frames = []
     for place, (ours, theirs) in enumerate(zip(true, claimed, strict=True)):
         if ours.persons:
@@ -115,7 +120,8 @@ def _frames(data: Mapping[str, Any], where: str) -> list[_Frame]:
 def _frame_2017(image: Mapping[str, Any]) -> _Frame:
     regions = image.get("ignore_regions") or []
     polygons = [np.array([(point["x"][0], point["y"][0]) for point in region["point"]]) for region in regions]
-    return _Frame([_person_2017(rect) for rect in image.get("annorect") or []], tuple(polygons))
+    persons = [_person_2017(rect) for rect in image.get("annorect") or []]
+    return _Frame(str(image.get("image", "")), persons, tuple(polygons))
 
 
 def _person_2017(rect: Mapping[str, Any]) -> _Person:
@@ -140,7 +146,9 @@ def _frames_2018(data: Mapping[str, Any]) -> list[_Frame]:
     for annotation in data["annotations"]:
         if annotation["image_id"] in persons:
             persons[annotation["image_id"]].append(_person_2018(annotation, names))
-    return [_Frame(persons[image["id"]], _regions_2018(image)) for image in data["images"]]
+    return [
+        _Frame(str(image.get("file_name", "")), persons[image["id"]], _regions_2018(image)) for image in data["images"]
+    ]
 
 
 def _regions_2018(image: Mapping[str, Any]) -> tuple[np.ndarray, ...]:
