@@ -1,7 +1,7 @@
 """What classifiers make of single decoded frames, and of a file's size and colours, where worlds hide the label.
 
 K classes, N samples, F features. The slow version, with a small two-dimensional network beside the linear classifier:
-`python -m tests.datasets.worlds.frame_probes 2000`.
+`python -m tests.datasets.worlds.frame_probes COUNT SEED`.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ HIDDEN = {
 }
 
 
-def decoded_frames(world, *, count: int, label) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def decoded_frames(world, *, count: int, label, seed: int = 3) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """One random frame of each of the first training scenes, through the encoder (all intra: each stands alone).
 
     Returns: pictures_NHWC uint8, labels_N, outside_NF (size of the file, mean red, green and blue).
@@ -41,7 +41,7 @@ def decoded_frames(world, *, count: int, label) -> tuple[np.ndarray, np.ndarray,
     with tempfile.TemporaryDirectory() as directory:
         path = Path(directory) / "one.mp4"
         for index in range(count):
-            scene = world.sample(3, "train", index)
+            scene = world.sample(seed, "train", index)
             frames_THWC = world.record(scene).frames_THWC
             frame = int(generator.integers(len(frames_THWC)))
             write_recording(path, world, Recording(frames_THWC[frame : frame + 1]))
@@ -103,17 +103,21 @@ def interval(ceiling: float, samples: int, *, tests: int = 1) -> tuple[float, fl
     return ceiling - width, ceiling + width
 
 
-def main(count: int) -> None:
+def main(count: int, seed: int) -> None:
     for name, (label, ceiling) in HIDDEN.items():
-        pictures_NHWC, labels_N, outside_NF = decoded_frames(get_world(name), count=count, label=label)
+        pictures_NHWC, labels_N, outside_NF = decoded_frames(get_world(name), count=count, label=label, seed=seed)
         low, high = interval(ceiling, count - count // 2)
         accuracies = {
             "linear": linear_accuracy(cell_means(pictures_NHWC), labels_N),
             "file's outside": linear_accuracy(outside_NF, labels_N),
             "network": network_accuracy(pictures_NHWC, labels_N),
         }
-        print(name, f"[{low:.3f}, {high:.3f}]", accuracies, flush=True)
+        print(f"{name} [{low:.3f}, {high:.3f}]", {k: round(v, 3) for k, v in accuracies.items()}, flush=True)
+    pictures_NHWC, labels_N, _ = decoded_frames(
+        get_world("motion_objects"), count=count, label=lambda scene: scene.mover.kind, seed=seed
+    )
+    print("control, noun of motion_objects:", round(network_accuracy(pictures_NHWC, labels_N), 3))
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]))
+    main(*map(int, sys.argv[1:3]))

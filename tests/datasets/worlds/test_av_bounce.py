@@ -91,6 +91,14 @@ def test_rhythms_have_as_many_short_intervals_as_long_ones():
         assert pattern.count("S") == pattern.count("L")
 
 
+def test_no_seven_intervals_occur_in_two_rhythms():
+    rows = [{(pattern * 8)[place : place + 7] for place in range(len(pattern))} for pattern in RHYTHMS.values()]
+    assert len(set.union(*rows)) == sum(map(len, rows)) == 2 + 4 + 6 + 6
+    generator = np.random.default_rng(5)
+    touches = [draw_rhythm(pattern, generator) for pattern in RHYTHMS.values() for _ in range(500)]
+    assert min(sum(0 <= time < SECONDS for time in touch) - 1 for touch in touches) == 7
+
+
 def test_one_moment_of_a_rhythm_is_as_high_as_of_any_other():
     generator = np.random.default_rng(3)
     counts = []
