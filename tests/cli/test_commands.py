@@ -57,7 +57,7 @@ def test_a_world_is_made_as_asked(tmp_path, capsys, monkeypatch):
 
     monkeypatch.setattr(worlds, "make_world", make_world)
     assert main(["worlds", "make", "pair6", str(tmp_path), "--sizes", "train=6", "val=12", "--seed", "3"]) == 0
-    options = {"profile": "std", "seed": 3, "sizes": {"train": 6, "val": 12}, "workers": 1, "options": {}}
+    options = {"profile": "std", "seed": 3, "sizes": {"train": 6, "val": 12}, "options": {}, "pool": None}
     assert made == {**options, "name": "pair6", "out": tmp_path}
     assert capsys.readouterr().out.strip() == str(tmp_path)
 

@@ -54,21 +54,24 @@ def make(
         workers: Processes.
         options: Options of the world, e.g. --options size=112.
     """
-    from wholereel.datasets.worlds import WORLDS, make_world, read_options
+    from wholereel.datasets.worlds import WORLDS, make_world, read_options, worker_pool
 
     if world == "all" and (sizes or options):
         raise ConfigError("--sizes and --options belong to one world; make it by its name")
-    for name in WORLDS if world == "all" else [world]:
-        folder = make_world(
-            name,
-            out / name if world == "all" else out,
-            profile=profile,
-            seed=seed,
-            sizes=_sizes(sizes),
-            workers=workers,
-            options=read_options(name, options),
-        )
-        print(folder, flush=True)
+    if workers < 1:
+        raise ConfigError(f"--workers {workers}: expected 1 or more")
+    with worker_pool(workers) as pool:
+        for name in WORLDS if world == "all" else [world]:
+            folder = make_world(
+                name,
+                out / name if world == "all" else out,
+                profile=profile,
+                seed=seed,
+                sizes=_sizes(sizes),
+                options=read_options(name, options),
+                pool=pool,
+            )
+            print(folder, flush=True)
     return 0
 
 

@@ -7,7 +7,7 @@ A world is one file here and a line in `WORLDS`. `make_world` writes it, `verify
 from __future__ import annotations
 
 from wholereel.datasets.worlds.base import Recording, Scene, World, oracle_scores
-from wholereel.datasets.worlds.make import make_world
+from wholereel.datasets.worlds.make import make_world, worker_pool
 from wholereel.datasets.worlds.picture import draw_world
 from wholereel.datasets.worlds.table import WORLDS, get_world, read_options
 from wholereel.datasets.worlds.verify import describe_world, verify_world
@@ -24,4 +24,5 @@ __all__ = [
     "oracle_scores",
     "read_options",
     "verify_world",
+    "worker_pool",
 ]

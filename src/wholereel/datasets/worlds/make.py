@@ -13,7 +13,8 @@ import os
 import shutil
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import Executor, ProcessPoolExecutor
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -28,7 +29,16 @@ from wholereel.datasets.worlds.table import get_world
 from wholereel.errors import ConfigError, DataError
 from wholereel.media.video_writer import write_video
 
-__all__ = ["WorldFolder", "array_hash", "file_path", "make_world", "manifest_row", "read_world", "write_recording"]
+__all__ = [
+    "WorldFolder",
+    "array_hash",
+    "file_path",
+    "make_world",
+    "manifest_row",
+    "read_world",
+    "worker_pool",
+    "write_recording",
+]
 
 Progress = Callable[[int, int], None]
 
@@ -88,6 +98,7 @@ def make_world(
     sizes: Mapping[str, int] | None = None,
     workers: int = 1,
     options: Mapping[str, Any] | None = None,
+    pool: Executor | None = None,
     progress: Progress | None = None,
 ) -> Path:
     """Make a world's folder, or finish one that was interrupted; a complete one is left as it is.
@@ -100,6 +111,7 @@ def make_world(
         sizes: samples of some splits, instead of the profile's; multiples of the world's `block`, 0 leaves one out.
         workers: processes; more than one needs the usual `if __name__ == "__main__":` in the calling script.
         options: fields of the world, such as `{"size": 112}`.
+        pool: of `worker_pool`, instead of `workers` new processes: for several worlds one after another.
         progress: called as `progress(done, total)` after each sample.
     Returns: the folder: `videos/` or `images/`, `manifest.jsonl`, `classes.json`, `world.json`; in worlds that export
         one, the folder `official`.
@@ -119,10 +131,11 @@ def make_world(
     partial_dir.mkdir(exist_ok=True)
     write_text_file(folder / "classes.json", as_text(class_names(world)))
     rows = []
-    for row in _make_rows(wanted, folder, workers):
-        rows.append(row)
-        if progress is not None:
-            progress(len(rows), len(wanted.places))
+    with nullcontext(pool) if pool is not None else worker_pool(workers) as helpers:
+        for row in _make_rows(wanted, folder, helpers):
+            rows.append(row)
+            if progress is not None:
+                progress(len(rows), len(wanted.places))
     # A broken export of an earlier, interrupted call must not stay.
     shutil.rmtree(folder / "official", ignore_errors=True)
     world.export(folder, wanted.scenes())
@@ -239,14 +252,22 @@ def _is_complete(folder: Path, wanted: WorldFolder) -> bool:
     return all((folder / file_path(world, scene)).exists() for scene in wanted.scenes())
 
 
-def _make_rows(wanted: WorldFolder, folder: Path, workers: int) -> Iterator[dict[str, Any]]:
-    make_one = partial(_make_one, wanted, folder)
+@contextmanager
+def worker_pool(workers: int) -> Iterator[Executor | None]:
+    """Processes that make samples, to be handed to `make_world`; `None` (this process) for one worker."""
     if workers == 1:
-        yield from map(make_one, wanted.places)
+        yield None
         return
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(workers, mp_context=context, initializer=_end_with_parent) as pool:
-        yield from pool.map(make_one, wanted.places, chunksize=8)
+        yield pool
+
+
+def _make_rows(wanted: WorldFolder, folder: Path, pool: Executor | None) -> Iterator[dict[str, Any]]:
+    make_one = partial(_make_one, wanted, folder)
+    if pool is None:
+        return map(make_one, wanted.places)
+    return pool.map(make_one, wanted.places, chunksize=8)
 
 
 def _make_one(wanted: WorldFolder, folder: Path, place: tuple[str, int]) -> dict[str, Any]:
