@@ -85,6 +85,7 @@ def lists(
     /,
     out: Annotated[Path, arg(metavar="DIR")],
     separator: Annotated[str, arg(metavar="TEXT")] = " ",
+    pictures: bool = False,
 ) -> int:
     """Write a data set as lists for PySlowFast: train.csv, val.csv, test.csv with a path and a class index a line.
 
@@ -92,7 +93,9 @@ def lists(
         path: Folder of classes or list of videos, see `wholereel data formats`.
         out: Where the lists go.
         separator: Between path and class index (SlowFast: DATA.PATH_LABEL_SEPARATOR).
+        pictures: List every picture with its own labels instead; of a multi-label set of folders of pictures.
     """
+    from wholereel.datasets.formats.frame_lists import write_frame_lists
     from wholereel.datasets.formats.pyslowfast import write_lists
     from wholereel.datasets.manifest import read_manifest
     from wholereel.errors import DataError
@@ -100,7 +103,7 @@ def lists(
     manifest = read_manifest(path)
     out.mkdir(parents=True, exist_ok=True)
     try:
-        written = write_lists(manifest, out, separator=separator)
+        written = write_frame_lists(manifest, out) if pictures else write_lists(manifest, out, separator=separator)
     except ValueError as error:
         raise DataError(path, str(error)) from error
     print("\n".join(f"written: {file}" for file in written))

@@ -17,6 +17,7 @@ from wholereel.datasets.formats.dcase_scenes import read_dcase_scenes
 from wholereel.datasets.formats.diving48 import read_diving48
 from wholereel.datasets.formats.epic_kitchens import read_epic_kitchens
 from wholereel.datasets.formats.esc50 import read_esc50
+from wholereel.datasets.formats.frame_lists import read_frame_lists
 from wholereel.datasets.formats.hmdb51 import read_hmdb51
 from wholereel.datasets.formats.imagenet import read_imagenet
 from wholereel.datasets.formats.kinetics import read_kinetics
@@ -63,6 +64,7 @@ DATASETS: dict[str, DataSet] = {
         read_something_something_v2, "Something-Something V2", {"train": 168_913, "val": 24_777, "test": 27_157}
     ),
     "charades": DataSet(read_charades, "Charades v1, multi-label with times", {"train": 7_985, "val": 1_863}),
+    "frame_lists": DataSet(read_frame_lists, "lists of pictures with their labels, as SlowFast reads them"),
     "ava_v2.1": DataSet(partial(read_ava, version="v2.1"), "AVA actions 2.1, boxes at key frames"),
     "ava_v2.2": DataSet(partial(read_ava, version="v2.2"), "AVA actions 2.2, boxes at key frames"),
     "epic_kitchens_100": DataSet(

@@ -51,9 +51,9 @@ YEAR_2018 = {
 }  # fmt: skip
 
 
-def written(root, split, name, content):
-    (root / "annotations" / split).mkdir(parents=True, exist_ok=True)
-    (root / "annotations" / split / name).write_text(json.dumps(content))
+def written(root, split, name, content, folder="annotations"):
+    (root / folder / split).mkdir(parents=True, exist_ok=True)
+    (root / folder / split / name).write_text(json.dumps(content))
     return root
 
 
@@ -73,7 +73,7 @@ def test_2017(tmp_path):
 
 
 def test_2018(tmp_path):
-    (video,) = read_posetrack(written(tmp_path, "val", "000342_mpii_test.json", YEAR_2018), frame_rate=30.0).samples
+    (video,) = read_posetrack(written(tmp_path, "val", "a.json", YEAR_2018, "posetrack_data"), frame_rate=30.0).samples
     assert video.path == tmp_path / "images/val/000342_mpii_test"
     joints = [None] * 15
     joints[JOINTS.index("right_ankle")] = (11.0, 90.0, 1.0)

@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from tests.datasets.formats.folders import folder
+from wholereel.cli.main import main
 from wholereel.datasets.formats.frame_lists import read_frame_list, sample_of_listed, write_frame_list
 from wholereel.datasets.formats.pyslowfast import write_lists
 from wholereel.datasets.manifest import read_manifest
@@ -62,6 +63,25 @@ def test_frame_lists_come_back(tmp_path):
             Image.fromarray(np.zeros((4, 4, 3), np.uint8)).save(tmp_path / path)
     write_frame_list(samples, tmp_path / "again.csv", tmp_path)
     assert (tmp_path / "again.csv").read_text() == FRAMES
+
+
+def test_frame_lists_are_a_data_set(tmp_path, capsys):
+    (tmp_path / "train.csv").write_text(FRAMES)
+    for name in [line.split()[3] for line in FRAMES.splitlines()[1:]]:
+        (tmp_path / "rgb" / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.zeros((4, 4, 3), np.uint8)).save(tmp_path / "rgb" / name)
+    words = ["data", "prepare", "frame_lists", "--root", str(tmp_path), "--option", "pictures=rgb", "frame_rate=24"]
+    assert main([*words, "--out", str(tmp_path / "rgb")]) == 0
+    manifest = read_manifest(tmp_path / "rgb")
+    assert [(sample.id, sample.labels["label"]) for sample in manifest.samples] == [
+        ("46GP8", (92, 147)),
+        ("N11GT", (0,)),
+    ]
+    assert main(["data", "check", str(tmp_path / "rgb")]) == 0
+    assert main(["data", "lists", str(tmp_path / "rgb"), "--pictures", "--out", str(tmp_path / "lists")]) == 0
+    assert (tmp_path / "lists" / "train.csv").read_text() == FRAMES
+    assert main(["data", "lists", str(tmp_path / "rgb"), "--out", str(tmp_path / "lists")]) == 2
+    assert "whole videos with one class each" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -37,6 +37,7 @@ def test_v1(tmp_path):
         ("1420", "20bn-something-something-v1/1420", "test", {}),
     ]
     assert {sample.frame_rate for sample in found.samples} == {12.0}
+    assert found.facts == {"mirrored": [0, 3, 2, 1, 4]}
     parts = ("labels", "train", "validation", "test")
     assert [file.name for file in found.sources] == [f"something-something-v1-{part}.csv" for part in parts]
     (tmp_path / "something-something-v1-train.csv").write_text("1;Flying\n")

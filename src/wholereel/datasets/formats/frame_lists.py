@@ -12,14 +12,45 @@ from pathlib import Path
 
 from wholereel.datasets.atomic_files import write_text_file
 from wholereel.datasets.events import events_of_frames, labels_of_frames
+from wholereel.datasets.formats.annotations import Annotations
 from wholereel.datasets.formats.files import text_lines
-from wholereel.datasets.sample import Sample
+from wholereel.datasets.sample import Manifest, Sample
 from wholereel.errors import DataError
 from wholereel.media.frame_folder import FrameFolder
 
-__all__ = ["ListedVideo", "read_frame_list", "sample_of_listed", "write_frame_list"]
+__all__ = [
+    "ListedVideo",
+    "read_frame_list",
+    "read_frame_lists",
+    "sample_of_listed",
+    "write_frame_list",
+    "write_frame_lists",
+]
 
+SPLITS = ("train", "val", "test")
 HEADER = "original_vido_id video_id frame_id path labels"
+
+
+def read_frame_lists(root: Path, *, pictures: str = ".", frame_rate: float = 24.0) -> Annotations:
+    """Read `train.csv`, `val.csv`, `test.csv` of a folder, as far as they are there, as a multi-label data set.
+
+    Args:
+        root: folder with the lists.
+        pictures: folder below that paths in the lists are relative to.
+        frame_rate: pictures per second.
+    Raises: DataError: there is none, or a line is not as published.
+    """
+    files = [root / f"{split}.csv" for split in SPLITS if (root / f"{split}.csv").is_file()]
+    if not files:
+        raise DataError(root, "does not hold train.csv, val.csv or test.csv", "lists of pictures")
+    samples = tuple(
+        sample_of_listed(video, root / pictures, frame_rate, split=file.stem)
+        for file in files
+        for video in read_frame_list(file)
+    )
+    largest = max((event.label for sample in samples for event in sample.events), default=-1)
+    classes = tuple(map(str, range(largest + 1)))
+    return Annotations(samples, {"label": classes}, root, tuple(files), multi_label=True)
 
 
 @dataclass(frozen=True)
@@ -92,3 +123,21 @@ def write_frame_list(samples: Iterable[Sample], file: Path, root: Path) -> None:
                 raise ValueError(f"{sample.id} {path}: a frame list cannot hold names with spaces")
             lines.append(f'{sample.id} {number} {frame} {path} "{",".join(map(str, labels))}"\n')
     write_text_file(file, "".join(lines))
+
+
+def write_frame_lists(manifest: Manifest, folder: Path) -> list[Path]:
+    """Write `train.csv`, `val.csv`, `test.csv` (one a split; `all.csv` where there are no splits); returns the files.
+
+    Args:
+        manifest: folders of pictures, multi-label.
+        folder: where the lists go; paths in them are relative to the manifest's folder.
+    Raises: as `write_frame_list`; ValueError: a set with one class a video.
+    """
+    if not manifest.multi_label:
+        raise ValueError("lists of pictures hold several labels a picture; this set has one class a video")
+    by_split: dict[str, list[Sample]] = {}
+    for sample in manifest.samples:
+        by_split.setdefault(sample.split or "all", []).append(sample)
+    for split, samples in by_split.items():
+        write_frame_list(samples, folder / f"{split}.csv", manifest.root)
+    return [folder / f"{split}.csv" for split in by_split]

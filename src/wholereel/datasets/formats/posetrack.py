@@ -30,20 +30,22 @@ JOINTS_2018 = (
     "right_elbow", "left_wrist", "right_wrist", "left_hip", "right_hip", "left_knee", "right_knee", "left_ankle",
     "right_ankle",
 )  # fmt: skip
+FOLDERS = ("annotations", "posetrack_data")
 SLOTS = tuple(JOINTS_2018.index(name) for name in JOINTS)  # ears are never annotated
 
 Corners = tuple[float, float, float, float]
 
 
 def read_posetrack(root: Path, *, frame_rate: float = 25.0) -> Annotations:
-    """Read `annotations/{train,val,test}/*.json` of either year.
+    """Read `annotations/{train,val,test}/*.json` (or `posetrack_data/...`) of either year.
 
     Args:
-        root: folder with `annotations` and with the pictures that the files name.
+        root: folder with the annotations and with the pictures that the files name.
         frame_rate: pictures per second, which the files do not tell.
     Raises: DataError: a file is not as published, or there is none.
     """
-    folders = sorted(path for path in (root / "annotations").glob("*") if path.is_dir() and is_known_split(path.name))
+    parts = [path for name in FOLDERS for path in sorted((root / name).glob("*")) if path.is_dir()]
+    folders = [path for path in parts if is_known_split(path.name)]
     files = [(file, canonical_split(folder.name)) for folder in folders for file in sorted(folder.glob("*.json"))]
     if not files:
         raise DataError(root, "does not hold annotations/{train,val}/*.json", "the official files there")

@@ -41,7 +41,8 @@ def read_something_something_v1(
             id, _, text = line.partition(";")
             labels = _label(places, text.strip(), file, f"line {number}", split)
             samples.append(Sample(id, root / frames / id, None, None, split, labels, frame_rate=frame_rate))
-    return Annotations(tuple(samples), {"label": classes}, root, tuple(sources))
+    facts = {"mirrored": list(mirrored_classes(classes))}
+    return Annotations(tuple(samples), {"label": classes}, root, tuple(sources), facts=facts)
 
 
 def read_something_something_v2(root: Path, *, videos: str = "20bn-something-something-v2") -> Annotations:
@@ -64,7 +65,8 @@ def read_something_something_v2(root: Path, *, videos: str = "20bn-something-som
             id, text = _entry(entry, file, number)
             labels = _label(places, text, file, f"entry {number}", split)
             samples.append(Sample(id, root / videos / f"{id}.webm", None, None, split, labels))
-    return Annotations(tuple(samples), {"label": classes}, root, tuple(sources))
+    facts = {"mirrored": list(mirrored_classes(classes))}
+    return Annotations(tuple(samples), {"label": classes}, root, tuple(sources), facts=facts)
 
 
 def mirrored_classes(classes: Sequence[str]) -> tuple[int, ...]:
