@@ -16,7 +16,6 @@ from wholereel.evaluation.files.tables import read_columns
 
 __all__ = ["MOMENTS", "AnnotatedVideos", "moment_id", "moment_rows", "moments", "read_videos", "video_targets"]
 
-CLASSES = 157
 MOMENTS = 25  # evenly spaced points of a video that localisation is judged at
 
 
@@ -33,6 +32,11 @@ class AnnotatedVideos:
     ids: tuple[str, ...]
     seconds: tuple[float, ...]
     actions: tuple[tuple[tuple[int, float, float], ...], ...]
+
+    @property
+    def highest_class(self) -> int:
+        """-1 without any action."""
+        return max((label for actions in self.actions for label, _, _ in actions), default=-1)
 
 
 def read_videos(path: str | Path) -> AnnotatedVideos:
@@ -55,7 +59,7 @@ def _actions(path: str | Path, name: str, text: str) -> tuple[tuple[int, float, 
         cells = part.split()
         try:
             label = int(cells[0].removeprefix("c"))
-            if len(cells) != 3 or not 0 <= label < CLASSES:
+            if len(cells) != 3 or label < 0:
                 raise ValueError(part)
             found.append((label, float(cells[1]), float(cells[2])))
         except (ValueError, IndexError):
@@ -63,20 +67,20 @@ def _actions(path: str | Path, name: str, text: str) -> tuple[tuple[int, float, 
     return tuple(found)
 
 
-def video_targets(videos: AnnotatedVideos) -> np.ndarray:
-    """Classes that occur anywhere in a video: bool (N, 157)."""
-    target_NK = np.zeros((len(videos.ids), CLASSES), dtype=bool)
+def video_targets(videos: AnnotatedVideos, classes: int) -> np.ndarray:
+    """Classes that occur anywhere in a video: bool (N, K)."""
+    target_NK = np.zeros((len(videos.ids), classes), dtype=bool)
     for row, actions in enumerate(videos.actions):
         target_NK[row, [label for label, _, _ in actions]] = True
     return target_NK
 
 
-def moments(videos: AnnotatedVideos) -> tuple[list[str], np.ndarray]:
+def moments(videos: AnnotatedVideos, classes: int) -> tuple[list[str], np.ndarray]:
     """Ids and classes of the points `n / 25 * length`, n = 0..24, of every video; both ends of an action belong to it.
 
     (For frames of a clip the rule is strict; the evaluator of localisation is not.)
     """
-    target_NK = np.zeros((len(videos.ids) * MOMENTS, CLASSES), dtype=bool)
+    target_NK = np.zeros((len(videos.ids) * MOMENTS, classes), dtype=bool)
     ids = []
     for row, (name, length, actions) in enumerate(zip(videos.ids, videos.seconds, videos.actions, strict=True)):
         times = np.arange(MOMENTS) / MOMENTS * length
