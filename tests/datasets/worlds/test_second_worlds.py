@@ -10,7 +10,7 @@ import pytest
 from tests.datasets.worlds.frame_probes import HIDDEN, cell_means, decoded_frames, interval, linear_accuracy
 from tests.datasets.worlds.test_scenes import chi_square_p
 from wholereel.datasets.manifest import read_manifest
-from wholereel.datasets.worlds import get_world, make_world, verify_world
+from wholereel.datasets.worlds import WORLDS, get_world, make_world, verify_world
 from wholereel.errors import ConfigError
 
 OPTIONS = {
@@ -76,6 +76,25 @@ def test_videos_of_a_world_look_alike_from_outside(name):
     assert len({None if recording.pcm_CS is None else recording.pcm_CS.shape for recording in recordings}) == 1
     with pytest.raises(ConfigError, match="even and at least 32, got 31"):
         get_world(name, size=31)
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_any_even_canvas_from_32_pixels_on(name):
+    for size in (32, 50):
+        world = get_world(name, size=size)
+        recording = world.record(world.sample(0, next(iter(world.std_sizes)), 1))
+        assert recording.frames_THWC.shape[1:] == (size, size, 3)
+    assert set(world.companions) <= WORLDS.keys()
+
+
+def test_timbres_are_equally_loud():
+    world = get_world("bounce_material")
+    scenes = [world.sample(0, "fold1", index) for index in range(200)]
+    loudness_N = np.array([world.wave(scene).std() for scene in scenes])
+    rank_N = loudness_N.argsort().argsort() * 5 // 200
+    table = np.zeros((4, 5))
+    np.add.at(table, (np.array([scene.label for scene in scenes]), rank_N), 1)
+    assert chi_square_p(table) > 0.01
 
 
 PAINTED = {"finemotion8": 200, "bounce_rhythm": 160, "stick_actions": 100, "motion_objects": 200}
