@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from wholereel.errors import CheckpointError, ConfigError, DataError, MissingExtraError, VideoError, WholereelError
     from wholereel.inference.prediction import VideoPrediction
     from wholereel.inference.predictor import Predictor
+    from wholereel.media.audio_reader import AudioMetadata, AudioReader, NoSoundError, Sound
     from wholereel.media.frames import Frames
     from wholereel.media.video_reader import VideoMetadata, VideoReader, probe_video
     from wholereel.memory.collaborative import CollaborativeMemory
@@ -37,6 +38,10 @@ __all__ = [
     "VideoMetadata",
     "Frames",
     "probe_video",
+    # read sound
+    "AudioReader",
+    "AudioMetadata",
+    "Sound",
     # data sets
     "read_manifest",
     "Manifest",
@@ -55,6 +60,7 @@ __all__ = [
     "WholereelError",
     "DataError",
     "VideoError",
+    "NoSoundError",
     "CheckpointError",
     "ConfigError",
     "MissingExtraError",
@@ -69,6 +75,9 @@ _HOME = {
     "VideoMetadata": "media.video_reader",
     "Frames": "media.frames",
     "probe_video": "media.video_reader",
+    "AudioReader": "media.audio_reader",
+    "AudioMetadata": "media.audio_reader",
+    "Sound": "media.audio_reader",
     "read_manifest": "datasets.manifest",
     "Manifest": "datasets.manifest",
     "Sample": "datasets.manifest",
@@ -84,6 +93,7 @@ _HOME = {
     "WholereelError": "errors",
     "DataError": "errors",
     "VideoError": "errors",
+    "NoSoundError": "media.audio_reader",
     "CheckpointError": "errors",
     "ConfigError": "errors",
     "MissingExtraError": "errors",

@@ -92,8 +92,9 @@ def test_shards_on_a_server(bucket, tmp_path):
     assert_same(batches(remote), batches(local))
     fetched = [path for path in (tmp_path / "cache").rglob("*") if path.is_file() and "lists" not in path.parts]
     video_bytes = sum(sample.path.stat().st_size for sample in local.samples)
-    lists = sum(path.stat().st_size for path in fetched if path.suffix)
-    assert sum(path.stat().st_size for path in fetched) - lists == video_bytes  # the videos, not the shards
+    videos = [path for path in fetched if path.suffix == ".mp4"]
+    assert sum(path.stat().st_size for path in videos) == video_bytes  # the videos, not the shards
+    assert {path.suffix for path in fetched} == {".mp4", ".jsonl", ".json"}
 
 
 def test_changed_files_are_fetched_anew(bucket, tmp_path):

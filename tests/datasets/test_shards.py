@@ -48,12 +48,15 @@ def test_a_packed_data_set_is_the_data_set(healthy, tmp_path):
     assert again.classes == healthy.classes
     assert [replace(s, path=Path()) for s in again.samples] == [replace(s, path=Path()) for s in healthy.samples]
     assert check_data(again) == []
-    data = Data(clips=Clips("stratified", count=2, frames=2, stride=2), augment=Augment((24, 28), 24), workers=0)
-    for ours, theirs in zip(
+    data = Data(clips=Clips("stratified", count=2, frames=2, stride=2), augment=Augment((28, 28), 24), workers=0)
+    kept = replace(data, cache=True)
+    for ours, cached, theirs in zip(
         clip_loader(again, data, train=True, seed=3, batch=4).epoch(0),
+        clip_loader(again, kept, train=True, seed=3, batch=4, cache_dir=tmp_path / "cache").epoch(0),
         clip_loader(healthy, data, train=True, seed=3, batch=4).epoch(0),
         strict=True,
     ):
+        assert torch.equal(cached.clips_BNTCHW, theirs.clips_BNTCHW)
         assert ours.ids == theirs.ids
         assert torch.equal(ours.clips_BNTCHW, theirs.clips_BNTCHW)
         assert torch.equal(ours.target.labels["label"], theirs.target.labels["label"])
@@ -229,6 +232,8 @@ def test_sound_files_are_copied(tmp_path):
     manifest = Manifest((Sample("a", path, None, None, None, {"label": 0}),), {"label": ("x",)}, tmp_path)
     packed = pack(manifest, tmp_path / "out", encoding=Encoding(16))
     (again,) = read_manifest(packed.manifest).samples
+    assert again.path.suffix == ".wav"
+    assert check_data(read_manifest(packed.manifest)) == []
     assert torch.equal(AudioReader(again.path).read().wave_CS, AudioReader(path).read().wave_CS)
 
 

@@ -304,7 +304,7 @@ def test_a_file_inside_another_one(files, tmp_path):
     for name in ("aac", "wav", "mp3_avi", "flac"):
         data = files[name].read_bytes()
         (tmp_path / "shard.tar").write_bytes(b"\1" * 1000 + data + b"\2" * 700)
-        path = range_path(tmp_path / "shard.tar", 1000, len(data))
+        path = range_path(tmp_path / "shard.tar", 1000, len(data), files[name].suffix)
         with AudioReader(path) as inside, AudioReader(files[name]) as outside:
             assert torch.equal(inside.read().wave_CS, outside.read().wave_CS)
             assert not inside.metadata.truncated

@@ -20,8 +20,11 @@ import torch
 from torch import Tensor
 
 from wholereel.datasets.atomic_files import write_file, write_text_file
+from wholereel.errors import DataError
+from wholereel.media.byte_ranges import containing_file
 from wholereel.media.frame_folder import open_frames
 from wholereel.media.frames import Frames
+from wholereel.media.remote_files import local_copy
 
 __all__ = ["FrameCache", "KeptFrames"]
 
@@ -94,9 +97,9 @@ class FrameCache:
 
     def _key(self, path: Path, frame_rate: float | None) -> str:
         try:
-            state = os.stat(path)
+            state = os.stat(containing_file(local_copy(path)))
             stamp = (state.st_size, state.st_mtime_ns)
-        except OSError:
+        except (OSError, DataError):
             stamp = (-1, -1)  # never written: decoding says what is wrong
         rate = () if frame_rate is None else (frame_rate,)
         text = repr((FORMAT, os.path.abspath(path), *stamp, self.short_side, *rate))

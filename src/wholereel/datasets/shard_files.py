@@ -36,10 +36,11 @@ class Member:
 
 @dataclass(frozen=True)
 class Place:
-    """First byte and number of bytes of a video in its shard."""
+    """First byte, number of bytes and suffix of a video in its shard."""
 
     offset: int
     size: int
+    suffix: str
 
 
 def shard_name(number: int) -> str:
@@ -83,7 +84,7 @@ def write_shard(folder: Path, number: int, members: Iterator[Member | str], shar
                     return
 
     write_file(folder / shard_name(number), write)
-    entries = [place if isinstance(place, str) else [place.offset, place.size] for place in places]
+    entries = [place if isinstance(place, str) else [place.offset, place.size, place.suffix] for place in places]
     write_text_file(_list_file(folder, number), json.dumps({"files": entries}) + "\n")
     return places
 
@@ -96,7 +97,7 @@ def _add(tar: tarfile.TarFile, member: Member) -> Place:
     tar.addfile(_header(f"{member.key}.json", len(member.text)), io.BytesIO(member.text))
     if member.temporary:
         member.file.unlink()
-    return Place(offset, size)
+    return Place(offset, size, member.suffix)
 
 
 def _header(name: str, size: int) -> tarfile.TarInfo:

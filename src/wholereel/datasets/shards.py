@@ -1,8 +1,8 @@
 """Tar shards: a data set in a few large files that any file system and any bucket serves well.
 
 `KEY.mp4` and `KEY.json` follow each other, as WebDataset expects; our own readers open a video inside its shard,
-without unpacking, by its place there (`shard-000000.tar#OFFSET+SIZE`, see `media/byte_ranges.py`), which the manifest
-beside the shards holds. Not here: encoding (`shard_encode.py`), the tar files themselves (`shard_files.py`).
+without unpacking, by its place there (`shard-000000.tar#OFFSET+SIZE.mp4`, see `media/byte_ranges.py`), which the
+manifest beside the shards holds. Not here: encoding (`shard_encode.py`), the tar files themselves (`shard_files.py`).
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from wholereel.datasets.sample_table import SampleTable
 from wholereel.datasets.shard_encode import Encoding, encode_anew, is_sound_only
 from wholereel.datasets.shard_files import Member, Place, finished_shards, shard_name, write_shard
 from wholereel.errors import DataError, VideoError
-from wholereel.media.byte_ranges import containing_file, open_bytes, range_path
+from wholereel.media.byte_ranges import open_bytes, range_path
 from wholereel.media.frame_folder import PICTURE_SUFFIXES
 
 __all__ = ["Packed", "Unpackable", "pack"]
@@ -189,7 +189,7 @@ def _member(source: _Source, manifest: Manifest, scratch: Path, encoding: Encodi
             with open_bytes(path) as file:
                 if not file.read(1):
                     return "is empty (0 bytes)"
-            return Member(key, containing_file(path).suffix.lower() or ".mp4", path, text, temporary=False)
+            return Member(key, path.suffix.lower() or ".mp4", path, text, temporary=False)
         target = scratch / f"{key}.mp4"
         encode_anew(path, target, encoding, frame_rate=samples[0].frame_rate)
         return Member(key, ".mp4", target, text, temporary=True)
@@ -251,7 +251,7 @@ def _finish(
             unpackable.append(Unpackable(source.path, place))
             continue
         files += 1
-        path = Path(range_path(out / shard_name(shard), place.offset, place.size))
+        path = Path(range_path(out / shard_name(shard), place.offset, place.size, place.suffix))
         where.update(dict.fromkeys(source.samples, path))
     kept = (
         replace(sample, path=where[number], frame_rate=None)

@@ -1,4 +1,4 @@
-"""A media file that lies inside another file, as in a tar shard: `shard-000.tar#OFFSET+SIZE` is read in place.
+"""A media file that lies inside another file, as in a tar shard: `shard-000.tar#OFFSET+SIZE.mp4` is read in place.
 
 The one place that knows this notation. FFmpeg reads such parts with its own protocol `subfile`; our own readers of
 headers use `open_bytes`.
@@ -14,14 +14,14 @@ from typing import BinaryIO, cast
 
 __all__ = ["av_url", "byte_count", "containing_file", "open_bytes", "range_path", "remote_range"]
 
-RANGE = re.compile(r"(?P<file>.+)#(?P<offset>\d+)\+(?P<size>\d+)", re.DOTALL)
+RANGE = re.compile(r"(?P<file>.+)#(?P<offset>\d+)\+(?P<size>\d+)(?P<suffix>\.\w+)?", re.DOTALL)
 
 
-def range_path(file: str | Path, offset: int, size: int) -> str:
-    """The notation for `size` bytes of a file, from byte `offset` on."""
+def range_path(file: str | Path, offset: int, size: int, suffix: str = "") -> str:
+    """The notation for `size` bytes of a file, from byte `offset` on; `suffix` (`.mp4`) tells what they are."""
     if offset < 0 or size < 0:
         raise ValueError(f"{size} bytes from {offset} on are no part of a file")
-    return f"{file}#{offset}+{size}"
+    return f"{file}#{offset}+{size}{suffix}"
 
 
 def containing_file(path: str | Path) -> Path:

@@ -1,7 +1,7 @@
 """Files in a bucket or on a server, by fsspec: fetched once, kept in a folder of this machine, and read from there.
 
 Paths look like `s3://bucket/films/a.mp4`, `gs://...`, `hf://datasets/...`. A file inside a tar shard
-(`s3://bucket/shard-000000.tar#OFFSET+SIZE`) is fetched alone. `pathlib` turns `//` into `/`; both are understood.
+(`s3://bucket/shard-000000.tar#OFFSET+SIZE.mp4`) is fetched alone. `pathlib` turns `//` into `/`; both are understood.
 """
 
 from __future__ import annotations
@@ -53,8 +53,7 @@ def local_copy(path: str | Path) -> str | Path:
         return path
     url, offset, size = remote_range(remote_url(path))
     name = hashlib.blake2b(repr((url, _state(url), offset, size)).encode(), digest_size=16).hexdigest()
-    suffix = "" if size is not None else Path(url).suffix
-    kept = cache_folder() / "remote" / name[:2] / f"{name}{suffix}"
+    kept = cache_folder() / "remote" / name[:2] / f"{name}{Path(path).suffix}"
     if not kept.exists():
         kept.parent.mkdir(parents=True, exist_ok=True)
         _fetch(url, kept, offset, size)

@@ -48,7 +48,7 @@ class VideoReader:
     opens the file again).
 
     Args:
-        path: the file; may be remote (`s3://...`), or lie in a tar file (`a.tar#OFFSET+SIZE`).
+        path: the file; may be remote (`s3://...`), or lie in a tar file (`a.tar#OFFSET+SIZE.mp4`).
         size: of the frames returned: None for the stored size, an int for the length of the shorter side (the longer
             one is rounded down), or (height, width). Scaled while converting colours (bilinear, anti-aliased). Sizes
             are those after rotation by the file's display matrix. Non-square pixels are left as they are.
