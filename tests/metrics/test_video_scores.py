@@ -48,6 +48,10 @@ def test_clip_at_1_weighs_videos_not_clips():
     valid_BN = torch.tensor([[True, True, True], [True, False, False]])
     share_B = clip_accuracy_B(logits_BNK, valid_BN, torch.tensor([0, 1]))
     assert share_B.tolist() == pytest.approx([2 / 3, 1.0])
+    several = clip_accuracy_B(logits_BNK, valid_BN, torch.tensor([[1, 1], [1, 0]]))
+    assert several.tolist() == [1.0, 0.0]
+    labels = MultiLabelVideos((1,)).update(["a", "b"], logits_BNK.mean(1), torch.eye(2), clip_share_B=several)
+    assert labels.compute()["clip_at_1"] == 0.5
     videos = SingleLabelVideos((1,)).update(["a", "b"], logits_BNK.mean(1), torch.tensor([0, 1]), clip_share_B=share_B)
     assert videos.compute()["clip_at_1"] == pytest.approx((2 / 3 + 1) / 2)
 

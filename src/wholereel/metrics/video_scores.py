@@ -22,8 +22,12 @@ from wholereel.metrics.topk import topk_counts
 __all__ = ["MultiLabelVideos", "SingleLabelVideos", "clip_accuracy_B"]
 
 
-def clip_accuracy_B(clip_logits_BNK: Tensor, valid_BN: Tensor, target_B: Tensor) -> Tensor:
+def clip_accuracy_B(clip_logits_BNK: Tensor, valid_BN: Tensor, target: Tensor) -> Tensor:
     """Share of each video's valid clips whose best class is right; of equal logits the lowest class is best.
+
+    Args:
+        clip_logits_BNK: a clip with NaN is wrong. valid_BN: bool.
+        target: class indices (B,), or multi-hot (B, K), where any of the labels is right.
 
     Its mean over videos is clip@1: the expected accuracy where one clip a video is drawn at random. (Accuracy over all
     clips is another number where videos have different numbers of clips.)
@@ -31,7 +35,8 @@ def clip_accuracy_B(clip_logits_BNK: Tensor, valid_BN: Tensor, target_B: Tensor)
     Returns: float64 (B,), NaN for a video without a valid clip.
     """
     called_BN = clip_logits_BNK.argsort(dim=-1, descending=True, stable=True)[..., 0]
-    right_BN = (called_BN == target_B[:, None]) & valid_BN & ~clip_logits_BNK.isnan().any(-1)
+    hit_BN = called_BN == target[:, None] if target.ndim == 1 else (target > 0).gather(1, called_BN)
+    right_BN = hit_BN & valid_BN & ~clip_logits_BNK.isnan().any(-1)
     return right_BN.sum(1).double() / valid_BN.sum(1).double()
 
 
@@ -93,9 +98,18 @@ class MultiLabelVideos:
     k: tuple[int, ...] = (1, 5)
     samples: Samples = field(default_factory=Samples)
 
-    def update(self, ids: Sequence[str], scores_BK: Tensor, target_BK: Tensor) -> MultiLabelVideos:
-        """With one more batch; a video that is known already does not count again."""
-        return MultiLabelVideos(self.k, self.samples.update(ids, scores=scores_BK, target=target_BK > 0))
+    def update(
+        self, ids: Sequence[str], scores_BK: Tensor, target_BK: Tensor, *, clip_share_B: Tensor | None = None
+    ) -> MultiLabelVideos:
+        """With one more batch; a video that is known already does not count again.
+
+        Args:
+            clip_share_B: of `clip_accuracy_B`; with it, clip@1 is reported.
+        """
+        columns = {"scores": scores_BK, "target": target_BK > 0}
+        if clip_share_B is not None:
+            columns["clip_share"] = clip_share_B
+        return MultiLabelVideos(self.k, self.samples.update(ids, **columns))
 
     def merge(self, other: MultiLabelVideos) -> MultiLabelVideos:
         """Both sets of videos together, those in both once."""
@@ -111,7 +125,7 @@ class MultiLabelVideos:
         return average_precision_K(unlabelled_last(scores_BK, target_BK) if official else scores_BK, target_BK)
 
     def compute(self) -> dict[str, float]:
-        """In [0, 1]: `map`, `weighted_map`, the same with `_official`, `hit1` ...; NaN without positives."""
+        """In [0, 1]: `map`, `weighted_map`, the same with `_official`, `hit1` ..., `clip_at_1`; NaN without positives."""
         scores_BK, target_BK = self._tensors()
         values: dict[str, float] = {}
         for suffix, official in (("", False), ("_official", True)):
@@ -119,7 +133,11 @@ class MultiLabelVideos:
             values[f"map{suffix}"] = float(precision_K.nanmean())
             values[f"weighted_map{suffix}"] = weighted_mean(precision_K, target_BK)
         hits = topk_counts(scores_BK, target_BK, self.k).value()
-        return values | {name.replace("top", "hit"): value for name, value in hits.items()}
+        values |= {name.replace("top", "hit"): value for name, value in hits.items()}
+        _, table = self.samples.table()
+        if "clip_share" in table:
+            values["clip_at_1"] = float(np.nanmean(table["clip_share"]))
+        return values
 
     def counts(self) -> dict[str, int]:
         """Videos, labels, and the classes that a mean goes over."""

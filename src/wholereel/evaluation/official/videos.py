@@ -66,18 +66,20 @@ def videos_report(
     }
     names = [name for name, _ in chosen]
     if several:
-        target_NK = torch.zeros(len(chosen), classes, dtype=torch.bool)
+        target = torch.zeros(len(chosen), classes, dtype=torch.bool)
         for row, (_, found) in enumerate(chosen):
-            target_NK[row, found] = True
-        measured = MultiLabelVideos().update(names, scores_NK, target_NK)
-        value_K, count_K = measured.average_precision_K(), target_NK.sum(0)
-        return _report(protocol, counts | measured.counts(), measured.compute(), count_K, value_K)
-    target_N = torch.tensor([found[0] for _, found in chosen])
+            target[row, found] = True
+    else:
+        target = torch.tensor([found[0] for _, found in chosen])
     share_N = None
     if table.ndim == 3:
-        share_N = clip_accuracy_B(table, torch.ones(table.shape[:2], dtype=torch.bool), target_N)
-    videos = SingleLabelVideos().update(names, scores_NK, target_N, clip_share_B=share_N)
-    confusion = confusion_counts(scores_NK, target_N)
+        share_N = clip_accuracy_B(table, torch.ones(table.shape[:2], dtype=torch.bool), target)
+    if several:
+        measured = MultiLabelVideos().update(names, scores_NK, target, clip_share_B=share_N)
+        value_K, count_K = measured.average_precision_K(), target.sum(0)
+        return _report(protocol, counts | measured.counts(), measured.compute(), count_K, value_K)
+    videos = SingleLabelVideos().update(names, scores_NK, target, clip_share_B=share_N)
+    confusion = confusion_counts(scores_NK, target)
     return _report(
         protocol, counts | videos.counts(), videos.compute(), confusion.total_K(), confusion.class_accuracy_K()
     )
@@ -97,7 +99,7 @@ def _text(table: Tensor, views: str, several: bool) -> str:
     text = SEVERAL if several else SINGLE
     if table.ndim == 3:
         text += f"; a video's score is {VIEWS[views][2]} ({table.shape[1]} views)"
-        text += "" if several else "; clip_at_1 is the expected accuracy of one view drawn at random"
+        text += "; clip_at_1 is the expected accuracy of one view drawn at random"
     return text
 
 
