@@ -127,7 +127,7 @@ def charades(
 def videos(
     truth: File,
     predictions: File,
-    views: Literal["softmax_sum", "sigmoid_max", "logits_mean"] = "softmax_sum",
+    views: Literal["auto", "softmax_sum", "sigmoid_max", "logits_mean"] = "auto",
     labels: Literal["auto", "several"] = "auto",
     classes: bool = False,
     out: Optional = None,
@@ -137,14 +137,18 @@ def videos(
     Args:
         truth: CSV with id and label: a class index, or several with ";" between them.
         predictions: Lines "id score score ...", .npz (scores of videos, or logits of views), .json or .jsonl.
-        views: How the logits of views become one score.
+        views: How the logits of views become one score; auto: softmax_sum for one label, sigmoid_max for several.
         labels: "several" where videos may have any number of labels though all happen to have one.
         classes: Print every class, too.
         out: Write all numbers as JSON.
     """
     from wholereel.evaluation.official.videos import videos_report
 
-    return _finish(videos_report(truth, predictions, views=views, several=labels == "several"), classes, out)
+    return _finish(
+        videos_report(truth, predictions, views=None if views == "auto" else views, several=labels == "several"),
+        classes,
+        out,
+    )
 
 
 def posetrack(

@@ -125,7 +125,7 @@ class MultiLabelVideos:
         return average_precision_K(unlabelled_last(scores_BK, target_BK) if official else scores_BK, target_BK)
 
     def compute(self) -> dict[str, float]:
-        """In [0, 1]: `map`, `weighted_map`, the same with `_official`, `hit1` ..., `clip_at_1`; NaN without positives."""
+        """In [0, 1]: `map`, `weighted_map`, both with `_official`, `hit1` ..., `clip_at_1`; NaN without positives."""
         scores_BK, target_BK = self._tensors()
         values: dict[str, float] = {}
         for suffix, official in (("", False), ("_official", True)):

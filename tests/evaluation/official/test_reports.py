@@ -325,6 +325,18 @@ def test_views_of_videos_match_the_public_meter(tmp_path):
     assert sum(row.count for row in report.per_class) == 200
 
 
+def test_views_of_several_labels_are_their_maximum(tmp_path):
+    truth = write(tmp_path / "t.csv", "id,label\na,0;2\nb,1\n")
+    logits = np.random.RandomState(0).standard_normal((2, 4, 3))
+    np.savez(tmp_path / "views.npz", ids=["a", "b"], scores=logits)
+    np.savez(tmp_path / "max.npz", ids=["a", "b"], scores=logits.max(1))
+    usual = videos_report(truth, tmp_path / "views.npz")
+    assert "largest sigmoid output of the views (4 views)" in usual.protocol["text"]
+    assert usual.metrics.items() >= videos_report(truth, tmp_path / "max.npz").metrics.items()
+    best = logits.argmax(-1)
+    assert usual.metrics["clip_at_1"] == np.mean([np.isin(best[0], [0, 2]).mean(), (best[1] == 1).mean()])
+
+
 def test_videos_of_several_labels(tmp_path):
     truth = write(tmp_path / "t.csv", "id,label\na,0;2\nb,\nc,1\nd,1\n")
     scores = write(tmp_path / "p.txt", "a 0.9 0.1 0.8\nb 0.1 0.2 0.9\nc 0.1 0.7 0.2\n")

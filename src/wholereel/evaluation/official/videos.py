@@ -34,20 +34,22 @@ SEVERAL = "mean average precision over classes with positives (no interpolation)
 
 
 def videos_report(
-    truth: str | Path, predictions: str | Path, *, views: ViewRule = "softmax_sum", several: bool = False
+    truth: str | Path, predictions: str | Path, *, views: ViewRule | None = None, several: bool = False
 ) -> Report:
     """Evaluate a file of scores.
 
     Args:
         truth: CSV with the columns `id` and `label`: a class index, or several (or none) with `;` between them.
         predictions: see `files/scores.py`: `scores` (N, K), taken as they are, or logits of views (N, V, K).
-        views: how views become one score.
+        views: how views become one score; `None` = the usual way, `softmax_sum` for one label and `sigmoid_max` for
+            several.
         several: videos may have any number of labels; implied by a row that has another number than one.
     Raises: DataError: a file that is not as expected, a class without scores, or no video with scores.
     """
     ids, texts = read_columns(truth, ("id", "label"))
     labels = [integers(truth, "label", [part for part in text.split(";") if part.strip()]) for text in texts]
     several = several or any(len(found) != 1 for found in labels)
+    views = views or ("sigmoid_max" if several else "softmax_sum")
     scores = read_scores(predictions)
     mask_N, rows = scores.rows_of(ids)
     table = torch.from_numpy(scores.array("scores"))[torch.from_numpy(rows)]
