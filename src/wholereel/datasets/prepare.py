@@ -8,8 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from wholereel.datasets.atomic_files import write_text_file
 from wholereel.datasets.formats.annotations import Annotations
 from wholereel.datasets.manifest import write_manifest
 from wholereel.datasets.sample import Manifest
+from wholereel.datasets.sample_table import SampleTable
 from wholereel.errors import DataError
 
 __all__ = ["Counts", "Prepared", "prepare", "write_prepared"]
@@ -63,22 +63,28 @@ def prepare(annotations: Annotations) -> Prepared:
 
     Raises: DataError: two samples of a split have the same id, nothing is listed, or not one file was found.
     """
-    samples = annotations.samples
-    if not samples:
-        raise DataError(annotations.root, "lists no samples")
-    (split, id), most = Counter((sample.split, sample.id) for sample in samples).most_common(1)[0]
-    if most > 1:
-        raise DataError(annotations.root, f"{most} samples of split {split!r} have the id {id!r}", "different ids")
-    present = _present({sample.path for sample in samples})
-    kept = tuple(sample for sample in samples if sample.path in present)
     root = annotations.root
-    missing = dict.fromkeys(sample.path for sample in samples if sample.path not in present)
-    if not kept:
+    table = SampleTable.of(annotations.samples, root)
+    if not table:
+        raise DataError(root, "lists no samples")
+    repeated = table.repeated_id()
+    if repeated is not None:
+        split, id, most = repeated
+        raise DataError(root, f"{most} samples of split {split!r} have the id {id!r}", "different ids")
+    places: list[int] = []
+    missing: dict[Path, None] = {}
+    folders = _Folders()
+    for place, sample in enumerate(table):
+        if folders.hold(sample.path):
+            places.append(place)
+        else:
+            missing[sample.path] = None
+    if not places:
         first = next(iter(missing))
         raise DataError(root, f"not one of the {len(missing)} files that it lists was found, e.g. {first}")
-    expected = Counter(sample.split or "all" for sample in samples)
-    found = Counter(sample.split or "all" for sample in kept)
-    counts = {name: Counts(number, found[name]) for name, number in expected.items()}
+    kept = table.take(places)
+    found = kept.split_counts()
+    counts = {name or "all": Counts(number, found.get(name, 0)) for name, number in table.split_counts().items()}
     names = tuple(path.relative_to(root).as_posix() if path.is_relative_to(root) else str(path) for path in missing)
     manifest = Manifest(kept, annotations.classes, root, annotations.multi_label, names)
     sources = {os.path.relpath(file, root): _sha256(file) for file in annotations.sources}
@@ -109,19 +115,20 @@ def write_prepared(prepared: Prepared, name: str, options: Mapping[str, Any], fo
     return folder / "manifest.jsonl"
 
 
-def _present(paths: Iterable[Path]) -> set[Path]:
-    """Those that exist; each folder is listed once, which is much faster than asking for each file."""
-    by_folder: dict[Path, list[Path]] = {}
-    for path in paths:
-        by_folder.setdefault(path.parent, []).append(path)
-    found: set[Path] = set()
-    for folder, wanted in by_folder.items():
-        try:
-            names = set(os.listdir(folder))
-        except (FileNotFoundError, NotADirectoryError):
-            continue
-        found.update(path for path in wanted if path.name in names)
-    return found
+class _Folders:
+    """Which files exist; each folder is listed once, which is much faster than asking for each file."""
+
+    def __init__(self) -> None:
+        self._names: dict[str, frozenset[str]] = {}
+
+    def hold(self, path: Path) -> bool:
+        folder, name = os.path.split(path)
+        if folder not in self._names:
+            try:
+                self._names[folder] = frozenset(os.listdir(folder))
+            except (FileNotFoundError, NotADirectoryError):
+                self._names[folder] = frozenset()
+        return name in self._names[folder]
 
 
 def _sha256(file: Path) -> str:

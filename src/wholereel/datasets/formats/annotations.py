@@ -5,7 +5,7 @@ Not here: leaving out what is missing and writing the manifest (`datasets/prepar
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,8 @@ class Annotations:
     """All samples that a data set lists.
 
     Args:
-        samples: in the order of the files; a sample whose video was not found has the path where it was expected.
+        samples: in the order of the files; a sample whose video was not found has the path where it was expected. A
+            `SampleTable` where there may be a million.
         classes: names by index, by label column.
         root: the folder of the data set.
         sources: the files that were read, in that order.
@@ -28,7 +29,7 @@ class Annotations:
         facts: what evaluation has to know and samples do not say, ready for JSON (which classes are judged).
     """
 
-    samples: tuple[Sample, ...]
+    samples: Sequence[Sample]
     classes: Mapping[str, tuple[str, ...]]
     root: Path
     sources: tuple[Path, ...]

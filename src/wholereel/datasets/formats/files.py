@@ -24,12 +24,9 @@ class VideoIndex:
 
     def __init__(self, root: Path, suffixes: frozenset[str] = VIDEO_SUFFIXES) -> None:
         self.root = root
-        self._by_stem: dict[str, Path] = {}
-        self._by_folder: dict[tuple[str, str], Path] = {}
+        self._by_stem: dict[str, list[str]] = {}  # text: there may be millions
         for path in files_below(root, suffixes):
-            stem = path.stem.lower()
-            self._by_stem.setdefault(stem, path)
-            self._by_folder.setdefault((path.parent.name.lower(), stem), path)
+            self._by_stem.setdefault(path.stem.lower(), []).append(str(path))
 
     def find(self, stem: str, *, folder: str | None = None) -> Path | None:
         """The file of this name (first in the order of names where there are several), or `None`.
@@ -38,9 +35,11 @@ class VideoIndex:
             stem: name without suffix.
             folder: name of the folder that it must lie in, if that matters.
         """
-        if folder is None:
-            return self._by_stem.get(stem.lower())
-        return self._by_folder.get((folder.lower(), stem.lower()))
+        for text in self._by_stem.get(stem.lower(), ()):
+            path = Path(text)
+            if folder is None or path.parent.name.lower() == folder.lower():
+                return path
+        return None
 
 
 def sub_folders(root: Path) -> list[Path]:

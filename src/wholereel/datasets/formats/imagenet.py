@@ -10,6 +10,7 @@ from pathlib import Path
 from wholereel.datasets.class_folders import rows_of_class_folders
 from wholereel.datasets.formats.annotations import Annotations
 from wholereel.datasets.sample import Sample
+from wholereel.datasets.sample_table import SampleTable
 from wholereel.errors import DataError
 from wholereel.media.frame_folder import PICTURE_SUFFIXES
 
@@ -36,8 +37,8 @@ def read_imagenet(root: Path) -> Annotations:
     rows = rows_of_class_folders(root, "label", PICTURE_SUFFIXES)
     classes = tuple(sorted({str(row.labels["label"]) for row in rows}))
     places = {name: index for index, name in enumerate(classes)}
-    samples = tuple(
+    samples = (
         Sample(row.path, root / row.path, None, None, row.split, {"label": places[str(row.labels["label"])]})
         for row in rows
     )
-    return Annotations(samples, {"label": classes}, root, ())
+    return Annotations(SampleTable.of(samples, root), {"label": classes}, root, ())

@@ -9,7 +9,7 @@ videos) override others with the same id.
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from wholereel.datasets.formats.annotations import Annotations
 from wholereel.datasets.formats.files import sub_folders
 from wholereel.datasets.rows import Row, canonical_split, is_known_split
 from wholereel.datasets.sample import Sample
+from wholereel.datasets.sample_table import SampleTable
 from wholereel.errors import DataError
 
 __all__ = ["VideoNames", "read_kinetics", "rows_of_kinetics"]
@@ -47,7 +48,7 @@ class VideoNames:
         return None if whole is None else (whole, False)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class _Clip:
     """A line of a CSV file."""
 
@@ -85,12 +86,14 @@ def read_kinetics(root: Path) -> Annotations:
     clips = [clip for file in files for clip in _clips(file)]
     classes = tuple(sorted({clip.label for clip in clips if clip.label is not None}))
     places = {name: index for index, name in enumerate(classes)}
-    samples = []
-    for clip in clips:
-        path, start, end = clip.located(names) or (f"{clip.id}.mp4", None, None)
-        labels = {} if clip.label is None else {"label": places[clip.label]}
-        samples.append(Sample(clip.id, root / path, start, end, clip.split, labels))
-    return Annotations(tuple(samples), {"label": classes}, root, tuple(files))
+    samples = SampleTable.of((_sample(clip, places, names, root) for clip in clips), root)
+    return Annotations(samples, {"label": classes}, root, tuple(files))
+
+
+def _sample(clip: _Clip, places: Mapping[str, int], names: VideoNames, root: Path) -> Sample:
+    path, start, end = clip.located(names) or (f"{clip.id}.mp4", None, None)
+    labels = {} if clip.label is None else {"label": places[clip.label]}
+    return Sample(clip.id, root / path, start, end, clip.split, labels)
 
 
 def rows_of_kinetics(file: Path, label: str, names: VideoNames) -> tuple[list[Row], list[str]]:

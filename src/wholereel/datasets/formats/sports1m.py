@@ -7,11 +7,13 @@ both parts of a pair.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 from wholereel.datasets.formats.annotations import Annotations
 from wholereel.datasets.formats.files import VideoIndex, find_file, text_lines
 from wholereel.datasets.sample import Sample
+from wholereel.datasets.sample_table import SampleTable
 from wholereel.errors import DataError
 
 __all__ = ["read_sports1m"]
@@ -34,17 +36,20 @@ def read_sports1m(
     names_file = find_file(root, "labels.txt")
     classes = tuple(line for _, line in text_lines(names_file))
     videos = VideoIndex(root)
-    sources, samples = [names_file], []
-    for split, name in (("train", train), ("test", test)):
-        file = find_file(root, name)
-        sources.append(file)
-        for number, line in text_lines(file):
-            match = LINE.fullmatch(line)
-            if match is None:
-                raise DataError(file, f"line {number} is {line[:80]!r}", "'URL label1,label2'")
-            labels = tuple(sorted({int(label) for label in match["labels"].split(",")}))
-            if labels[-1] >= len(classes):
-                raise DataError(file, f"line {number} has label {labels[-1]}", f"one of 0..{len(classes) - 1}")
-            path = videos.find(match["id"]) or root / f"{match['id']}.mp4"
-            samples.append(Sample(match["id"], path, None, None, split, {"label": labels}))
-    return Annotations(tuple(samples), {"label": classes}, root, tuple(sources), multi_label=True)
+    parts = [("train", find_file(root, train)), ("test", find_file(root, test))]
+    samples = (sample for split, file in parts for sample in _samples(file, split, videos, len(classes)))
+    table = SampleTable.of(samples, root)
+    sources = (names_file, *(file for _, file in parts))
+    return Annotations(table, {"label": classes}, root, sources, multi_label=True)
+
+
+def _samples(file: Path, split: str, videos: VideoIndex, classes: int) -> Iterator[Sample]:
+    for number, line in text_lines(file):
+        match = LINE.fullmatch(line)
+        if match is None:
+            raise DataError(file, f"line {number} is {line[:80]!r}", "'URL label1,label2'")
+        labels = tuple(sorted({int(label) for label in match["labels"].split(",")}))
+        if labels[-1] >= classes:
+            raise DataError(file, f"line {number} has label {labels[-1]}", f"one of 0..{classes - 1}")
+        path = videos.find(match["id"]) or videos.root / f"{match['id']}.mp4"
+        yield Sample(match["id"], path, None, None, split, {"label": labels})
