@@ -89,3 +89,20 @@ def test_mistakes_are_one_line(tmp_path, capsys):
     assert "nowhere.csv: No such file" in capsys.readouterr().err
     assert main(["metrics", "ana"]) == 2
     assert "Did you mean 'ava'?" in capsys.readouterr().err
+
+
+def test_a_trained_model_under_a_published_protocol_and_its_predictions_again(package, videos, tmp_path, capsys):
+    words = ["evaluate", str(package), "--data", str(videos), "--out", str(tmp_path), "--device", "cpu"]
+    assert main([*words, "--protocol", "kinetics_10x3", "--set", "data.workers=0"]) == 0
+    results = json.loads((tmp_path / "results.json").read_text())
+    assert (results["protocol"]["views"]["clips"]["plan"], results["protocol"]["views"]["crops"]) == ("classic", 3)
+    lines = [json.loads(line) for line in (tmp_path / "predictions.jsonl").read_text().splitlines()]
+    labels = "".join(f"{row['id']},{results['classes'].index(row['labels'][0])}\n" for row in lines)
+    (tmp_path / "labels.csv").write_text("id,label\n" + labels)
+    files = [f"--truth={tmp_path}/labels.csv", f"--predictions={tmp_path}/predictions.jsonl"]
+    assert main(["metrics", "videos", *files, f"--out={tmp_path}/again.json"]) == 0
+    again = json.loads((tmp_path / "again.json").read_text())["metrics"]
+    assert again["top1"] == results["metrics"]["video_top1"]
+    assert again["mean_class_accuracy"] == results["metrics"]["video_mean_class"]
+    assert main([*words, "--protocol", "charades_10x3"]) == 2
+    assert "is for any number of labels a video; this model gives one label" in capsys.readouterr().err
