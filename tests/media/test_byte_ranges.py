@@ -3,7 +3,7 @@ from __future__ import annotations
 import os
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from wholereel.media.byte_ranges import av_url, byte_count, containing_file, open_bytes, range_path, remote_range
@@ -16,6 +16,7 @@ def big(tmp_path_factory):
     return path
 
 
+@settings(max_examples=30, deadline=None)
 @given(offset=st.integers(0, 1100), size=st.integers(0, 300), seeks=st.lists(st.integers(-20, 320), max_size=5))
 def test_a_part_is_a_file(big, offset, size, seeks):
     path = range_path(big, offset, size, ".mp4")
