@@ -81,7 +81,9 @@ def rows_of_table(file: Path, labels: Iterable[str]) -> list[Row]:
     for name in ("path", *columns):
         if records and name not in known:
             raise _missing_column(file, name, known)
-    return [_row(file, f"row {number}", record, columns) for number, record in enumerate(records, start=1)]
+    # Records are given back while rows are made: there may be millions of both.
+    records.reverse()
+    return [_row(file, f"row {number}", records.pop(), columns) for number in range(1, len(records) + 1)]
 
 
 def column_names(file: Path) -> list[str]:
