@@ -109,8 +109,8 @@ class Stream:
         package: folder of a model package or of a run that holds one, or a loaded package.
         mode: see above.
         clips: other clips than the package's; the plan is `contiguous` in any case.
-        frame_rate: of the source. half_tick: half a tick of its clock, seconds (`VideoReader`: half of
-            `metadata.time_base`); 0 where times are exact.
+        frame_rate, half_tick: of a file: its `metadata.frame_rate`, and half of its `metadata.time_base`, so that frames
+            are found as the offline model finds them; nothing for sources without constant rate.
         window: clips that `window` remembers. decay: of `ema`.
         device: `None` = the first GPU where there is one, else the CPU.
         precision: "bf16" computes the clip model under autocast.
@@ -125,7 +125,7 @@ class Stream:
         *,
         mode: Mode = "causal",
         clips: Clips | None = None,
-        frame_rate: float = 25.0,
+        frame_rate: float | None = None,
         half_tick: float = 0.0,
         window: int = 16,
         decay: float = 0.9,
@@ -158,6 +158,21 @@ class Stream:
         self._times: list[tuple[float, float]] = []  # of late_read
         self._total_K = torch.zeros(len(self.package.classes), dtype=torch.float64)  # of the clips' logits or such
         self._count = 0
+
+    @property
+    def clips_seen(self) -> int:
+        """Clips judged so far."""
+        return self._count
+
+    @property
+    def frames_seen(self) -> int:
+        """Frames taken so far."""
+        return self.assembler.frames_seen
+
+    @property
+    def last_second(self) -> float:
+        """Time of the newest frame; -inf before the first."""
+        return self.assembler.last_second
 
     @torch.no_grad()
     def push(self, frames: Frames) -> list[ClipScore]:

@@ -44,11 +44,13 @@ class ClipAssembler:
 
     Args:
         clips: `frames`, `stride` and `frame_rate` count; the plan is `contiguous` in any case.
-        frame_rate: of the source, frames per second: the length of the last frame.
+        frame_rate: of the source, frames per second, for files: lengths are then counted in frames as the offline plan
+            counts them. `None` = unknown or not constant: lengths follow from the frames' times, and the newest frame
+            is taken to last as long as the one before.
         half_tick: half a tick of the source's clock in seconds, as `VideoReader.read` uses it.
     """
 
-    def __init__(self, clips: Clips, *, frame_rate: float, half_tick: float = 0.0) -> None:
+    def __init__(self, clips: Clips, *, frame_rate: float | None, half_tick: float = 0.0) -> None:
         self.clips, self.frame_rate, self.half_tick = clips, frame_rate, half_tick
         self.span = clips.frames * clips.stride
         self._line: deque[tuple[Tensor, float]] = deque(maxlen=self.span)  # the newest frames of the time line
@@ -57,7 +59,12 @@ class ClipAssembler:
         self._arrived = 0
         self._recent: deque[tuple[Tensor, float]] = deque()  # frames that a next place of the line may show
         self._last = -math.inf
-        self._begin = 0.0
+        self._begin = self._gap = 0.0
+
+    @property
+    def frames_seen(self) -> int:
+        """Frames pushed so far."""
+        return self._arrived
 
     def push(self, frames: Frames) -> list[TimedClip]:
         """The clips that these frames complete; times must increase."""
@@ -65,7 +72,10 @@ class ClipAssembler:
         for pixels_CHW, second in zip(frames.pixels_TCHW, frames.seconds_T.tolist(), strict=True):
             if second <= self._last:
                 raise ValueError(f"times of a stream must increase, got {second} s after {self._last} s")
-            self._begin = second if self._arrived == 0 else self._begin
+            if self._arrived == 0:
+                self._begin = second
+            else:
+                self._gap = second - self._last
             self._arrived, self._last = self._arrived + 1, second
             if self.clips.frame_rate is None:
                 ready += self._place((pixels_CHW, second))
@@ -84,23 +94,24 @@ class ClipAssembler:
     def state(self) -> dict[str, Tensor]:
         """Everything, as tensors."""
         held = [*self._line, *self._recent]
+        seconds = [*(second for _, second in held), self._begin, self._gap, self._last]
         return {
             "pixels": torch.stack([pixels for pixels, _ in held]) if held else torch.zeros(0, dtype=torch.uint8),
-            "seconds": torch.tensor([*(second for _, second in held), self._begin, self._last], dtype=torch.float64),
+            "seconds": torch.tensor(seconds, dtype=torch.float64),
             "numbers": torch.tensor([self._placed, self._given, self._arrived, len(self._line)]),
         }
 
     def load_state(self, state: dict[str, Tensor]) -> None:
         """The inverse of `state`, into an assembler of the same settings."""
         self._placed, self._given, self._arrived, line = state["numbers"].tolist()
-        *seconds, self._begin, self._last = state["seconds"].tolist()
+        *seconds, self._begin, self._gap, self._last = state["seconds"].tolist()
         held = list(zip(state["pixels"].unbind(), seconds, strict=True)) if seconds else []
         self._line, self._recent = deque(held[:line], maxlen=self.span), deque(held[line:])
 
     def _fill_line(self, *, ended: bool) -> list[TimedClip]:
         """Fill the places whose whole length has passed, as far as it is known what they show."""
-        rate = self.clips.frame_rate or self.frame_rate
-        passed = math.floor(self._arrived / self.frame_rate * rate + SLACK)
+        length = self._arrived / self.frame_rate if self.frame_rate else self._last + self._gap - self._begin
+        passed = math.floor(length * (self.clips.frame_rate or 0.0) + SLACK)
         ready = []
         while self._placed < (max(1, passed) if ended else passed):
             while len(self._recent) > 1 and self._recent[1][1] <= self._time(self._placed) + self.half_tick:
@@ -110,8 +121,14 @@ class ClipAssembler:
             ready += self._place(self._recent[0])
         return ready
 
+    @property
+    def last_second(self) -> float:
+        """Time of the newest frame; -inf before the first."""
+        return self._last
+
     def _time(self, step: int) -> float:
-        return self._begin + step / (self.clips.frame_rate or self.frame_rate)
+        assert self.clips.frame_rate is not None
+        return self._begin + step / self.clips.frame_rate
 
     def _place(self, frame: tuple[Tensor, float]) -> list[TimedClip]:
         self._line.append(frame)
@@ -123,15 +140,16 @@ class ClipAssembler:
         oldest = self._placed - len(self._line)
         last = self._placed - 1 - oldest
         chosen = [self._line[min(start - oldest + i * self.clips.stride, last)] for i in range(self.clips.frames)]
-        rate = self.clips.frame_rate or self.frame_rate
         begin = chosen[0][1] if self.clips.frame_rate is None else self._time(start)
-        whole = self._line[-1][1] + 1 / self.frame_rate
+        newest = self._line[-1][1] + (1 / self.frame_rate if self.frame_rate else self._gap)
+        rate = self.clips.frame_rate or self.frame_rate
+        end = newest if rate is None else min(begin + self.span / rate, max(newest, begin))
         clip = TimedClip(
             number=self._given,
             pixels_TCHW=torch.stack([pixels for pixels, _ in chosen]),
             seconds_T=torch.tensor([second for _, second in chosen], dtype=torch.float64),
             begin=begin,
-            end=min(begin + self.span / rate, max(whole, begin)),
+            end=end,
         )
         self._given += 1
         return clip

@@ -1,0 +1,89 @@
+"""`wholereel stream`: lines of a file, going on after a kill, and a folder as a live source."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+
+import pytest
+
+from tests.inference.builders import CLIPS, moving_square, package
+from wholereel import config
+from wholereel.cli.main import main
+from wholereel.inference import Predictor
+from wholereel.inference.stream import Stream
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("run")
+    package(folder, config.Memory(dim=8))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def video(tmp_path_factory):
+    return moving_square(tmp_path_factory.mktemp("video") / "square.mp4", frames=90, right=True, seed=1)
+
+
+def lines(path):
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def test_late_read_ends_with_the_offline_answer(run, video, tmp_path, capsys):
+    out = tmp_path / "clips.jsonl"
+    assert main(["stream", str(run), str(video), "--mode", "late_read", "--out", str(out), "--device", "cpu"]) == 0
+    clips = config.Clips(plan="contiguous", count=1000, frames=CLIPS.frames, stride=CLIPS.stride)
+    offline = Predictor(run, clips=clips, device="cpu")(video)
+    found = lines(out)
+    final = [line for line in found if line["final"]]
+    assert len(final) == len(offline.seconds_N2)
+    assert len(found) == 2 * len(final) - 1  # what is left at the end is a clip only then
+    assert final[-1]["video_top"][0][0] == offline.label
+    assert final[-1]["video_top"][0][1] == pytest.approx(float(offline.scores_K.max()), abs=1e-5)
+    assert "so far" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("mode", ["causal", "late_read", "window", "ema"])
+def test_a_killed_stream_goes_on_and_ends_the_same(run, video, tmp_path, monkeypatch, mode):
+    whole, parts, state = tmp_path / "whole.jsonl", tmp_path / "parts.jsonl", tmp_path / "state"
+    words = ["stream", str(run), str(video), "--mode", mode, "--device", "cpu"]
+    assert main([*words, "--out", str(whole)]) == 0
+    push, pushed = Stream.push, []
+
+    class Killed(BaseException):
+        pass
+
+    def dying(self, frames):
+        pushed.append(len(frames))
+        if len(pushed) == 4:
+            raise Killed
+        return push(self, frames)
+
+    monkeypatch.setattr(Stream, "push", dying)
+    with pytest.raises(Killed):
+        main([*words, "--out", str(parts), "--state", str(state), "--save-every", "3"])
+    monkeypatch.setattr(Stream, "push", push)
+    assert 0 < len(lines(parts)) < len(lines(whole))
+    assert main([*words, "--out", str(parts), "--state", str(state), "--save-every", "3"]) == 0
+    assert parts.read_text() == whole.read_text()
+
+
+def test_a_folder_that_is_written_to(run, video, tmp_path, capsys):
+    folder = tmp_path / "camera"
+    folder.mkdir()
+    for name in ("1.mp4", "2.mp4"):
+        (folder / name).write_bytes(video.read_bytes())
+        os.utime(folder / name, (time.time() - 10,) * 2)
+    out = tmp_path / "clips.jsonl"
+    assert main(["stream", str(run), str(folder), "--policy", "block", "--give-up", "0.5", "--out", str(out)]) == 0
+    found = lines(out)
+    assert found[-1]["end"] == pytest.approx(18.0, abs=0.1)
+    assert all(line["final"] for line in found)
+    assert "given up" in capsys.readouterr().err
+
+
+def test_wrong_settings(run, video, capsys):
+    assert main(["stream", str(run), str(video), "--save-every", "0"]) == 2
+    assert "must be at least 1" in capsys.readouterr().err
