@@ -92,13 +92,20 @@ def test_command(tmp_path, capsys):
     ]
     assert lines[3:] == [
         "label: 2 classes",
-        "2 files are listed but not there, e.g. Surfing/v_Surfing_g08_c01.avi",
+        f"2 files are listed but not there, see {root / 'missing_files.txt'}",
         f"written: {root / 'manifest.jsonl'}",
     ]
+    missing = root / "missing_files.txt"
+    assert missing.read_text() == "Surfing/v_Surfing_g08_c01.avi\nArchery/v_Archery_g01_c01.avi\n"
     assert main(["data", "check", str(root)]) == 0
     assert "no problems" in capsys.readouterr().out
     assert main(["data", "lists", str(root), "--out", str(root / "lists")]) == 0
     assert (root / "lists" / "test.csv").read_text() == f"{root}/UCF-101/Surfing/v_Surfing_g01_c01.avi 1\n"
+    for name in missing.read_text().split():
+        video(root / name, 3)
+    assert main(["data", "prepare", "ucf101", "--root", str(root)]) == 0
+    assert not missing.exists()
+    capsys.readouterr()
     assert main(["data", "prepare", "ucf101", "--root", str(root), "--option", "fold=7"]) == 2
     assert "UCF101 has the folds 1, 2 and 3, not 7" in capsys.readouterr().err
 

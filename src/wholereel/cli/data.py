@@ -55,7 +55,7 @@ def prepare(
     Args:
         name: Which one, see `wholereel data list`.
         root: Its folder: official files there or one folder below, videos anywhere below.
-        out: Where manifest.jsonl, classes.json and prepared.json go; the data set's own folder by default.
+        out: Where manifest.jsonl and its companions go; the data set's own folder by default.
         option: Options of the data set.
     """
     from wholereel.datasets.catalogue import DATASETS, read_dataset
@@ -75,7 +75,7 @@ def prepare(
         print(f"{column}: {len(names)} classes")
     if prepared.manifest.dropped:
         dropped = prepared.manifest.dropped
-        print(f"{len(dropped)} files are listed but not there, e.g. {dropped[0]}")
+        print(f"{len(dropped)} files are listed but not there, see {path.with_name('missing_files.txt')}")
     print(f"written: {path}")
     return 0
 

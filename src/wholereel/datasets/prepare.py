@@ -1,6 +1,7 @@
 """From the official files of a data set to a manifest of what one has: missing files are left out and counted.
 
-Written are `manifest.jsonl`, `classes.json` and `prepared.json` (options, SHA-256 of the sources, counts, facts).
+Written are `manifest.jsonl`, `classes.json`, `prepared.json` (options, SHA-256 of the sources, counts, facts) and, if
+something is missing, `missing_files.txt`.
 """
 
 from __future__ import annotations
@@ -112,6 +113,11 @@ def write_prepared(prepared: Prepared, name: str, options: Mapping[str, Any], fo
         "facts": dict(prepared.facts),
     }
     write_text_file(folder / "prepared.json", json.dumps(record, ensure_ascii=False, indent=1) + "\n")
+    missing = folder / "missing_files.txt"
+    if prepared.manifest.dropped:
+        write_text_file(missing, "".join(f"{name}\n" for name in prepared.manifest.dropped))
+    else:
+        missing.unlink(missing_ok=True)  # of an earlier run
     return folder / "manifest.jsonl"
 
 

@@ -109,8 +109,8 @@ class Manifest:
         classes: names by index, by label column; of the whole source, not of the chosen split only.
         root: folder that the paths are relative to.
         multi_label: labels are tuples of class indices, possibly empty.
-        dropped: files that the source lists and that do not exist (Kinetics only; elsewhere a missing file is an error
-            when it is read).
+        dropped: files that the source lists and that do not exist (published sets only; elsewhere a missing file is an
+            error when it is read).
     """
 
     samples: Sequence[Sample]

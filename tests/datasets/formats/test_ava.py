@@ -3,7 +3,7 @@
 import pytest
 
 from tests.datasets.formats.folders import folder
-from wholereel.datasets.formats.ava import read_ava, read_ava_boxes, read_label_map
+from wholereel.datasets.formats.ava import read_ava, read_ava_boxes, read_detected_boxes, read_label_map
 from wholereel.datasets.sample import Box
 from wholereel.errors import ConfigError, DataError
 
@@ -77,6 +77,18 @@ def test_detected_boxes_bring_their_own_key_frames(tmp_path):
     quick = read_ava(tmp_path, val_boxes="ava_val_predicted_boxes.csv", threshold=0.9, val_step=4)
     assert [sample.id for sample in quick.samples if sample.split == "val"] == ["1j20qq1JyX4,0904"]
     assert [sample.id for sample in quick.samples if sample.split == "train"] == [s.id for s in found.samples[:2]]
+
+
+def test_detected_boxes_for_training_may_have_labels(tmp_path):
+    file = tmp_path / "boxes.csv"
+    file.write_text("a,0902,0,0,1,1,12,0.95\na,0902,0,0,1,1,80,0.95\na,0902,0,0,0.5,1,-1,0.9\na,0902,0,0,0.5,1,,0.91\n")
+    assert read_detected_boxes(file, 0.9) == {
+        ("a", 902.0): [
+            Box(902.0, (0.0, 0.0, 1.0, 1.0), (11, 79), score=0.95),
+            Box(902.0, (0.0, 0.0, 0.5, 1.0), score=0.9),
+            Box(902.0, (0.0, 0.0, 0.5, 1.0), score=0.91),
+        ]
+    }
 
 
 @pytest.mark.parametrize(

@@ -149,21 +149,23 @@ def read_ava_boxes(file: Path) -> dict[Key, list[Box]]:
 def read_detected_boxes(file: Path, threshold: float) -> dict[Key, list[Box]]:
     """Detected boxes with at least this score, by film and second, in the order of the file.
 
-    The column of labels is empty; lists for training that fill it keep their labels. Raises: DataError: as above.
+    The column of labels is empty. Lists for training may fill it, one row an action; these are one box as above.
+    Raises: DataError: a row is not as published.
     """
     columns = ("video", "timestamp", "x1", "y1", "x2", "y2", "label", "score")
-    found: dict[Key, list[Box]] = {}
+    found: dict[Key, dict[tuple[object, ...], Box]] = {}
     for place, cells in csv_rows(file, columns, header=False):
         seconds, xyxy = _place(cells, file, place)
         try:
             score = float(cells["score"])
-            labels = tuple(sorted({int(label) - 1 for label in cells["label"].split(",") if int(label) > 0}
-                                  if cells["label"] else ()))  # fmt: skip
+            action = int(cells["label"] or -1)  # negatives have none, or -1
         except ValueError as error:
             raise DataError(file, f"{place} cannot be read ({error})", ",".join(columns)) from error
         if score >= threshold:
-            found.setdefault((cells["video"], seconds), []).append(Box(seconds, xyxy, labels, score=score))
-    return found
+            here = found.setdefault((cells["video"], seconds), {})
+            box = here.get((xyxy, score)) or Box(seconds, xyxy, score=score)
+            here[xyxy, score] = replace(box, labels=tuple(sorted({*box.labels, action - 1}))) if action > 0 else box
+    return {key: list(here.values()) for key, here in found.items()}
 
 
 def read_excluded(file: Path) -> set[Key]:
