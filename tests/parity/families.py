@@ -10,8 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.parity.audio_features import check_audio_features, is_audio_features
+from tests.parity.backbones import check_backbone, is_backbone
 from tests.parity.collaborative_memory import check_end_to_end, check_memory_block
 from tests.parity.golden import Golden, NotUnderstood, Outcome, load_golden
+from tests.parity.memvit import check_memvit, check_memvit_rules, is_memvit, is_memvit_rules
 from tests.parity.metrics import (
     check_ava,
     check_charades,
@@ -50,6 +52,9 @@ FAMILIES: dict[str, Family] = {
     "views": Family(is_views, check_views),
     "posetrack": Family(is_posetrack, check_posetrack),
     "coco": Family(is_coco, check_coco),
+    "backbones": Family(is_backbone, check_backbone),
+    "memvit": Family(is_memvit, check_memvit),
+    "memvit_rules": Family(is_memvit_rules, check_memvit_rules),
     "torchvision": Family(is_torchvision_layout, check_torchvision_model),
 }
 

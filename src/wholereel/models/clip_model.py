@@ -11,7 +11,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+import torch.nn.functional as F
 from torch import Tensor, nn
+
+from wholereel.models.layouts import Layout
 
 __all__ = ["ClipModel", "ModelInfo", "init_convolutions"]
 
@@ -46,6 +49,7 @@ class ClipModel(nn.Module):
         stage_names: attributes that are the stages, in order.
         classifier: attribute that is the linear layer.
         feature_layout: order of the axes of features; `VideoModel` serves "BDTHW" alone and refuses others.
+    Attribute `settings`: what changes the function of the network and cannot be seen from its keys and shapes.
     """
 
     stage_names: ClassVar[tuple[str, ...]] = ()
@@ -57,6 +61,15 @@ class ClipModel(nn.Module):
     num_features: int
     num_classes: int
     feature_info: list[dict[str, Any]]
+    settings: dict[str, Any]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.settings = {}
+
+    def layouts(self) -> tuple[Layout, ...]:
+        """Key layouts of published weights for this network, besides its own."""
+        return ()
 
     @property
     def stages(self) -> Mapping[str, nn.Module]:
@@ -102,6 +115,29 @@ class ClipModel(nn.Module):
             return pooled_BD
         logits_BK: Tensor = getattr(self, self.classifier)(self.dropout(pooled_BD))
         return logits_BK
+
+    def pool_windows(self, x_BDTHW: Tensor, window: tuple[int, int]) -> Tensor:
+        """Averages over all frames and each window of positions, `(B, D, H', W')`.
+
+        Raises: ValueError: the map is smaller than the window.
+        """
+        if window[0] > x_BDTHW.shape[3] or window[1] > x_BDTHW.shape[4]:
+            raise ValueError(f"windows of {window} positions in a map of {tuple(x_BDTHW.shape[3:])}")
+        return F.avg_pool2d(x_BDTHW.mean(2), window, stride=1)
+
+    def forward_windows(self, x_BDTHW: Tensor, window: tuple[int, int]) -> Tensor:
+        """Logits `(B, K, H', W')` of every window of positions in a larger picture than the model was trained on.
+
+        Published scores of fully convolutional tests are the mean over windows of their softmax; `window` is the size
+        of the feature map in training, 7 x 7 for crops of 224 pixels.
+        Args:
+            x_BDTHW: what `forward_features` gives.
+            window: height and width in positions.
+        Raises: ValueError: the map is smaller than the window.
+        """
+        pooled_BDHW = self.pool_windows(x_BDTHW, window)
+        logits_BHWK: Tensor = getattr(self, self.classifier)(self.dropout(pooled_BDHW.movedim(1, -1)))
+        return logits_BHWK.movedim(-1, 1)
 
     def forward(self, x_BCTHW: Tensor) -> Tensor:
         """Logits `(B, K)` of normalised clips."""

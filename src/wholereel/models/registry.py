@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from wholereel.errors import ConfigError, closest
-from wholereel.models import tiny, video_resnet
+from wholereel.models import slow, slowfast, tiny, video_resnet
 from wholereel.models.clip_model import ClipModel
 from wholereel.models.weights import load_clip_weights
 
@@ -38,6 +38,7 @@ MODELS: dict[str, ModelEntry] = {
     "tiny2d_peak": ModelEntry(tiny.tiny2d_peak),
     "tiny_r2plus1d": ModelEntry(tiny.tiny_r2plus1d),
     "tiny_r3d": ModelEntry(tiny.tiny_r3d),
+    **{name: ModelEntry(build) for family in (slow, slowfast) for name, build in family.NETWORKS.items()},
 }
 
 

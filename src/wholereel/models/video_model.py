@@ -101,7 +101,7 @@ class VideoModel(nn.Module):
         stages = list(clip_model.stages)
         self.places = memory_places(clip_model.stages, memory)
         widths = {info["name"]: info["channels"] for info in clip_model.feature_info}
-        widths[LAST] = clip_model.num_features
+        widths[LAST] = widths[stages[-1]]  # of the map; a head of two pathways reads fewer numbers than the map has
         self.memories = nn.ModuleDict()
         if memory is not None:
             self.memories.update({place: build_memory(widths[place], memory) for place in self.places})

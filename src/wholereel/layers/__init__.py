@@ -1,0 +1,1 @@
+"""Modules worth a name that several architectures use."""

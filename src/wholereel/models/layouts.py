@@ -1,0 +1,60 @@
+"""Key layouts of published weights: one renaming a layout, read in both directions.
+
+A layout turns *our* parameter names into those of a public code base. Its inverse follows from a model's own names, so
+nothing is renamed that the model does not have, and both directions are the same table.
+Settings that the shapes of a network don't show (epsilon, strides, affinities) belong to a layout where all networks
+published in it have them.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+__all__ = ["OWN", "Layout", "rename", "renaming"]
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The parameter names of a public code base.
+
+    Args:
+        name: as in `wholereel convert --to`.
+        key: our name -> theirs; different names stay different.
+        settings: settings that keys and shapes don't show, where all networks in this layout agree.
+    """
+
+    name: str
+    key: Callable[[str], str]
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+
+OWN = Layout("wholereel", lambda key: key)
+
+
+def renaming(*rules: tuple[str, str]) -> Callable[[str], str]:
+    """A function that applies regular-expression substitutions one after the other."""
+    compiled = [(re.compile(pattern), replacement) for pattern, replacement in rules]
+
+    def key(name: str) -> str:
+        for pattern, replacement in compiled:
+            name = pattern.sub(replacement, name)
+        return name
+
+    return key
+
+
+def rename(keys: Iterable[str], layout: Layout) -> dict[str, str]:
+    """Their name -> ours, for all of `keys`.
+
+    Raises: ValueError: two of our names become the same.
+    """
+    renamed: dict[str, str] = {}
+    for key in keys:
+        theirs = layout.key(key)
+        if theirs in renamed:
+            raise ValueError(f"layout {layout.name}: {key} and {renamed[theirs]} both become {theirs}")
+        renamed[theirs] = key
+    return renamed

@@ -1,0 +1,170 @@
+"""Family of classical backbones in the layouts of PySlowFast, pytorchvideo, VMZ and MMAction2."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from tests.parity.golden import Golden, NotUnderstood, Outcome, check_fields
+from tests.parity.layout_models import Case, Place, build_layout, check_case, keys_of
+from wholereel.models import slow, slowfast
+from wholereel.models.clip_model import ClipModel
+
+__all__ = ["check_backbone", "is_backbone"]
+
+PYSLOWFAST = {"yaml", "num_frames", "train_crop", "test_crop", "arch", "depth", "alpha", "beta_inv", "fusion_ratio"}
+PYSLOWFAST |= {"fusion_kernel", "num_block_temp_kernel", "nonlocal_location", "nonlocal_inst", "nonlocal_pool"}
+PYSLOWFAST |= {"num_classes", "bn_eps", "head", "note", "inputs", "dropout", "mode", "loss", "bn_momentum"}
+NAMED = {"model", "depth", "num_classes", "bn_eps", "alpha", "fusion_kernel", "note", "pool1", "output", "mode", "loss"}
+NAMED |= {"conv1_stride_t", "pool1_stride_t", "pool2", "dropout", "bn_momentum", "num_frames", "frames"}
+
+
+def is_backbone(golden: Golden) -> bool:
+    """Whether the file's config names a network of these families."""
+    settings = golden.meta.get("config") or {}
+    layout = golden.meta.get("layout")
+    if layout == "pyslowfast":
+        return "nonlocal_location" in settings and settings.get("arch") in {"slowfast", *slow.KERNELS_T}
+    return layout in BUILDERS and _family(settings) in BUILDERS[layout]
+
+
+def _family(settings: dict[str, Any]) -> str:
+    """`i3d_r50` -> `i3d`."""
+    return re.sub(r"(_r?\d+)+$", "", str(settings.get("model", "")))
+
+
+def check_backbone(golden: Golden) -> Outcome:
+    """Build what the file asks for and compare."""
+    settings = golden.meta["config"]
+    if golden.meta["layout"] == "pyslowfast":
+        return check_case(golden, _pyslowfast(golden, settings))
+    check_fields(settings, NAMED, "config")
+    return check_case(golden, BUILDERS[golden.meta["layout"]][_family(settings)](golden, settings))
+
+
+def _depth(settings: dict[str, Any]) -> int:
+    if "depth" in settings:
+        return int(settings["depth"])
+    return int(re.findall(r"\d+", settings["model"])[-1])
+
+
+def _pyslowfast(golden: Golden, settings: dict[str, Any]) -> Case:
+    check_fields(settings, PYSLOWFAST, "config")
+    if settings.get("head", "logits") != "logits":
+        raise NotUnderstood(f"no builder for head {settings['head']!r}")
+    depth, two = settings["depth"], settings["arch"] == "slowfast"
+    places = settings["nonlocal_location"]
+    pools = [pool for stage in settings["nonlocal_pool"] for pool in stage]
+    if any(pool != [1, 2, 2] for pool in pools) or (two and any(stage[1] for stage in places)):
+        raise NotUnderstood("no builder for these pools or places of non-local blocks")
+    options = {
+        "num_classes": settings["num_classes"],
+        "in_channels": golden.meta["input_shapes"][0][1],
+        "bn_eps": settings["bn_eps"],
+        "dropout": settings.get("dropout", 0.0),
+        "non_local": {f"res{k}": tuple(stage[0]) for k, stage in enumerate(places, 2)},
+        "affinity": settings["nonlocal_inst"],
+    }
+    counts = [stage[0] for stage in settings["num_block_temp_kernel"]]
+    full = list(slow.DEPTHS[depth])
+    if any(len(set(stage)) > 1 for stage in settings["num_block_temp_kernel"]):
+        raise NotUnderstood("no builder for pathways with different numbers of temporal blocks")
+    if counts[:2] != full[:2] or counts[3:] != full[3:] or (not two and counts != full):
+        raise NotUnderstood(f"no builder for num_block_temp_kernel {settings['num_block_temp_kernel']}")
+    model: ClipModel
+    if two:
+        model = slowfast.slowfast(
+            depth,
+            settings["num_frames"],
+            settings["alpha"],
+            settings["fusion_kernel"],
+            None if counts[2] == full[2] else counts[2],
+            beta=settings["beta_inv"],
+            fusion_ratio=settings["fusion_ratio"],
+            **options,
+        )
+    else:
+        model = slow.slow_resnet(settings["arch"], depth, settings["num_frames"], 1, **options)
+    # PySlowFast's head averages windows of the training crop's size, then their logits.
+    window = settings["train_crop"] // 32
+    keys = keys_of(model, build_layout(model, "pyslowfast"))
+    return Case(model, keys, _in_pyslowfast(two), window, deep=depth > 100)
+
+
+def _in_pyslowfast(two: bool) -> Any:
+    def place(name: str) -> Place | None:
+        found = re.fullmatch(r"s(\d)(_fuse)?\[(\d)\]", name)
+        if found is None:
+            return None
+        stage, part = int(found[1]), int(found[3])
+        if found[2]:
+            return Place(f"res{stage + 1}.fusion", part)
+        own = "stem" if stage == 1 else f"res{stage}"
+        return Place(f"{own}.pathways.{part}" if two else own)
+
+    return place
+
+
+def _slowfast_ptv(golden: Golden, settings: dict[str, Any]) -> Case:
+    frames = golden.meta["input_shapes"][-1][2]
+    model = slowfast.slowfast(
+        _depth(settings),
+        frames,
+        settings["alpha"],
+        settings["fusion_kernel"],
+        num_classes=settings["num_classes"],
+        bn_eps=settings["bn_eps"],
+        dropout=0.0,
+    )
+
+    def place(name: str) -> Place | None:
+        found = re.fullmatch(r"blocks\.([0-4])\[(\d)\]", name)
+        if found is None:
+            return None
+        block, part = int(found[1]), int(found[2])
+        return Place(f"res{block + 2}.fusion", part) if block < 4 else Place(f"res5.pathways.{part}")
+
+    return Case(model, keys_of(model, build_layout(model, "pytorchvideo")), place, deep=_depth(settings) > 100)
+
+
+def _slow_ptv(golden: Golden, settings: dict[str, Any]) -> Case:
+    arch = _family(settings)
+    model = slow.slow_resnet(
+        arch, _depth(settings), 8, 8, num_classes=settings["num_classes"], bn_eps=settings["bn_eps"], dropout=0.0
+    )
+    stages = list(model.stages)
+
+    def place(name: str) -> Place | None:
+        found = re.fullmatch(r"blocks\.(\d)", name)
+        if found is None:
+            return None
+        block = int(found[1])
+        if arch != "slow" and block == 2:
+            return Place("res3.blocks.0", before=True)
+        return Place(stages[block - (arch != "slow" and block > 2)])
+
+    return Case(model, keys_of(model, build_layout(model, "pytorchvideo")), place, deep=_depth(settings) > 100)
+
+
+def _i3d_mmaction2(golden: Golden, settings: dict[str, Any]) -> Case:
+    if (settings.get("conv1_stride_t", 2), settings.get("pool1_stride_t", 2)) != (2, 2):
+        raise NotUnderstood("no builder for these temporal strides")
+    model = slow.slow_resnet("i3d", _depth(settings), 32, 2, False, "mmaction2", bn_eps=settings["bn_eps"])
+    keys = keys_of(model, build_layout(model, "mmaction2"), "backbone.", "cls_head.")
+    return Case(model, keys, mmaction2_place(slow.RES_STAGES), features=True, deep=_depth(settings) > 100)
+
+
+def mmaction2_place(stages: tuple[str, ...]) -> Any:
+    """`layer1` and so on; the stem's output is called `maxpool`."""
+
+    def place(name: str) -> Place | None:
+        names = {"maxpool": stages[0], **{f"layer{n}": stage for n, stage in enumerate(stages[1:], 1)}}
+        return Place(names[name]) if name in names else None
+
+    return place
+
+
+BUILDERS: dict[str, dict[str, Any]] = {
+    "pytorchvideo": {"slowfast": _slowfast_ptv, **dict.fromkeys(("slow", "i3d", "c2d"), _slow_ptv)},
+    "mmaction2-backbone": {"i3d": _i3d_mmaction2},
+}
