@@ -50,6 +50,24 @@ def test_files_in_two_splits_and_contradicting_labels(tmp_path):
     ]
 
 
+def test_key_frames_and_futures_of_one_part_may_differ(tmp_path):
+    data_set(tmp_path, 1)
+    manifest = read_manifest(tmp_path)
+    sample = replace(manifest.samples[0], end=1.0)
+    keys = [replace(sample, id=f"key {key}", key_seconds=key, labels={"label": int(key)}) for key in (0.0, 1.0)]
+    actions = [
+        replace(sample, id=f"stop {stop}", meta={"action_start": 2.0, "action_stop": stop}) for stop in (3.0, 4.0)
+    ]
+    actions[1] = replace(actions[1], labels={"label": 1})
+    assert check_data(replace(manifest, samples=(*keys, *actions))) == []
+    again = replace(keys[0], id="again", labels={"label": 2})
+    (problem,) = check_data(replace(manifest, samples=(*keys, again)))
+    assert problem.reason == "different labels in samples 'key 0.0' and 'again'"
+    late = replace(keys[0], id="late", key_seconds=2.0)
+    (problem,) = check_data(replace(manifest, samples=(late,)))
+    assert problem.reason == "lasts 2.00 s, but sample 'late' has its key frame at 2.0 s"
+
+
 def test_listed_files_that_do_not_exist_are_problems(tmp_path):
     video(tmp_path / "abcdefghijk_000000_000002.mp4", 1)
     rows = "label,youtube_id,time_start,time_end,split\nrun,abcdefghijk,0,2,train\nrun,missingmiss,1,11,train\n"

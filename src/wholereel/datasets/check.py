@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from wholereel.datasets.atomic_files import write_text_file
 from wholereel.datasets.class_folders import SOUND_SUFFIXES
@@ -103,9 +104,11 @@ def _label_problems(samples: Sequence[Sample], manifest: Manifest) -> list[str]:
     splits = sorted({sample.split for sample in samples if sample.split is not None})
     if len(splits) > 1:
         reasons.append(f"in several splits: {', '.join(splits)}")
-    parts: dict[tuple[float | None, float | None], Sample] = {}
+    parts: dict[tuple[Any, ...], Sample] = {}
     for sample in samples:
-        first = parts.setdefault((sample.start, sample.end), sample)
+        # Key frames of one film share its segment; what is to be foreseen after one and the same part may differ.
+        judged = (sample.key_seconds, sample.meta.get("action_start"), sample.meta.get("action_stop"))
+        first = parts.setdefault((sample.start, sample.end, *judged), sample)
         if first.labels != sample.labels:
             reasons.append(f"different labels in samples {first.id!r} and {sample.id!r}")
         missing = [name for name in manifest.classes if name not in sample.labels]

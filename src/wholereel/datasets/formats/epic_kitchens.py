@@ -38,9 +38,9 @@ def read_epic_kitchens(
         anticipation: a sample is not the action but what comes before it: it ends `gap` seconds before the action.
         gap, observed: seconds between what is seen and the action, and seconds that are seen.
     Returns: samples with `meta`: participant, video, whether participant is unseen, verb and noun in the tail, and for
-        anticipation `action_start` and `left_pad`, the seconds of the observation that would lie before the video:
-        they are to be filled with its first frame. `facts`: `tail_verbs`, `tail_nouns` and `actions`, the verb and
-        noun of each.
+        anticipation `action_start`, `action_stop` and `left_pad`: seconds of the observation that would lie before the
+        video, to be filled with its first frame. `facts`: `tail_verbs`, `tail_nouns` and `actions`, the verb and noun
+        of each.
     Raises: DataError: a file is missing or a row is not as published.
     """
     if gap < 0 or observed <= 0:
@@ -83,7 +83,7 @@ def read_epic_kitchens(
             meta |= {f"tail_{name}": found[name] in tails[name] for name in ("verb", "noun")}
             found = {**found, "action": actions[found["verb"], found["noun"]]}
         if anticipation:
-            meta |= {"action_start": start}
+            meta |= {"action_start": start, "action_stop": stop}
             end, start = start - gap, start - gap - observed
             stop = max(end, 1 / rates[video])  # at least the first frame is seen
             meta["left_pad"] = round(max(0.0, min(observed - 1 / rates[video], -start)), 6)
