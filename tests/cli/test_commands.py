@@ -62,6 +62,24 @@ def test_a_world_is_made_as_asked(tmp_path, capsys, monkeypatch):
     assert capsys.readouterr().out.strip() == str(tmp_path)
 
 
+def test_all_worlds_are_made_in_folders_of_their_own(tmp_path, capsys, monkeypatch):
+    made = []
+    monkeypatch.setattr(worlds, "make_world", lambda name, out, **options: made.append((name, out)) or out)
+    assert main(["worlds", "make", "all", str(tmp_path), "--profile", "smoke"]) == 0
+    assert made == [(name, tmp_path / name) for name in worlds.WORLDS]
+    assert main(["worlds", "make", "all", str(tmp_path), "--sizes", "train=6"]) == 2
+    assert "belong to one world; make it by its name" in capsys.readouterr().err
+
+
+def test_options_of_worlds_and_their_picture(tmp_path, capsys):
+    assert main(["worlds", "picture", "events8", str(tmp_path / "page.png"), "--options", "size=32"]) == 0
+    assert (tmp_path / "page.png").read_bytes().startswith(b"\x89PNG")
+    assert main(["worlds", "ceilings", "events8", "--options", "side=32"]) == 2
+    assert "option 'side=32' of world 'events8': expected NAME=VALUE; it has size" in capsys.readouterr().err
+    assert main(["worlds", "ceilings", "--options", "size=32"]) == 2
+    assert "--options belongs to one world; name it" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("problems", "code", "last"), [([], 0, "as it should be"), (["a.mp4 differs"], 1, "1 problems")]
 )

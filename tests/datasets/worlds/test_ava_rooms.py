@@ -15,6 +15,7 @@ from wholereel.datasets.worlds.ava_rooms import mean_precision, room_scores
 from wholereel.datasets.worlds.room_painting import HEIGHT, WIDTH, box_at
 from wholereel.datasets.worlds.room_schedule import ACTIONS, CLASSES, KEYS, KINDS, X_RANGE, labels_at, path_of
 from wholereel.datasets.worlds.verify import dependent_groups
+from wholereel.metrics.frame_map import BoxRows, FrameMap
 
 WORLD = get_world("ava_rooms")
 SCENES = [WORLD.sample(0, "train", index) for index in range(120)]
@@ -95,6 +96,28 @@ def test_average_precision_of_a_blind_ranking():
     scenes = SCENES[:20]
     blind = [room_scores(-100, scene, generator) for scene in scenes]
     assert (10 * mean_precision(scenes, blind) - 6) / 4 == pytest.approx(0.27, abs=0.03)
+
+
+def test_mean_precision_is_frame_map_of_true_boxes():
+    """The same as the published evaluation of one row for each box and class."""
+    scenes = SCENES[:4]
+    scores = [room_scores(1, scene, np.random.default_rng(scene.index)) for scene in scenes]
+    frames, truth, detected = [], [], []
+    for scene, scores_RK in zip(scenes, scores, strict=True):
+        rows = iter(scores_RK)
+        for second in KEYS:
+            frames.append(f"{scene.id},{second}")
+            for agent in scene.agents:
+                place = (len(frames) - 1, box_at(agent, second))
+                truth += [(*place, label, 1.0) for label in labels_at(agent, second)]
+                detected += [(*place, label, score) for label, score in enumerate(next(rows))]
+
+    def box_rows(rows):
+        frame_R, box_R4, class_R, score_R = map(np.array, zip(*rows, strict=True))
+        return BoxRows(frame_R, box_R4.astype(float), class_R, score_R, tuple(frames))
+
+    counts = FrameMap(tuple(range(10))).update(truth=box_rows(truth), detections=box_rows(detected)).compute()
+    assert mean_precision(scenes, scores) == pytest.approx(counts.mean(), abs=1e-12)
 
 
 def test_boxes_hold_their_agents():

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 
 import pytest
 
 from wholereel.datasets.worlds import WORLDS, get_world, verify_world
 from wholereel.datasets.worlds.event_world import EventWorld
+from wholereel.datasets.worlds.make import write_recording
 from wholereel.datasets.worlds.verify import dependent_groups
 from wholereel.errors import DataError
 
@@ -40,6 +42,19 @@ def test_faults_are_found(events8_folder, tmp_path):
     for text in expected:
         assert sum(text in problem for problem in problems) == 1, (text, problems)
     assert len(problems) == len(expected)
+
+
+def test_a_single_wrong_glyph_is_found(match8_folder, tmp_path):
+    """One second of one glyph in a video of 24 seconds."""
+    world = get_world("match8")
+    scene = world.sample(0, "train", 0)
+    event = scene.events[1]
+    wrong = replace(scene, events=(scene.events[0], replace(event, kind=(event.kind + 3) % 8)))
+    folder = tmp_path / "world"
+    shutil.copytree(match8_folder, folder)
+    write_recording(folder / "videos" / f"{scene.id}.mp4", world, world.record(wrong))
+    (problem,) = verify_world(folder)
+    assert problem.startswith(f"videos/{scene.id}.mp4: shows something else than its scene (somewhere by ")
 
 
 def test_an_unfinished_folder_is_reported(events8_folder, tmp_path):

@@ -100,8 +100,6 @@ class World(ABC, Generic[S]):
         companions: other worlds that belong to this one (trimmed clips for pre-training and the like).
         balanced: each class has the same number of samples; needs `classes`, and labels from `balanced_label`.
         version: of the drawing rules; raise it with every change of what is drawn.
-        largest_difference: mean absolute difference of painted and decoded frames, in grey levels, that is due to the
-            codec.
         oracle_samples: scenes on which `verify` runs the oracles.
     """
 
@@ -114,9 +112,6 @@ class World(ABC, Generic[S]):
     companions: ClassVar[tuple[str, ...]] = ()
     balanced: ClassVar[bool] = True
     version: ClassVar[int] = 1
-    # 3.6 to 3.8 in the worlds of glyphs (the colours of the noise are stored at half resolution); 20 and more for the
-    # video of another scene.
-    largest_difference: ClassVar[float] = 6.0
     oracle_samples: ClassVar[int] = 1000
 
     @abstractmethod

@@ -62,7 +62,6 @@ class FineMotion8(World[DotScene]):
     classes: ClassVar[tuple[str, ...]] = tuple(DIRECTIONS)
     std_sizes: ClassVar[Mapping[str, int]] = {"train": 1000, "val": 150, "test": 400}
     group_frames: ClassVar[int] = 1
-    largest_difference: ClassVar[float] = 8.0
     oracle_samples: ClassVar[int] = 300
 
     size: int = 64
