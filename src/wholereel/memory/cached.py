@@ -7,14 +7,15 @@ belongs to one layer; layers without memory need none.
 With reach M and gap G a cache holds C = M * G entries: the newest as it came, uncompressed and detached; C - 1 older
 ones compressed. In each step the entry of the step before is compressed, with graph, and every G-th entry is attended,
 counted back from the newest.
-Our choice: entries that do not exist, or belong to another video, are masked row by row (the public code does this by
-deleting entries for a batch of one, and attends to zeros for larger ones).
+Our choice: entries that do not exist, or belong to another video, are masked row by row (`mask`; the public code does
+this by deleting entries for a batch of one). `zero` is what it does for larger batches: entries of another video are
+attended to as zeros.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -22,7 +23,9 @@ from torch import Tensor
 from wholereel.batches import map_tensors
 from wholereel.memory.state import State, cleared_rows
 
-__all__ = ["Attended", "CachedState", "cache_step"]
+__all__ = ["BOUNDARIES", "Attended", "CachedState", "cache_step"]
+
+BOUNDARIES = ("mask", "zero")
 
 Compress = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
@@ -35,6 +38,7 @@ class CachedState(State):
         newest_keys_BLD, newest_values_BLD: the entry of the last step, uncompressed, without graph.
         keys_BELD, values_BELD: older entries, compressed, without graph, oldest first; E = reach * gap - 1.
         entries_B: int64 in [0, E + 1], how many entries of its present video a row holds; they are the newest ones.
+        steps_B: int64 in [0, E + 1], how many entries of any video; `reset` leaves it as it is.
     """
 
     newest_keys_BLD: Tensor
@@ -42,6 +46,7 @@ class CachedState(State):
     keys_BELD: Tensor
     values_BELD: Tensor
     entries_B: Tensor
+    steps_B: Tensor
 
     @classmethod
     def init(
@@ -70,11 +75,12 @@ class CachedState(State):
         newest = torch.zeros(batch_size, tokens, dim, dtype=dtype, device=device)
         older = torch.zeros(batch_size, reach * gap - 1, compressed_tokens, dim, dtype=dtype, device=device)
         entries_B = torch.zeros(batch_size, dtype=torch.int64, device=device)
-        return cls(newest, newest.clone(), older, older.clone(), entries_B)
+        return cls(newest, newest.clone(), older, older.clone(), entries_B, entries_B.clone())
 
     def reset(self, rows_B: Tensor) -> CachedState:
         """Forget the rows where `rows_B` (bool) is true: those videos begin anew."""
-        return map_tensors(self, lambda tensor: cleared_rows(tensor, rows_B))
+        cleared = map_tensors(self, lambda tensor: cleared_rows(tensor, rows_B))
+        return replace(cleared, steps_B=self.steps_B)
 
 
 @dataclass(frozen=True)
@@ -97,7 +103,13 @@ class Attended:
 
 
 def cache_step(
-    state: CachedState, keys_BLD: Tensor, values_BLD: Tensor, *, gap: int = 1, compress: Compress | None = None
+    state: CachedState,
+    keys_BLD: Tensor,
+    values_BLD: Tensor,
+    *,
+    gap: int = 1,
+    compress: Compress | None = None,
+    boundary: str = "mask",
 ) -> tuple[Attended, CachedState]:
     """One step of one layer: what to attend to besides the present clip, and the cache for the next step.
 
@@ -106,9 +118,14 @@ def cache_step(
         keys_BLD, values_BLD: of the present clip, as they shall be remembered.
         gap: G that the state was made for.
         compress: keys and values `(B, L, D)` to those of a compressed entry; `None` = kept as they are.
-    Raises: ValueError: shapes or a gap that the state was not made for.
+        boundary: of `BOUNDARIES`, what a row sees of the time before its video.
+    Raises: ValueError: shapes or a gap that the state was not made for, or an unknown boundary.
     """
     _check(state, keys_BLD, values_BLD, gap)
+    if boundary not in BOUNDARIES:
+        raise ValueError(f"boundary must be one of {BOUNDARIES}, got {boundary!r}")
+    if boundary == "zero":
+        state = _zeroed(state)
     newest = state.newest_keys_BLD, state.newest_values_BLD
     compressed_keys_BLD, compressed_values_BLD = newest if compress is None else compress(*newest)
     if compressed_keys_BLD.shape[1:] != state.keys_BELD.shape[2:]:
@@ -119,7 +136,8 @@ def cache_step(
     capacity = all_keys.shape[1]
     # Slot j is the (capacity - j)-th entry back; every gap-th one back from the newest is slots 0, G, 2G, ...
     back_M = capacity - torch.arange(0, capacity, gap, device=state.entries_B.device)
-    attended = Attended(all_keys[:, ::gap], all_values[:, ::gap], back_M <= state.entries_B[:, None])
+    held_B = state.steps_B if boundary == "zero" else state.entries_B
+    attended = Attended(all_keys[:, ::gap], all_values[:, ::gap], back_M <= held_B[:, None])
     dtype = state.keys_BELD.dtype
     following = CachedState(
         keys_BLD.detach().to(dtype),
@@ -127,8 +145,18 @@ def cache_step(
         all_keys[:, 1:].detach().to(dtype),
         all_values[:, 1:].detach().to(dtype),
         (state.entries_B + 1).clamp(max=capacity),
+        (state.steps_B + 1).clamp(max=capacity),
     )
     return attended, following
+
+
+def _zeroed(state: CachedState) -> CachedState:
+    # The entry that was newest when a video began is zeros, but its compression (the norm's bias) is not: away with it.
+    older = state.keys_BELD.shape[1]
+    back_E = older + 1 - torch.arange(older, device=state.entries_B.device)
+    own_BE11 = (back_E <= state.entries_B[:, None])[:, :, None, None]
+    keys, values = (torch.where(own_BE11, t, torch.zeros_like(t)) for t in (state.keys_BELD, state.values_BELD))
+    return replace(state, keys_BELD=keys, values_BELD=values)
 
 
 def _check(state: CachedState, keys_BLD: Tensor, values_BLD: Tensor, gap: int) -> None:

@@ -1,0 +1,396 @@
+"""Attention over a pooled clip: queries, keys and values are shrunk by depthwise convolutions, positions are relative.
+
+Sources: MViTv1, arXiv 2104.11227 (pooling attention); MViTv2, arXiv 2112.01526 (decomposed relative positions, residual
+pooling); MeMViT, arXiv 2201.08383 (pooling before the projections, keys of earlier clips, their compression). Parameter
+names and order of operations are those of the public codes (facebookresearch/SlowFast, facebookresearch/MeMViT).
+Tokens are `(B, L, D)`: the class token, where there is one, then a (T, H, W) grid in raster order.
+Extra axes: A heads, M remembered clips, P tokens of one of them, E numbers of the bias.
+Not here: which clips are remembered (`memory/cached.py`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from wholereel.ops.attention import biased_attention, closed_score
+from wholereel.ops.relative_positions import axis_rows, memory_time_rows, spatial_rows
+
+__all__ = ["Compression", "Grid", "Pooled", "PoolingAttention", "pool_tokens", "pooled_grid"]
+
+Grid = tuple[int, int, int]
+MODES = ("conv", "conv_unshared", "max", "avg")
+NORM_EPS = 1e-6
+UNPOOLED: Grid = (1, 1, 1)
+
+
+@dataclass(frozen=True)
+class Compression:
+    """How a remembered clip is shrunk, and how many are attended to.
+
+    Args:
+        reach: M.
+        kernel, stride: of the depthwise convolution over (T, H, W); stride `None` = not compressed.
+    """
+
+    reach: int = 2
+    kernel: Grid = (7, 3, 3)
+    stride: Grid | None = (4, 2, 2)
+
+
+@dataclass(frozen=True)
+class Pooled:
+    """What attention needs of the present clip.
+
+    Args:
+        query_BLD, key_BLD, value_BLD: pooled; not projected yet where pooling comes first.
+        query_grid, key_grid: their (T, H, W).
+    """
+
+    query_BLD: Tensor
+    key_BLD: Tensor
+    value_BLD: Tensor
+    query_grid: Grid
+    key_grid: Grid
+
+
+def pooled_grid(grid: Grid, kernel: Grid, stride: Grid, *, causal: bool = False) -> Grid:
+    """Size of a grid after pooling with a padding of half the kernel (in causal mode the number of frames stays)."""
+    sizes = tuple((n + 2 * (k // 2) - k) // s + 1 for n, k, s in zip(grid, kernel, stride, strict=True))
+    return (grid[0] if causal else sizes[0], sizes[1], sizes[2])
+
+
+def pool_tokens(
+    x_BLD: Tensor, grid: Grid, pool: nn.Module | None, *, class_token: bool, heads: int = 1, causal: bool = False
+) -> tuple[Tensor, Grid]:
+    """Pool the grid of tokens; the class token passes by.
+
+    Args:
+        x_BLD: D holds the channels of all heads, head by head.
+        pool: a depthwise convolution for the channels of one head, which all heads share; or a pooling without weights.
+        causal: frames see no later ones: a convolution's temporal padding is all in front.
+    """
+    if pool is None:
+        return x_BLD, grid
+    tokens_BLD = x_BLD[:, 1:] if class_token else x_BLD
+    maps_BDTHW = tokens_BLD.unflatten(1, grid).movedim(-1, 1)
+    if isinstance(pool, nn.Conv3d):
+        weight = pool.weight if heads == 1 else pool.weight.repeat(heads, 1, 1, 1, 1)
+        padding, channels = pool.padding, maps_BDTHW.shape[1]
+        if causal:
+            padding = (pool.kernel_size[0] - 1, *padding[1:])  # type: ignore[assignment]
+        maps_BDTHW = F.conv3d(maps_BDTHW, weight, None, pool.stride, padding, groups=channels)  # type: ignore[arg-type]
+        if causal:
+            maps_BDTHW = maps_BDTHW[:, :, : grid[0]]
+    else:
+        maps_BDTHW = pool(maps_BDTHW)
+    size: Grid = (maps_BDTHW.shape[2], maps_BDTHW.shape[3], maps_BDTHW.shape[4])
+    pooled_BLD = maps_BDTHW.flatten(2).transpose(1, 2)
+    return torch.cat([x_BLD[:, :1], pooled_BLD], 1) if class_token else pooled_BLD, size
+
+
+def _norm_heads(x_BLD: Tensor, norm: nn.Module | None, heads: int) -> Tensor:
+    if norm is None:
+        return x_BLD
+    if heads == 1:
+        return norm(x_BLD)  # type: ignore[no-any-return]
+    return norm(x_BLD.unflatten(2, (heads, -1))).flatten(2)  # type: ignore[no-any-return]
+
+
+def _same_padding(kernel: Grid) -> Grid:
+    return kernel[0] // 2, kernel[1] // 2, kernel[2] // 2
+
+
+def _depthwise(channels: int, kernel: Grid, stride: Grid) -> nn.Conv3d:
+    padding = _same_padding(kernel)
+    return nn.Conv3d(channels, channels, kernel, stride=stride, padding=padding, groups=channels, bias=False)
+
+
+class PoolingAttention(nn.Module):
+    """Multi-head attention of one block.
+
+    Args:
+        dim, dim_out: width of the input and of the output.
+        heads: A.
+        grid: (T, H, W) of the input in training, from which the tables get their sizes.
+        kernel_q, stride_q, kernel_kv, stride_kv: pooling; kernel `None` = no pooling.
+        mode: `conv`: weights shared by all heads; `conv_unshared`: every channel has its own (needs `pool_first`);
+            `max`, `avg`: without weights.
+        pool_first: pool in front of the linear maps (MeMViT) instead of behind them.
+        separate_qkv: three linear maps instead of one; `pool_first` always has three.
+        qkv_bias: of these maps.
+        class_token: whether token 0 is a class token.
+        rel_pos_spatial, rel_pos_temporal: relative positions.
+        axes_rule: see `ops.relative_positions.spatial_rows`.
+        residual: 1 adds the queries to the result (class token excepted), 2 a depthwise convolution of them.
+        causal: a frame attends to itself and earlier ones, and nothing to the present clip's class token.
+        dropout, attention_dropout: probabilities.
+        compression: for layers that remember; needs `pool_first`.
+    Raises: ValueError: settings that do not go together.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        dim_out: int,
+        heads: int,
+        *,
+        grid: Grid,
+        kernel_q: Grid | None = None,
+        stride_q: Grid = UNPOOLED,
+        kernel_kv: Grid | None = None,
+        stride_kv: Grid = UNPOOLED,
+        mode: str = "conv",
+        pool_first: bool = False,
+        separate_qkv: bool = False,
+        qkv_bias: bool = True,
+        class_token: bool = True,
+        rel_pos_spatial: bool = False,
+        rel_pos_temporal: bool = False,
+        axes_rule: str = "apart",
+        residual: int = 0,
+        causal: bool = False,
+        dropout: float = 0.0,
+        attention_dropout: float = 0.0,
+        compression: Compression | None = None,
+        route: str = "auto",
+    ) -> None:
+        super().__init__()
+        if mode not in MODES:
+            raise ValueError(f"mode must be one of {MODES}, got {mode!r}")
+        if not pool_first and (mode == "conv_unshared" or compression is not None):
+            raise ValueError("mode='conv_unshared' and remembered clips need pool_first=True")
+        if causal and (stride_q[0] != 1 or stride_kv[0] != 1 or mode in ("max", "avg")):
+            raise ValueError(f"causal attention cannot pool frames, got strides {stride_q}, {stride_kv}, mode={mode!r}")
+        self.dim_out, self.heads, self.class_token, self.pool_first = dim_out, heads, class_token, pool_first
+        self.rel_pos_spatial, self.rel_pos_temporal = rel_pos_spatial, rel_pos_temporal
+        self.axes_rule, self.causal, self.compression, self.route = axes_rule, causal, compression, route
+        self.residual, self.attention_dropout = residual, attention_dropout
+        self.pooling_heads = 1 if mode == "conv_unshared" else heads
+        if pool_first or separate_qkv:
+            self.q, self.k, self.v = (nn.Linear(dim, dim_out, bias=qkv_bias) for _ in range(3))
+        else:
+            self.qkv = nn.Linear(dim, 3 * dim_out, bias=qkv_bias)
+        self.proj = nn.Linear(dim_out, dim_out)
+        self.dropout = nn.Dropout(dropout)
+        channels = (dim if pool_first else dim_out) // self.pooling_heads
+        plans = {"q": (kernel_q, stride_q), "k": (kernel_kv, stride_kv), "v": (kernel_kv, stride_kv)}
+        for name, (kernel, stride) in plans.items():
+            pool, norm = _pooling(mode, channels, kernel, stride)
+            setattr(self, f"pool_{name}", pool)
+            setattr(self, f"norm_{name}", norm)
+        width = dim_out // heads
+        self._add_tables(width, grid, stride_q, stride_kv)
+        if compression is not None and compression.stride is not None:
+            for name in ("k", "v"):
+                setattr(self, f"compress_{name}", _depthwise(dim, compression.kernel, compression.stride))
+                setattr(self, f"norm_compress_{name}", nn.LayerNorm(dim, eps=NORM_EPS))
+        self.conv_q_func: nn.Conv3d | None = None
+        if residual > 1:
+            kernel = kernel_kv or UNPOOLED
+            self.conv_q_func = nn.Conv3d(width, width, kernel, padding=_same_padding(kernel), groups=width)
+
+    def _add_tables(self, width: int, grid: Grid, stride_q: Grid, stride_kv: Grid) -> None:
+        def table(rows: int) -> nn.Parameter:
+            return nn.Parameter(nn.init.trunc_normal_(torch.empty(rows, width), std=0.02))
+
+        shrink = self.compression.stride if self.compression and self.compression.stride else UNPOOLED
+        if self.rel_pos_spatial:
+            if grid[1] != grid[2]:
+                raise ValueError(f"relative positions need a square training grid, got {grid}")
+            queries, keys = grid[1] // stride_q[1], grid[1] // stride_kv[1]
+            for axis in ("h", "w"):
+                setattr(self, f"rel_pos_{axis}", table(2 * max(queries, keys) - 1))
+                if self.compression:
+                    setattr(self, f"rel_pos_mem_{axis}", table(2 * max(queries, keys // shrink[1]) - 1))
+        if self.rel_pos_temporal:
+            self.rel_pos_t = table(2 * grid[0] - 1)
+            if self.compression:
+                self.rel_pos_mem_t = table((self.compression.reach + 1) * grid[0] - 1)
+
+    @property
+    def memory_parameters(self) -> dict[str, nn.Parameter]:
+        """The parameters that only remembered clips use, by name."""
+        return {name: p for name, p in self.named_parameters() if "compress_" in name or "rel_pos_mem_" in name}
+
+    def pool(self, x_BLD: Tensor, grid: Grid) -> Pooled:
+        """Queries, keys and values of a clip, pooled."""
+        if self.pool_first:
+            parts = [x_BLD, x_BLD, x_BLD]
+        elif hasattr(self, "qkv"):
+            parts = list(self.qkv(x_BLD).chunk(3, 2))
+        else:
+            parts = [self.q(x_BLD), self.k(x_BLD), self.v(x_BLD)]
+        pooled, grids = [], []
+        for name, part in zip("qkv", parts, strict=True):
+            tokens, size = pool_tokens(
+                part,
+                grid,
+                getattr(self, f"pool_{name}"),
+                class_token=self.class_token,
+                heads=self.pooling_heads,
+                causal=self.causal,
+            )
+            pooled.append(_norm_heads(tokens, getattr(self, f"norm_{name}"), self.pooling_heads))
+            grids.append(size)
+        return Pooled(*pooled, grids[0], grids[1])
+
+    def compressed_grid(self, key_grid: Grid) -> Grid:
+        """(T, H, W) of a remembered clip."""
+        if self.compression is None or self.compression.stride is None:
+            return key_grid
+        return pooled_grid(key_grid, self.compression.kernel, self.compression.stride)
+
+    def compress(self, key_BLD: Tensor, value_BLD: Tensor, key_grid: Grid) -> tuple[Tensor, Tensor]:
+        """Keys and values of a clip as they are remembered, `(B, P, D)`."""
+        if self.compression is None or self.compression.stride is None:
+            return key_BLD, value_BLD
+        compressed = []
+        for name, tokens_BLD in (("k", key_BLD), ("v", value_BLD)):
+            pool = getattr(self, f"compress_{name}")
+            tokens_BPD, _ = pool_tokens(tokens_BLD, key_grid, pool, class_token=self.class_token)
+            compressed.append(getattr(self, f"norm_compress_{name}")(tokens_BPD))
+        return compressed[0], compressed[1]
+
+    def attend(
+        self,
+        pooled: Pooled,
+        past_key_BMPD: Tensor | None = None,
+        past_value_BMPD: Tensor | None = None,
+        valid_BM: Tensor | None = None,
+    ) -> Tensor:
+        """Attention of a pooled clip to itself and to remembered clips, `(B, L, D)`.
+
+        Args:
+            pooled: what `pool` returned.
+            past_key_BMPD, past_value_BMPD: of remembered clips, compressed, oldest first.
+            valid_BM: bool; those that are False are not attended to.
+        """
+        query_BLD, key_BLD, value_BLD = pooled.query_BLD, pooled.key_BLD, pooled.value_BLD
+        open_BK, steps, memory_grid = None, 0, None
+        if past_key_BMPD is not None and past_value_BMPD is not None:
+            steps, memory_grid = past_key_BMPD.shape[1], self.compressed_grid(pooled.key_grid)
+            present = key_BLD.shape[1]
+            key_BLD = torch.cat([past_key_BMPD.flatten(1, 2).to(key_BLD.dtype), key_BLD], 1)
+            value_BLD = torch.cat([past_value_BMPD.flatten(1, 2).to(value_BLD.dtype), value_BLD], 1)
+            if valid_BM is not None:
+                open_BK = F.pad(valid_BM.repeat_interleave(past_key_BMPD.shape[2], 1), (0, present), value=True)
+        if self.causal and self.class_token:
+            open_BK = self._without_class_key(open_BK, key_BLD, pooled.key_grid)
+        if self.pool_first:
+            query_BLD, key_BLD, value_BLD = self.q(query_BLD), self.k(key_BLD), self.v(value_BLD)
+        query, key, value = (t.unflatten(2, (self.heads, -1)).transpose(1, 2) for t in (query_BLD, key_BLD, value_BLD))
+        result = biased_attention(
+            query,
+            key,
+            value,
+            self._bias_numbers(query, pooled, memory_grid, steps),
+            self._codes(pooled.key_grid, memory_grid, steps, query.device),
+            open_BK,
+            scale=query.shape[3] ** -0.5,
+            dropout=self.attention_dropout if self.training else 0.0,
+            route=self.route,
+        )
+        result_BLD = (result + self._residual(query, pooled.query_grid)).transpose(1, 2).flatten(2)
+        return self.dropout(self.proj(result_BLD))  # type: ignore[no-any-return]
+
+    def forward(self, x_BLD: Tensor, grid: Grid) -> tuple[Tensor, Grid]:
+        """Attention within one clip: the result and its (T, H, W)."""
+        pooled = self.pool(x_BLD, grid)
+        return self.attend(pooled), pooled.query_grid
+
+    def _residual(self, query_BALD: Tensor, grid: Grid) -> Tensor | float:
+        if not self.residual:
+            return 0.0
+        if self.conv_q_func is None:
+            if not self.class_token:
+                return query_BALD
+            return F.pad(query_BALD[:, :, 1:], (0, 0, 1, 0))
+        tokens = query_BALD[:, :, 1:] if self.class_token else query_BALD
+        maps = tokens.flatten(0, 1).unflatten(1, grid).movedim(-1, 1)
+        added = self.conv_q_func(maps).flatten(2).transpose(1, 2).unflatten(0, query_BALD.shape[:2])
+        return F.pad(added, (0, 0, 1, 0)) if self.class_token else added
+
+    def _without_class_key(self, open_BK: Tensor | None, key_BLD: Tensor, key_grid: Grid) -> Tensor:
+        # The class token has seen the whole clip: reading it would show the future.
+        batch, keys = key_BLD.shape[:2]
+        place = keys - key_grid[0] * key_grid[1] * key_grid[2] - 1
+        elsewhere_1K = (torch.arange(keys, device=key_BLD.device) != place)[None]
+        return elsewhere_1K.expand(batch, -1) if open_BK is None else open_BK & elsewhere_1K
+
+    def _bias_numbers(self, query_BALD: Tensor, pooled: Pooled, memory: Grid | None, steps: int) -> Tensor | None:
+        """The numbers of each query that keys choose from, in the order of `_codes`; zero for the class token."""
+        grid, key_grid = pooled.query_grid, pooled.key_grid
+        tokens = query_BALD[:, :, 1:] if self.class_token else query_BALD
+        query = tokens.unflatten(2, grid)
+        parts = []
+        if self.rel_pos_spatial:
+            hw, key_hw = (grid[1], grid[2]), (key_grid[1], key_grid[2])
+            rows_h, rows_w = spatial_rows(self.rel_pos_h, self.rel_pos_w, hw, key_hw, self.axes_rule)
+            if memory is not None:
+                memory_hw = (memory[1], memory[2])
+                more = spatial_rows(self.rel_pos_mem_h, self.rel_pos_mem_w, hw, memory_hw, self.axes_rule)
+                rows_h, rows_w = torch.cat([rows_h, more[0]], 1), torch.cat([rows_w, more[1]], 1)
+            parts.append(torch.einsum("bathwd,hkd->bathwk", query, rows_h.to(query.dtype)))
+            parts.append(torch.einsum("bathwd,wkd->bathwk", query, rows_w.to(query.dtype)))
+        if self.rel_pos_temporal:
+            rows_t = axis_rows(self.rel_pos_t, grid[0], key_grid[0])
+            if memory is not None:
+                stride = self.compression.stride[0] if self.compression and self.compression.stride else 1
+                past = memory_time_rows(self.rel_pos_mem_t, grid[0], steps * memory[0], stride)
+                rows_t = torch.cat([rows_t, past], 1)
+            parts.append(torch.einsum("bathwd,tkd->bathwk", query, rows_t.to(query.dtype)))
+        if self.causal:
+            later_TK = torch.ones(grid[0], key_grid[0], device=query.device, dtype=torch.bool).triu(1)
+            closed_TK = later_TK.to(query.dtype) * closed_score(query.dtype)
+            if self.rel_pos_temporal:
+                wider = F.pad(closed_TK, (0, parts[-1].shape[-1] - key_grid[0]))
+                parts[-1] = parts[-1] + wider[:, None, None]
+            else:
+                parts.append(closed_TK[:, None, None].expand(*query.shape[:-1], key_grid[0]))
+        if not parts:
+            return None
+        numbers = torch.cat(parts, 5).flatten(2, 4)
+        return F.pad(numbers, (0, 0, 1, 0)) if self.class_token else numbers
+
+    def _codes(self, key_grid: Grid, memory: Grid | None, steps: int, device: torch.device) -> Tensor | None:
+        """`(K, E)`: which of a query's numbers each key adds to its score: one a kind of position."""
+        spatial, temporal = self.rel_pos_spatial, self.rel_pos_temporal or self.causal
+        if not (spatial or temporal):
+            return None
+        past: Grid = memory or (0, 0, 0)
+        past_t = past[0] * steps if self.rel_pos_temporal else 0
+        # Columns: heights of the present clip, of remembered ones; widths alike; frames alike.
+        starts, column = {}, 0
+        for axis, wanted, sizes in (
+            (1, spatial, (key_grid[1], past[1])),
+            (2, spatial, (key_grid[2], past[2])),
+            (0, temporal, (key_grid[0], past_t)),
+        ):
+            if wanted:
+                starts[axis] = (column, column + sizes[0])
+                column += sum(sizes)
+        segments = [(past, 1, step * past[0]) for step in range(steps)] + [(key_grid, 0, 0)]
+        codes = []
+        for (frames, rows, columns), kind, first in segments:
+            at = torch.meshgrid(*(torch.arange(n, device=device) for n in (frames, rows, columns)), indexing="ij")
+            code = torch.zeros(frames * rows * columns, column, device=device)
+            for axis, start in starts.items():
+                if axis == 0 and kind == 1 and not past_t:
+                    continue
+                place = at[axis].reshape(-1) + start[kind] + (first if axis == 0 else 0)
+                code = code + F.one_hot(place, column)
+            codes.append(F.pad(code, (0, 0, 1, 0)) if self.class_token else code)
+        return torch.cat(codes)
+
+
+def _pooling(mode: str, channels: int, kernel: Grid | None, stride: Grid) -> tuple[nn.Module | None, nn.Module | None]:
+    if kernel is None or (kernel == UNPOOLED and stride == UNPOOLED):
+        return None, None
+    if mode in ("conv", "conv_unshared"):
+        return _depthwise(channels, kernel, stride), nn.LayerNorm(channels, eps=NORM_EPS)
+    pool = nn.MaxPool3d if mode == "max" else nn.AvgPool3d
+    return pool(kernel, stride, _same_padding(kernel)), None

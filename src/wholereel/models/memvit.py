@@ -1,0 +1,387 @@
+"""MeMViT: a video is read clip by clip; some layers attend to compressed keys and values of the clips before.
+
+Source: arXiv 2201.08383 and the order of operations of facebookresearch/MeMViT (parameter names alike). Compression is
+pipelined: a step compresses only the entry of the step before, with graph; older entries stay as they were compressed.
+The memory is a state that goes in and comes out; `memory/cached.py` holds its rules.
+Extra axes: K classes, R boxes, E tokens of an entry.
+Not here: the network without memory (`mvit.py`), boxes (`memvit_boxes.py`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from wholereel.layers.pooling_attention import Compression, Grid, PoolingAttention, pooled_grid
+from wholereel.memory.cached import CachedState, cache_step
+from wholereel.memory.state import State
+from wholereel.models.clip_model import ModelInfo
+from wholereel.models.memvit_boxes import BoxBlock, BoxConfig, BoxPooling, gathered, scattered
+from wholereel.models.mvit import MEAN, SIZES, STD, Block, BlockPlan, MViT, MvitConfig, every_block, tiny_config
+
+__all__ = ["MeMViT", "MemoryConfig", "MemvitState", "memvit_16", "memvit_24", "memvit_tiny"]
+
+BOUNDARIES = ("mask", "zero")
+
+
+@dataclass(frozen=True)
+class MemoryConfig:
+    """Which layers remember what.
+
+    Args:
+        reach: M, remembered clips that a step attends to at most.
+        gap: G, steps between them; with 2 or more the compression is never trained, as what it yields is attended to
+            only later, without graph.
+        exclude: blocks that attend to the present clip alone. Their memory parameters exist, so that published files
+            load without loss, but are not used.
+        kernel, stride: of the compression; stride `None` = none.
+        boundary: what a row attends to where its video is younger than the state: `mask`: nothing; `zero`: zeros, as
+            the public code does for batches of two and more (for one row it is `mask`).
+    """
+
+    reach: int = 2
+    gap: int = 1
+    exclude: tuple[int, ...] = ()
+    kernel: Grid = (7, 3, 3)
+    stride: Grid | None = (4, 2, 2)
+    boundary: Literal["mask", "zero"] = "mask"
+
+
+@dataclass(frozen=True)
+class MemvitState(State):
+    """The caches of all layers that remember, in their order; box layers last."""
+
+    layers: tuple[CachedState, ...] = ()
+
+    def reset(self, rows_B: Tensor) -> MemvitState:
+        """Forget the rows where `rows_B` (bool) is true: those videos begin anew."""
+        return MemvitState(tuple(layer.reset(rows_B) for layer in self.layers))
+
+    def nbytes(self) -> int:
+        """Size of all tensors."""
+        return sum(tensor.nbytes for tensor in self.as_dict().values())
+
+    def as_dict(self) -> dict[str, Tensor]:
+        """The tensors by name, `"0.entries_B"` being that of the first layer."""
+        layers = enumerate(self.layers)
+        return {f"{index}.{name}": tensor for index, layer in layers for name, tensor in layer.as_dict().items()}
+
+    @classmethod
+    def from_dict(cls, tensors: Mapping[str, Tensor]) -> MemvitState:
+        """The inverse of `as_dict`.
+
+        Raises: ValueError: the names are not those of a state.
+        """
+        groups: dict[int, dict[str, Tensor]] = {}
+        for name, tensor in tensors.items():
+            index, _, field_name = name.partition(".")
+            if not index.isdigit() or not field_name:
+                raise ValueError(f"{name!r} is not the name of a tensor in a MemvitState, such as '0.entries_B'")
+            groups.setdefault(int(index), {})[field_name] = tensor
+        return cls(tuple(CachedState.from_dict(groups[index]) for index in sorted(groups)))
+
+
+torch.export.register_dataclass(MemvitState, serialized_type_name="wholereel.MemvitState")
+
+
+class MemoryBlock(Block):
+    """A block that also attends to its cache."""
+
+    def forward(  # type: ignore[override]
+        self, x_BLD: Tensor, grid: Grid, cache: CachedState | None, memory: MemoryConfig
+    ) -> tuple[Tensor, Grid, CachedState | None]:
+        """One clip: tokens and their (T, H, W), and the cache before and after it; `None` = no cache, no memory."""
+        if cache is None:
+            return (*super().forward(x_BLD, grid), None)
+        normed_BLD = self.norm1(x_BLD)
+        pooled = self.attn.pool(normed_BLD, grid)
+        entry = pooled.key_BLD, pooled.value_BLD
+        compress = None
+        if memory.stride is not None:
+            kept, shrunk = cache.newest_keys_BLD.shape[1], cache.keys_BELD.shape[2]
+            if kept == shrunk != entry[0].shape[1]:
+                # The cache holds compressed entries alone: this one is compressed at once, nothing learns from it.
+                with torch.no_grad():
+                    entry = self.attn.compress(*entry, pooled.key_grid)
+            else:
+                compress = _Compress(self.attn, pooled.key_grid)
+        past, cache = cache_step(cache, *entry, gap=memory.gap, compress=compress, boundary=memory.boundary)
+        attended_BLD = self.attn.attend(pooled, past.keys_BMLD, past.values_BMLD, past.valid_BM)
+        return self.finish(x_BLD, normed_BLD, attended_BLD, grid), pooled.query_grid, cache
+
+
+@dataclass(frozen=True)
+class _Compress:
+    attention: PoolingAttention
+    grid: Grid
+
+    def __call__(self, keys_BLD: Tensor, values_BLD: Tensor) -> tuple[Tensor, Tensor]:
+        like = self.attention.k.weight.dtype
+        return self.attention.compress(keys_BLD.to(like), values_BLD.to(like), self.grid)
+
+
+class MeMViT(MViT):
+    """The network with memory.
+
+    Args:
+        config: sizes and options; needs `pool_first`.
+        memory: which layers remember what.
+        boxes: a head for boxes instead of whole clips.
+        num_classes, in_channels, info: see `MViT`.
+    Raises: ValueError: settings without a meaning.
+    """
+
+    def __init__(
+        self,
+        config: MvitConfig,
+        memory: MemoryConfig | None = None,
+        *,
+        boxes: BoxConfig | None = None,
+        num_classes: int | tuple[int, ...] = 400,
+        in_channels: int = 3,
+        info: ModelInfo | None = None,
+    ) -> None:
+        memory = memory or MemoryConfig()
+        if memory.boundary not in BOUNDARIES:
+            raise ValueError(f"boundary must be one of {BOUNDARIES}, got {memory.boundary!r}")
+        if memory.reach < 1 or memory.gap < 1 or not config.pool_first:
+            raise ValueError(
+                f"needs reach >= 1, gap >= 1 and pool_first, got {memory.reach}, {memory.gap} and {config.pool_first}"
+            )
+        compression = Compression(memory.reach, memory.kernel, memory.stride)
+        super().__init__(
+            config,
+            num_classes=num_classes,
+            in_channels=in_channels,
+            info=info or memvit_info(config),
+            compression=compression,
+        )
+        self.memory, self.boxes = memory, boxes
+        self.remembering = tuple(index for index in range(config.depth) if index not in memory.exclude)
+        self.box_blocks = nn.ModuleList()
+        if boxes is not None:
+            self.box_pooling = BoxPooling(boxes)
+            last = self.plans[-1]
+            drops = [boxes.drop_path * index / max(boxes.depth - 1, 1) for index in range(boxes.depth)]
+            self.box_blocks.extend(BoxBlock(last.dim_out, last.heads, config, boxes, drop) for drop in drops)
+            self.box_blocks.apply(self._init)
+        self._freeze_unused()
+
+    def _block(self, plan: BlockPlan, drop_path: float, compression: Compression | None) -> Block:
+        return MemoryBlock(plan, self.config, drop_path, compression)
+
+    def _freeze_unused(self) -> None:
+        # What can receive no gradient asks for none: distributed training need not search for it.
+        for index, block in enumerate(self.blocks):
+            for name, parameter in block.attn.memory_parameters.items():  # type: ignore[union-attr]
+                if index not in self.remembering or ("compress_" in name and self.memory.gap > 1):
+                    parameter.requires_grad_(False)
+
+    def entry_grids(self, height: int, width: int) -> list[Grid]:
+        """(T, H, W) of every block's keys, for clips of a size in pixels."""
+        config = self.config
+        sides = zip((height, width), config.patch_kernel[1:], config.patch_stride[1:], config.patch_padding[1:])
+        rows, columns = ((n + 2 * p - k) // s + 1 for n, k, s, p in sides)
+        grid, grids = (config.grid[0], rows, columns), []
+        for plan in self.plans:
+            kv_kernel, q_kernel = plan.kernel_kv or (1, 1, 1), plan.kernel_q or (1, 1, 1)
+            grids.append(pooled_grid(grid, kv_kernel, plan.stride_kv, causal=config.causal))
+            grid = pooled_grid(grid, q_kernel, plan.stride_q, causal=config.causal)
+        return grids
+
+    def init_state(
+        self,
+        batch_size: int,
+        *,
+        size: tuple[int, int] | None = None,
+        pending: bool | None = None,
+        device: torch.device | str | None = None,
+    ) -> MemvitState:
+        """The memory of nothing, for B videos.
+
+        Args:
+            size: height and width of the clips in pixels; those of the training crop where `None`.
+            pending: keep the newest entry uncompressed until the next step, so that its compression has a gradient;
+                otherwise it is compressed at once, which gives the same outputs from a state of a third of the size or
+                less. `None`: in training mode only.
+            device: the model's where `None`.
+        Raises: ValueError: `boundary="zero"`, which is defined by pending entries, without them.
+        """
+        pending = self.training if pending is None else pending
+        memory, like = self.memory, self.norm.weight
+        if memory.boundary == "zero" and not pending and memory.stride is not None:
+            raise ValueError("boundary='zero' needs pending=True: it compresses the zeros that stand for another video")
+        options: dict[str, Any] = {"reach": memory.reach, "gap": memory.gap, "dtype": like.dtype}
+        options["device"] = like.device if device is None else device
+        height, width = size or (self.config.crop, self.config.crop)
+        grids, layers = self.entry_grids(height, width), []
+        for index in self.remembering:
+            attention = self.blocks[index].attn
+            own, compressed = grids[index], attention.compressed_grid(grids[index])  # type: ignore[operator, union-attr]
+            tokens, shrunk = (int(self.config.class_token) + g[0] * g[1] * g[2] for g in (own, compressed))
+            dim = self.plans[index].dim
+            kept = tokens if pending else shrunk
+            layers.append(CachedState.init(batch_size, tokens=kept, compressed_tokens=shrunk, dim=dim, **options))
+        for _ in self.box_blocks:
+            slots = self.boxes.slots if self.boxes else 0
+            sizes = {"tokens": slots, "compressed_tokens": slots, "dim": self.num_features}
+            layers.append(CachedState.init(batch_size, **sizes, **options))
+        return MemvitState(tuple(layers))
+
+    def remember_features(self, clip_BCTHW: Tensor, state: MemvitState) -> tuple[Tensor, Grid, MemvitState]:
+        """Normalised tokens `(B, L, D)`, their (T, H, W), and the caches after the clip (those of boxes unchanged)."""
+        x_BLD, grid = self.embed(clip_BCTHW)
+        if grid[0] != self.config.grid[0]:
+            raise ValueError(f"a clip has {clip_BCTHW.shape[2]} frames, the model was made for {self.config.frames}")
+        caches = dict(zip(self.remembering, state.layers, strict=False))
+        layers = []
+        for index, block in enumerate(self.blocks):
+            x_BLD, grid, cache = block(x_BLD, grid, caches.get(index), self.memory)
+            if cache is not None:
+                layers.append(cache)
+        return self._last_norm(x_BLD), grid, MemvitState((*layers, *state.layers[len(layers) :]))
+
+    def forward(  # type: ignore[override]
+        self, clip_BCTHW: Tensor, state: MemvitState, boxes_R5: Tensor | None = None
+    ) -> tuple[Any, MemvitState]:
+        """Judge the next clip of B videos.
+
+        Args:
+            clip_BCTHW: normalised; row b continues the video of row b of the state.
+            state: of `init_state` or the step before, after `reset` of the rows whose video begins with this clip.
+            boxes_R5: for models with a box head: row, x1, y1, x2, y2 in pixels of the clip.
+        Returns: logits, see `MViT.forward_head` (`(R, K)` for boxes), and the state for the next step, without graph.
+        Raises: ValueError: a state of another model or size; boxes without a box head, or none with one.
+        """
+        expected = len(self.remembering) + len(self.box_blocks)
+        if len(state.layers) != expected:
+            raise ValueError(f"the state has {len(state.layers)} layers, the model remembers in {expected}")
+        if (boxes_R5 is None) != (self.boxes is None):
+            raise ValueError("boxes_R5 goes with a model that has a box head, and the other way round")
+        features_BLD, grid, state = self.remember_features(clip_BCTHW, state)
+        if boxes_R5 is None:
+            return self.forward_head(features_BLD), state
+        tokens_BLD = features_BLD[:, 1:] if self.config.class_token else features_BLD
+        boxes_RD = self.box_pooling(tokens_BLD, grid, boxes_R5)
+        slots = scattered(boxes_RD, boxes_R5, clip_BCTHW.shape[0], self.boxes.slots if self.boxes else 0)
+        layers = list(state.layers)
+        x_BSD = slots.features_BSD
+        first = len(self.remembering)
+        for place, block in enumerate(self.box_blocks, first):
+            x_BSD, layers[place] = block(x_BSD, layers[place], self.memory)
+        return self.head(gathered(x_BSD, slots)), MemvitState(tuple(layers))
+
+
+def memvit_info(config: MvitConfig, stride: int = 4) -> ModelInfo:
+    """How the published models are used."""
+    origin = "arXiv 2201.08383; facebookresearch/MeMViT"
+    return ModelInfo(MEAN, STD, config.crop, config.frames, stride, 30.0, "CC-BY-NC-4.0 (MeMViT)", origin)
+
+
+def memvit_config(size: str) -> MvitConfig:
+    """MeMViT-16 (16x4) and -24 (32x3): the network of MViTv2, pooling before the projections."""
+    frames, depth, places, _ = SIZES[size]
+    return MvitConfig(
+        frames=frames,
+        depth=depth,
+        widen=tuple((place, 2.0) for place in places),
+        q_strides=every_block(depth, places),
+        pool_first=True,
+        axes_rule="square",
+        drop_path=0.4,
+        head_dropout=0.5,
+        init="memvit",
+    )
+
+
+def _build(
+    config: MvitConfig,
+    stride: int,
+    num_classes: int,
+    in_channels: int,
+    dropout: float,
+    memory: MemoryConfig,
+    boxes: bool,
+) -> MeMViT:
+    return MeMViT(
+        replace(config, head_dropout=dropout),
+        replace(memory, exclude=tuple(range(1, config.depth, 2))),
+        boxes=BoxConfig() if boxes else None,
+        num_classes=num_classes,
+        in_channels=in_channels,
+        info=memvit_info(config, stride),
+    )
+
+
+def memvit_16(
+    *,
+    num_classes: int = 400,
+    in_channels: int = 3,
+    dropout: float = 0.5,
+    reach: int = 2,
+    gap: int = 1,
+    boxes: bool = False,
+) -> MeMViT:
+    """MeMViT-16, 16 frames at stride 4; every other layer remembers. 35.4 M parameters, 58.7 G multiply-adds a clip.
+
+    The files published for AVA were trained with gap 2.
+    """
+    memory = MemoryConfig(reach=reach, gap=gap)
+    return _build(memvit_config("16x4"), 4, num_classes, in_channels, dropout, memory, boxes)
+
+
+def memvit_24(
+    *,
+    num_classes: int = 400,
+    in_channels: int = 3,
+    dropout: float = 0.5,
+    reach: int = 2,
+    gap: int = 1,
+    boxes: bool = False,
+) -> MeMViT:
+    """MeMViT-24, 32 frames at stride 3; every other layer remembers. 52.6 M parameters, 213 G multiply-adds a clip.
+
+    The files published for AVA were trained with gap 3.
+    """
+    memory = MemoryConfig(reach=reach, gap=gap)
+    return _build(memvit_config("32x3"), 3, num_classes, in_channels, dropout, memory, boxes)
+
+
+def memvit_tiny(
+    *,
+    num_classes: int = 400,
+    in_channels: int = 3,
+    dropout: float = 0.0,
+    frames: int = 4,
+    crop: int = 32,
+    width: int = 24,
+    reach: int = 2,
+    gap: int = 1,
+    remember: bool = True,
+    frame_level: bool = False,
+    causal: bool = False,
+) -> MeMViT:
+    """Four blocks for clips of 32 pixels, all of which remember, or none (our own).
+
+    Args:
+        remember: without it every block attends to the present clip alone: the twin without memory.
+        frame_level: logits of every frame.
+        causal: frames attend to no later ones.
+    """
+    config = replace(
+        tiny_config(frames, crop, width),
+        pool_first=True,
+        axes_rule="square",
+        init="memvit",
+        head_dropout=dropout,
+        frame_level=frame_level,
+        causal=causal,
+    )
+    exclude = () if remember else tuple(range(config.depth))
+    memory = MemoryConfig(reach=reach, gap=gap, exclude=exclude, kernel=(3, 3, 3), stride=(2, 2, 2))
+    info = ModelInfo((0.5,) * 3, (0.25,) * 3, crop, frames, 1, 8.0, origin="wholereel's own")
+    return MeMViT(config, memory, num_classes=num_classes, in_channels=in_channels, info=info)

@@ -1,0 +1,141 @@
+"""The box head of MeMViT: features of boxes in slots that attend to each other and to the slots of earlier clips.
+
+Source: arXiv 2201.08383 (AVA) and facebookresearch/MeMViT. Boxes of a row fill its first slots; empty slots are zeros
+and take part, as in the public code.
+Extra axes: R boxes of all rows, S slots of a row.
+Not here: the network in front (`memvit.py`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torchvision.ops import roi_align
+
+from wholereel.layers.pooling_attention import Grid
+from wholereel.memory.cached import CachedState, cache_step
+from wholereel.models.mvit import NORM_EPS, DropPath, Mlp, MvitConfig
+from wholereel.ops.attention import biased_attention
+from wholereel.ops.checks import check_all
+
+__all__ = ["BoxBlock", "BoxConfig", "BoxPooling", "BoxSlots", "gathered", "scattered"]
+
+
+@dataclass(frozen=True)
+class BoxConfig:
+    """The head for boxes.
+
+    Args:
+        depth: blocks over box features; 0 = the classifier reads the features of single boxes.
+        slots: S, most boxes of a row.
+        scale: pixels per token.
+        resolution: bins of a box's side, of which the largest value is kept.
+        aligned: whether pixel centres are at half numbers.
+        drop_path, attention_dropout, qkv_dropout, dropout: probabilities, inside the blocks.
+    """
+
+    depth: int = 1
+    slots: int = 100
+    scale: int = 32
+    resolution: int = 7
+    aligned: bool = True
+    drop_path: float = 0.1
+    attention_dropout: float = 0.5
+    qkv_dropout: float = 0.3
+    dropout: float = 0.3
+
+
+@dataclass(frozen=True)
+class BoxSlots:
+    """Box features in slots, and where each box is: in slot `slot_R[r]` of row `row_R[r]`."""
+
+    features_BSD: Tensor
+    row_R: Tensor
+    slot_R: Tensor
+
+
+class BoxPooling(nn.Module):
+    """The largest value inside a box of the features' mean over time."""
+
+    def __init__(self, config: BoxConfig) -> None:
+        super().__init__()
+        self.config = config
+
+    def forward(self, tokens_BLD: Tensor, grid: Grid, boxes_R5: Tensor) -> Tensor:
+        """`(R, D)` from tokens without class token and boxes row, x1, y1, x2, y2 in pixels."""
+        maps_BDHW = tokens_BLD.unflatten(1, grid).mean(1).movedim(-1, 1)
+        bins_RDHW = roi_align(
+            maps_BDHW,
+            boxes_R5.to(maps_BDHW.dtype),
+            self.config.resolution,
+            spatial_scale=1 / self.config.scale,
+            sampling_ratio=0,
+            aligned=self.config.aligned,
+        )
+        return bins_RDHW.amax((2, 3))
+
+
+def scattered(features_RD: Tensor, boxes_R5: Tensor, rows: int, slots: int) -> BoxSlots:
+    """Put each row's boxes into its first slots, in their order.
+
+    Raises: ValueError: a row with more boxes than slots (on accelerators a device-side assertion).
+    """
+    row_R = boxes_R5[:, 0].long()
+    of_row_RB = F.one_hot(row_R, rows)
+    slot_R = (of_row_RB.cumsum(0) * of_row_RB).sum(1) - 1
+    check_all(slot_R < slots, f"a clip has more boxes than there are slots ({slots})")
+    empty_BSD = features_RD.new_zeros(rows, slots, features_RD.shape[1])
+    return BoxSlots(empty_BSD.index_put((row_R, slot_R), features_RD), row_R, slot_R)
+
+
+def gathered(x_BSD: Tensor, slots: BoxSlots) -> Tensor:
+    """`(R, D)`: the slots that hold boxes, in the order of the boxes."""
+    return x_BSD[slots.row_R, slots.slot_R]
+
+
+class BoxAttention(nn.Module):
+    """Attention of slots to slots and to earlier slots; queries are added to the result."""
+
+    def __init__(self, dim: int, heads: int, config: MvitConfig, boxes: BoxConfig) -> None:
+        super().__init__()
+        self.heads, self.residual, self.attention_dropout = heads, config.residual, boxes.attention_dropout
+        self.q, self.k, self.v = (nn.Linear(dim, dim, bias=config.qkv_bias) for _ in range(3))
+        self.proj = nn.Linear(dim, dim)
+        self.qkv_drop, self.proj_drop = nn.Dropout(boxes.qkv_dropout), nn.Dropout(boxes.dropout)
+
+    def forward(self, x_BSD: Tensor, past_keys_BLD: Tensor, past_values_BLD: Tensor, open_BL: Tensor) -> Tensor:
+        parts = (
+            self.q(x_BSD),
+            self.k(torch.cat([past_keys_BLD.to(x_BSD.dtype), x_BSD], 1)),
+            self.v(torch.cat([past_values_BLD.to(x_BSD.dtype), x_BSD], 1)),
+        )
+        query, key, value = (self.qkv_drop(part.unflatten(2, (self.heads, -1)).transpose(1, 2)) for part in parts)
+        open_BK = F.pad(open_BL, (0, x_BSD.shape[1]), value=True)
+        dropout = self.attention_dropout if self.training else 0.0
+        scale = query.shape[3] ** -0.5
+        result = biased_attention(query, key, value, None, None, open_BK, scale=scale, dropout=dropout)
+        result = result + query if self.residual else result
+        return self.proj_drop(self.proj(result.transpose(1, 2).flatten(2)))  # type: ignore[no-any-return]
+
+
+class BoxBlock(nn.Module):
+    """A transformer block over slots, with a cache of its normalised input (uncompressed)."""
+
+    def __init__(self, dim: int, heads: int, config: MvitConfig, boxes: BoxConfig, drop_path: float) -> None:
+        super().__init__()
+        self.norm1, self.norm2 = nn.LayerNorm(dim, eps=NORM_EPS), nn.LayerNorm(dim, eps=NORM_EPS)
+        self.attn = BoxAttention(dim, heads, config, boxes)
+        self.mlp = Mlp(dim, int(dim * config.mlp_ratio), dim, boxes.dropout)
+        self.drop_path = DropPath(drop_path)
+
+    def forward(self, x_BSD: Tensor, cache: CachedState, memory: Any) -> tuple[Tensor, CachedState]:
+        """One clip's slots, and the cache before and after them; `memory` has `gap` and `boundary`."""
+        normed = self.norm1(x_BSD)
+        past, cache = cache_step(cache, normed, normed, gap=memory.gap, boundary=memory.boundary)
+        keys, values = past.keys_BMLD.flatten(1, 2), past.values_BMLD.flatten(1, 2)
+        x_BSD = x_BSD + self.drop_path(self.attn(normed, keys, values, past.mask()))
+        return x_BSD + self.drop_path(self.mlp(self.norm2(x_BSD))), cache

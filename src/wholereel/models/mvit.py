@@ -1,0 +1,548 @@
+"""MViTv1 and MViTv2: vision transformers whose attention pools the clip, stage by stage.
+
+Sources: arXiv 2104.11227 and 2112.01526; parameter names, order of operations and initialisation as in
+facebookresearch/SlowFast (Apache-2.0) and, with pooling before the projections, facebookresearch/MeMViT.
+Tokens are `(B, L, D)`: the class token, where there is one, then the (T, H, W) grid in raster order. Extra axis: K
+classes.
+Not here: memory (`memvit.py`), published layouts with other names (`mvit_keys.py`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from wholereel.layers.pooling_attention import Compression, Grid, PoolingAttention, pool_tokens
+from wholereel.models.clip_model import ClipModel, ModelInfo
+
+__all__ = ["Block", "BlockPlan", "MViT", "MvitConfig", "block_plans", "mvit_tiny", "mvitv1_b", "mvitv2_b", "mvitv2_s"]
+
+NORM_EPS = 1e-6
+MEAN, STD = (0.45,) * 3, (0.225,) * 3
+
+
+@dataclass(frozen=True)
+class MvitConfig:
+    """What shapes the network; the options of the public codes under names of ours.
+
+    Args:
+        frames, crop: T and side of the training clip.
+        patch_kernel, patch_stride, patch_padding: of the stem, over (T, H, W).
+        embed_dim, heads, depth: of the first block; number of blocks.
+        widen: (block, factor): width and heads are multiplied from this block on.
+        widen_in_attention: by the block's attention (v2) instead of the MLP of the block before (v1).
+        q_strides: (block, t, h, w); only listed blocks pool their queries.
+        kv_stride: of block 0 before its own query stride; divided by every query stride met.
+        kv_strides: (block, t, h, w) instead of `kv_stride`.
+        kernel: of all pooling; `None`: stride + 1 where the stride is above 1, else 1.
+        mode, pool_first, separate_qkv, qkv_bias, residual, causal, axes_rule, rel_pos_spatial, rel_pos_temporal,
+            attention_dropout: see `PoolingAttention`.
+        class_token: whether there is one; without it the head reads the mean of all tokens.
+        mean_first: without effect with a class token; average before the last norm instead of after it.
+        absolute: position table: `none`, `joint` or `separable` (space + time + class).
+        norm_stem: a norm behind the stem.
+        drop_path: of the last block; grows linearly from zero.
+        dropout, head_dropout: probabilities, of tokens and in front of the classifier.
+        init: which public code's initialisation.
+        frame_level: logits of every frame, from its mean over space.
+    """
+
+    frames: int = 16
+    crop: int = 224
+    patch_kernel: Grid = (3, 7, 7)
+    patch_stride: Grid = (2, 4, 4)
+    patch_padding: Grid = (1, 3, 3)
+    embed_dim: int = 96
+    heads: int = 1
+    depth: int = 16
+    widen: tuple[tuple[int, float], ...] = ((1, 2.0), (3, 2.0), (14, 2.0))
+    widen_heads: tuple[tuple[int, float], ...] | None = None
+    widen_in_attention: bool = True
+    q_strides: tuple[tuple[int, int, int, int], ...] = ()
+    kv_stride: Grid | None = (1, 8, 8)
+    kv_strides: tuple[tuple[int, int, int, int], ...] = ()
+    kernel: Grid | None = (3, 3, 3)
+    mode: str = "conv"
+    pool_first: bool = False
+    separate_qkv: bool = False
+    qkv_bias: bool = True
+    mlp_ratio: float = 4.0
+    class_token: bool = True
+    mean_first: bool = False
+    absolute: Literal["none", "joint", "separable"] = "none"
+    rel_pos_spatial: bool = True
+    rel_pos_temporal: bool = True
+    axes_rule: str = "apart"
+    residual: int = 1
+    causal: bool = False
+    norm_stem: bool = False
+    drop_path: float = 0.0
+    dropout: float = 0.0
+    attention_dropout: float = 0.0
+    head_dropout: float = 0.0
+    init: Literal["slowfast", "memvit"] = "slowfast"
+    frame_level: bool = False
+    route: str = "auto"
+
+    @property
+    def grid(self) -> Grid:
+        """(T, H, W) of the tokens of a training clip."""
+        return (
+            self.frames // self.patch_stride[0],
+            self.crop // self.patch_stride[1],
+            self.crop // self.patch_stride[2],
+        )
+
+
+@dataclass(frozen=True)
+class BlockPlan:
+    """Sizes of one block: widths, heads, training grid of its input, pooling (kernel `None` = none)."""
+
+    dim: int
+    dim_out: int
+    heads: int
+    grid: Grid
+    kernel_q: Grid | None
+    stride_q: Grid
+    kernel_kv: Grid | None
+    stride_kv: Grid
+
+
+def block_plans(config: MvitConfig) -> list[BlockPlan]:
+    """The blocks that a configuration describes."""
+    widths = dict(config.widen)
+    head_factors = widths if config.widen_heads is None else dict(config.widen_heads)
+    q_strides: dict[int, Grid] = {row[0]: row[1:] for row in config.q_strides}
+    kv_strides: dict[int, Grid] = {row[0]: row[1:] for row in config.kv_strides}
+    running, grid, dim, heads, plans = config.kv_stride, config.grid, config.embed_dim, config.heads, []
+    for index in range(config.depth):
+        heads = _rounded(heads, head_factors.get(index, 1.0))
+        ahead = index if config.widen_in_attention else index + 1
+        dim_out = _rounded(dim, widths.get(ahead, 1.0), _rounded(heads, head_factors.get(ahead, 1.0)))
+        q_stride = q_strides.get(index)
+        if running is not None:
+            if q_stride is not None:
+                running = _divided(running, q_stride)
+            kv_strides[index] = running
+        kv_stride = kv_strides.get(index)
+        plans.append(
+            BlockPlan(
+                dim,
+                dim_out,
+                heads,
+                grid,
+                _kernel(config, q_stride),
+                q_stride or (1, 1, 1),
+                _kernel(config, kv_stride),
+                kv_stride or (1, 1, 1),
+            )
+        )
+        if q_stride is not None:
+            grid = (grid[0] // q_stride[0], grid[1] // q_stride[1], grid[2] // q_stride[2])
+        dim = dim_out
+    return plans
+
+
+def _kernel(config: MvitConfig, stride: Grid | None) -> Grid | None:
+    if stride is None:
+        return None
+    return config.kernel or _skip_kernel(stride)
+
+
+def _skip_kernel(stride: Grid) -> Grid:
+    t, h, w = (s + 1 if s > 1 else 1 for s in stride)
+    return t, h, w
+
+
+def _divided(stride: Grid, by: Grid) -> Grid:
+    t, h, w = (max(a // b, 1) for a, b in zip(stride, by, strict=True))
+    return t, h, w
+
+
+def _rounded(width: int, factor: float, divisor: int = 1) -> int:
+    target = width * factor
+    rounded = max(divisor, int(target + divisor / 2) // divisor * divisor)
+    return int(rounded + divisor if rounded < 0.9 * target else rounded)
+
+
+class DropPath(nn.Module):
+    """Drop a branch for whole samples, and scale it up for those that keep it."""
+
+    def __init__(self, probability: float) -> None:
+        super().__init__()
+        self.probability = probability
+
+    def forward(self, x_BLD: Tensor) -> Tensor:
+        if not self.training or self.probability == 0:
+            return x_BLD
+        keep = 1 - self.probability
+        kept_B11 = torch.empty(x_BLD.shape[0], 1, 1, dtype=x_BLD.dtype, device=x_BLD.device).bernoulli_(keep)
+        return x_BLD * kept_B11 / keep
+
+
+class Mlp(nn.Module):
+    """Linear, GELU, linear."""
+
+    def __init__(self, dim: int, hidden: int, dim_out: int, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.fc1, self.fc2 = nn.Linear(dim, hidden), nn.Linear(hidden, dim_out)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x_BLD: Tensor) -> Tensor:
+        return self.dropout(self.fc2(self.dropout(F.gelu(self.fc1(x_BLD)))))  # type: ignore[no-any-return]
+
+
+class Block(nn.Module):
+    """Pooling attention and an MLP, each added to what it read; the skip path is pooled like the queries."""
+
+    def __init__(
+        self, plan: BlockPlan, config: MvitConfig, drop_path: float, compression: Compression | None = None
+    ) -> None:
+        super().__init__()
+        self.widen_in_attention, self.class_token = config.widen_in_attention, config.class_token
+        width = plan.dim_out if config.widen_in_attention else plan.dim
+        self.norm1 = nn.LayerNorm(plan.dim, eps=NORM_EPS)
+        self.attn = PoolingAttention(
+            plan.dim,
+            width,
+            plan.heads,
+            grid=plan.grid,
+            kernel_q=plan.kernel_q,
+            stride_q=plan.stride_q,
+            kernel_kv=plan.kernel_kv,
+            stride_kv=plan.stride_kv,
+            mode=config.mode,
+            pool_first=config.pool_first,
+            separate_qkv=config.separate_qkv,
+            qkv_bias=config.qkv_bias,
+            class_token=config.class_token,
+            rel_pos_spatial=config.rel_pos_spatial,
+            rel_pos_temporal=config.rel_pos_temporal,
+            axes_rule=config.axes_rule,
+            residual=config.residual,
+            causal=config.causal,
+            dropout=config.dropout,
+            attention_dropout=config.attention_dropout,
+            compression=compression,
+            route=config.route,
+        )
+        self.norm2 = nn.LayerNorm(width, eps=NORM_EPS)
+        self.mlp = Mlp(width, int(width * config.mlp_ratio), plan.dim_out, config.dropout)
+        self.proj = nn.Linear(plan.dim, plan.dim_out) if plan.dim != plan.dim_out else None
+        self.drop_path = DropPath(drop_path)
+        kernel = _skip_kernel(plan.stride_q)
+        padding = (kernel[0] // 2, kernel[1] // 2, kernel[2] // 2)
+        strided = plan.stride_q != (1, 1, 1)
+        self.pool_skip = nn.MaxPool3d(kernel, plan.stride_q, padding) if strided else None
+
+    def forward(self, x_BLD: Tensor, grid: Grid) -> tuple[Tensor, Grid]:
+        """Tokens and their (T, H, W), in and out."""
+        normed_BLD = self.norm1(x_BLD)
+        pooled = self.attn.pool(normed_BLD, grid)
+        return self.finish(x_BLD, normed_BLD, self.attn.attend(pooled), grid), pooled.query_grid
+
+    def finish(self, x_BLD: Tensor, normed_BLD: Tensor, attended_BLD: Tensor, grid: Grid) -> Tensor:
+        """All that follows attention."""
+        if self.proj is not None and self.widen_in_attention:
+            x_BLD = self.proj(normed_BLD)
+        skip_BLD, _ = pool_tokens(x_BLD, grid, self.pool_skip, class_token=self.class_token)
+        x_BLD = skip_BLD + self.drop_path(attended_BLD)
+        normed_BLD = self.norm2(x_BLD)
+        added_BLD = self.mlp(normed_BLD)
+        if self.proj is not None and not self.widen_in_attention:
+            x_BLD = self.proj(normed_BLD)
+        return x_BLD + self.drop_path(added_BLD)  # type: ignore[no-any-return]
+
+
+class Patches(nn.Module):
+    """The stem: overlapping patches to tokens `(B, L, D)`."""
+
+    def __init__(self, config: MvitConfig, in_channels: int) -> None:
+        super().__init__()
+        self.proj = nn.Conv3d(
+            in_channels, config.embed_dim, config.patch_kernel, config.patch_stride, config.patch_padding
+        )
+
+    def forward(self, x_BCTHW: Tensor) -> Tensor:
+        return self.proj(x_BCTHW).flatten(2).transpose(1, 2)  # type: ignore[no-any-return]
+
+
+class Head(nn.Module):
+    """Dropout and one linear layer, or one for each of several label spaces."""
+
+    def __init__(self, dim: int, num_classes: int | tuple[int, ...], dropout: float) -> None:
+        super().__init__()
+        self.dropout = nn.Dropout(dropout)
+        self.projection: nn.Module
+        if isinstance(num_classes, tuple):
+            self.projection = nn.ModuleList(nn.Linear(dim, classes) for classes in num_classes)
+        else:
+            self.projection = nn.Linear(dim, num_classes) if num_classes else nn.Identity()
+
+    def forward(self, x_BD: Tensor) -> Any:
+        x_BD = self.dropout(x_BD)
+        if isinstance(self.projection, nn.ModuleList):
+            return tuple(linear(x_BD) for linear in self.projection)
+        return self.projection(x_BD)
+
+
+class MViT(ClipModel):
+    """The network without memory.
+
+    Args:
+        config: sizes and options.
+        num_classes: K; several label spaces as a tuple; 0 = no classifier.
+        in_channels: C of the input.
+        info: how the model is meant to be used.
+        compressions: memory settings of the blocks, for `memvit.py`.
+    """
+
+    classifier: ClassVar[str] = "head.projection"
+    feature_layout: ClassVar[str] = "BLD"
+
+    def __init__(
+        self,
+        config: MvitConfig,
+        *,
+        num_classes: int | tuple[int, ...] = 400,
+        in_channels: int = 3,
+        info: ModelInfo | None = None,
+        compression: Compression | None = None,
+    ) -> None:
+        super().__init__()
+        self.config, self.plans = config, block_plans(config)
+        self.info = info or model_info(config)
+        self.num_features = self.plans[-1].dim_out
+        self.num_classes = num_classes if isinstance(num_classes, int) else sum(num_classes)
+        self.feature_info = _feature_info(config, self.plans)
+        self.patch_embed = Patches(config, in_channels)
+        dim, grid = config.embed_dim, config.grid
+        if config.class_token:
+            self.cls_token = nn.Parameter(torch.zeros(1, 1, dim))
+        if config.absolute == "joint":
+            length = grid[0] * grid[1] * grid[2] + int(config.class_token)
+            self.pos_embed = nn.Parameter(torch.zeros(1, length, dim))
+        elif config.absolute == "separable":
+            self.pos_embed_spatial = nn.Parameter(torch.zeros(1, grid[1] * grid[2], dim))
+            self.pos_embed_temporal = nn.Parameter(torch.zeros(1, grid[0], dim))
+            if config.class_token:
+                self.pos_embed_class = nn.Parameter(torch.zeros(1, 1, dim))
+        self.norm_stem = nn.LayerNorm(dim, eps=NORM_EPS) if config.norm_stem else None
+        self.pos_drop = nn.Dropout(config.dropout)
+        last = max(config.depth - 1, 1)
+        self.blocks = nn.ModuleList(
+            self._block(plan, config.drop_path * index / last, compression) for index, plan in enumerate(self.plans)
+        )
+        self.norm = nn.LayerNorm(self.num_features, eps=NORM_EPS)
+        self.head = Head(self.num_features, num_classes, config.head_dropout)
+        self.apply(self._init)
+        for name, parameter in self.named_parameters(recurse=False):
+            if name.startswith(("cls_token", "pos_embed")):
+                nn.init.trunc_normal_(parameter, std=0.02)
+
+    def _block(self, plan: BlockPlan, drop_path: float, compression: Compression | None) -> Block:
+        return Block(plan, self.config, drop_path, compression)
+
+    def _init(self, module: nn.Module) -> None:
+        # SlowFast also draws convolutions and starts biases at 0.02; MeMViT keeps the framework's convolutions.
+        slowfast = self.config.init == "slowfast"
+        if isinstance(module, nn.Linear) or (slowfast and isinstance(module, nn.Conv3d)):
+            nn.init.trunc_normal_(module.weight, std=0.02)
+        if isinstance(module, (nn.Linear, nn.LayerNorm)) and module.bias is not None:
+            nn.init.constant_(module.bias, 0.02 if slowfast else 0.0)
+
+    def reset_classifier(self, num_classes: int | tuple[int, ...], dropout: float = 0.0) -> None:
+        """A new classifier with fresh weights; `num_classes=0` removes it, then `forward` returns pooled features.
+
+        Raises: ValueError: negative classes or a probability outside [0, 1).
+        """
+        least = min(num_classes) if isinstance(num_classes, tuple) else num_classes
+        if least < 0 or not 0.0 <= dropout < 1.0:
+            raise ValueError(f"needs num_classes >= 0 and dropout in [0, 1), got {num_classes} and {dropout}")
+        like = self.norm.weight
+        self.num_classes = num_classes if isinstance(num_classes, int) else sum(num_classes)
+        self.head = Head(self.num_features, num_classes, dropout).to(like)
+        self.head.apply(self._init)
+
+    def no_weight_decay(self) -> set[str]:
+        """Names of the position tables and the class token."""
+        return {name for name, _ in self.named_parameters() if "rel_pos" in name or name.startswith(("cls_", "pos_"))}
+
+    def embed(self, x_BCTHW: Tensor) -> tuple[Tensor, Grid]:
+        """Tokens of a normalised clip with their absolute positions, and their (T, H, W)."""
+        sizes = zip(
+            x_BCTHW.shape[2:],
+            self.config.patch_kernel,
+            self.config.patch_stride,
+            self.config.patch_padding,
+            strict=True,
+        )
+        frames, rows, columns = ((n + 2 * p - k) // s + 1 for n, k, s, p in sizes)
+        grid = (frames, rows, columns)
+        x_BLD = self.patch_embed(x_BCTHW)
+        if self.config.class_token:
+            x_BLD = torch.cat([self.cls_token.expand(x_BLD.shape[0], -1, -1), x_BLD], 1)
+        if self.config.absolute != "none":
+            x_BLD = x_BLD + self._positions(grid)
+        x_BLD = self.pos_drop(x_BLD)
+        return (x_BLD if self.norm_stem is None else self.norm_stem(x_BLD)), grid
+
+    def _positions(self, grid: Grid) -> Tensor:
+        trained = self.config.grid
+        if self.config.absolute == "separable":
+            space_DHW = self.pos_embed_spatial[0].T.unflatten(1, trained[1:])
+            time_DT = self.pos_embed_temporal[0].T
+            table_DTHW = time_DT[:, :, None, None] + space_DHW[:, None]
+            first = self.pos_embed_class[0] if self.config.class_token else None
+        else:
+            first = self.pos_embed[0, :1] if self.config.class_token else None
+            rest = self.pos_embed[0, 1:] if self.config.class_token else self.pos_embed[0]
+            table_DTHW = rest.T.unflatten(1, trained)
+        if grid != trained:
+            table_DTHW = F.interpolate(table_DTHW[None], size=grid, mode="trilinear")[0]
+        table_LD = table_DTHW.flatten(1).T
+        return table_LD if first is None else torch.cat([first, table_LD])
+
+    def forward_features(self, x_BCTHW: Tensor) -> Tensor:
+        """Tokens behind the last block, `(B, L, D)`: normalised, but with `mean_first` normalised by the head."""
+        x_BLD, grid = self.embed(x_BCTHW)
+        for block in self.blocks:
+            x_BLD, grid = block(x_BLD, grid)
+        return self._last_norm(x_BLD)
+
+    def _last_norm(self, x_BLD: Tensor) -> Tensor:
+        return x_BLD if self.config.mean_first else self.norm(x_BLD)  # type: ignore[no-any-return]
+
+    def forward_head(self, x_BLD: Tensor, pre_logits: bool = False) -> Any:
+        """Logits `(B, K)` (a tuple of them for several label spaces); with `frame_level` `(B, T', K)`.
+
+        What is classified: the class token; the mean of the tokens where there is none; every frame's mean.
+        """
+        if self.config.mean_first:
+            tokens_BLD = x_BLD[:, 1:] if self.config.class_token else x_BLD
+            pooled = self.norm(tokens_BLD.mean(1))
+        elif self.config.frame_level:
+            tokens_BLD = x_BLD[:, 1:] if self.config.class_token else x_BLD
+            frames = self.config.grid[0]
+            pooled = tokens_BLD.unflatten(1, (frames, -1)).mean(2)
+        else:
+            pooled = x_BLD[:, 0] if self.config.class_token else x_BLD.mean(1)
+        return pooled if pre_logits else self.head(pooled)
+
+
+def model_info(config: MvitConfig, stride: int = 4, licence: str = "Apache-2.0 (SlowFast)") -> ModelInfo:
+    """How the published models of these papers are used."""
+    version = "2112.01526" if config.rel_pos_spatial else "2104.11227"
+    origin = f"arXiv {version}; facebookresearch/SlowFast"
+    return ModelInfo(MEAN, STD, config.crop, config.frames, stride, 30.0, licence, origin)
+
+
+def _feature_info(config: MvitConfig, plans: list[BlockPlan]) -> list[dict[str, Any]]:
+    info = []
+    reduction = config.patch_stride
+    for index, plan in enumerate(plans):
+        reduction = tuple(a * b for a, b in zip(reduction, plan.stride_q, strict=True))  # type: ignore[assignment]
+        info.append({"name": f"blocks.{index}", "channels": plan.dim_out, "reduction": reduction})
+    return info
+
+
+def every_block(depth: int, strided: tuple[int, ...]) -> tuple[tuple[int, int, int, int], ...]:
+    """Query strides: (1, 2, 2) at some blocks and, since a pooling without stride is wanted too, (1, 1, 1) elsewhere."""
+    return tuple((index, 1, 2, 2) if index in strided else (index, 1, 1, 1) for index in range(depth))
+
+
+# Per published size: frames, depth, blocks that widen and stride, drop path.
+SIZES: dict[str, tuple[int, int, tuple[int, ...], float]] = {
+    "16x4": (16, 16, (1, 3, 14), 0.2),
+    "32x3": (32, 24, (2, 5, 21), 0.3),
+}
+STRIDES = {"16x4": 4, "32x3": 3}
+
+
+def v2_config(size: str) -> MvitConfig:
+    """MViTv2-S (16x4) and -B (32x3)."""
+    frames, depth, places, drop_path = SIZES[size]
+    widen = tuple((place, 2.0) for place in places)
+    strides = every_block(depth, places)
+    return MvitConfig(frames=frames, depth=depth, widen=widen, q_strides=strides, drop_path=drop_path, head_dropout=0.5)
+
+
+def v1_config(size: str) -> MvitConfig:
+    """MViTv1-B: only strided blocks pool their queries, absolute positions, the MLP widens."""
+    frames, depth, places, drop_path = SIZES[size]
+    return MvitConfig(
+        frames=frames,
+        depth=depth,
+        widen=tuple((place, 2.0) for place in places),
+        q_strides=tuple((place, 1, 2, 2) for place in places),
+        kernel=(3, 3, 3) if size == "16x4" else None,  # the published files differ in this
+        widen_in_attention=False,
+        absolute="separable",
+        rel_pos_spatial=False,
+        rel_pos_temporal=False,
+        residual=0,
+        drop_path=drop_path,
+        head_dropout=0.5,
+    )
+
+
+def _build(config: MvitConfig, num_classes: int, in_channels: int, stride: int) -> MViT:
+    return MViT(config, num_classes=num_classes, in_channels=in_channels, info=model_info(config, stride))
+
+
+def mvitv2_s(*, num_classes: int = 400, in_channels: int = 3, dropout: float = 0.5) -> MViT:
+    """MViTv2-S, 16 frames at stride 4; 34.5 M parameters, 64.5 G multiply-adds a clip."""
+    return _build(replace(v2_config("16x4"), head_dropout=dropout), num_classes, in_channels, 4)
+
+
+def mvitv2_b(*, num_classes: int = 400, in_channels: int = 3, dropout: float = 0.5) -> MViT:
+    """MViTv2-B, 32 frames at stride 3; 51.2 M parameters, 225 G multiply-adds a clip."""
+    return _build(replace(v2_config("32x3"), head_dropout=dropout), num_classes, in_channels, 3)
+
+
+def mvitv1_b(
+    *, num_classes: int = 400, in_channels: int = 3, dropout: float = 0.5, frames: Literal[16, 32] = 16
+) -> MViT:
+    """MViTv1-B: 16 frames at stride 4 and 16 blocks (36.6 M parameters), or 32 at stride 3 and 24 blocks (53.1 M).
+
+    Raises: ValueError: another number of frames.
+    """
+    sizes = {16: "16x4", 32: "32x3"}
+    if frames not in sizes:
+        raise ValueError(f"frames must be 16 or 32, got {frames}")
+    size = sizes[frames]
+    return _build(replace(v1_config(size), head_dropout=dropout), num_classes, in_channels, STRIDES[size])
+
+
+def tiny_config(frames: int = 8, crop: int = 32, width: int = 24) -> MvitConfig:
+    """Four blocks for small videos, to be trained on processor cores."""
+    return MvitConfig(
+        frames=frames,
+        crop=crop,
+        patch_stride=(1 if frames < 8 else 2, 4, 4),
+        embed_dim=width,
+        depth=4,
+        widen=((1, 2.0), (3, 2.0)),
+        q_strides=every_block(4, (1, 3)),
+        kv_stride=(1, 2, 2),
+        mlp_ratio=2.0,
+    )
+
+
+def mvit_tiny(
+    *,
+    num_classes: int = 400,
+    in_channels: int = 3,
+    dropout: float = 0.0,
+    frames: int = 8,
+    crop: int = 32,
+    width: int = 24,
+) -> MViT:
+    """MViTv2 with four blocks for clips of 32 pixels (our own)."""
+    config = replace(tiny_config(frames, crop, width), head_dropout=dropout)
+    info = ModelInfo((0.5,) * 3, (0.25,) * 3, crop, frames, 1, 8.0, origin="wholereel's own")
+    return MViT(config, num_classes=num_classes, in_channels=in_channels, info=info)

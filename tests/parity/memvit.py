@@ -1,0 +1,404 @@
+"""Families of MViT and MeMViT (Rule v1): outputs of every step, caches, gradients, and the rules of data order and
+positions.
+
+A layer that is excluded from memory keeps no cache of ours. The public code's cache of such a layer is compared with
+one that is kept here, from the layer's own pooling and compression.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from tests.parity import rule_v1
+from tests.parity.golden import Comparison, Golden, NotUnderstood, Outcome, check_fields
+from wholereel.memory.cached import CachedState, cache_step
+from wholereel.models.memvit import MemoryConfig, MeMViT, MemvitState
+from wholereel.models.memvit_boxes import BoxConfig
+from wholereel.models.mvit import MViT, MvitConfig
+from wholereel.models.mvit_keys import grown_table
+from wholereel.ops.relative_positions import axis_rows, memory_time_rows, resized_table, spatial_rows
+from wholereel.ops.stream_order import stream_order
+
+__all__ = ["check_memvit", "check_memvit_rules", "is_memvit", "is_memvit_rules"]
+
+OUTPUT, GRADIENT, NOUGHT = 2e-4, 1e-3, 1e-6
+MEMVIT, SLOWFAST = "facebookresearch/MeMViT state_dict", "facebookresearch/SlowFast MViT state_dict"
+META = {"grad_l2", "torch", "note", "boxes", "input_shapes", "layout", "intermediates", "state_dict", "std_rule"}
+META |= {"seed", "video_names", "loss", "config", "n_params", "case", "scale_overrides", "rule", "numpy", "kind"}
+# Options without an effect on what is compared, and those that must have the value that we build.
+PROSE = {"ZERO_DECAY_POS_CLS", "REL_POS_ZERO_INIT", "HEAD_INIT_SCALE", "DROPPATH_RATE", "DROPOUT_RATE"}
+PROSE |= {"DROP_ATTN_RATE", "BOX_DROPPATH_RATE", "BOX_DROP_ATTN_RATE", "BOX_DROP_QKV_RATE", "BOX_DROPOUT_RATE"}
+FIXED = {"NORM": "layernorm", "PATCH_2D": False, "LAYER_SCALE_INIT_VALUE": 0.0, "USE_FIXED_SINCOS_POS": False}
+READ = {"MODE", "POOL_FIRST", "CLS_EMBED_ON", "PATCH_KERNEL", "PATCH_STRIDE", "PATCH_PADDING", "EMBED_DIM", "NUM_HEADS"}
+READ |= {"MLP_RATIO", "QKV_BIAS", "DEPTH", "DIM_MUL", "HEAD_MUL", "POOL_KV_STRIDE", "POOL_KV_STRIDE_ADAPTIVE"}
+READ |= {"POOL_Q_STRIDE", "POOL_KVQ_KERNEL", "NORM_STEM", "SEP_POS_EMBED", "USE_ABS_POS", "REL_POS_SPATIAL"}
+READ |= {"REL_POS_TEMPORAL", "FRAME_LEVEL", "CAUSAL", "BOX_DEPTH", "CONV_Q", "DIM_MUL_IN_ATT", "SEPARATE_QKV"}
+READ |= {"RESIDUAL_POOLING", "USE_MEAN_POOLING", "REV"}
+
+
+def is_memvit(golden: Golden) -> bool:
+    """Whether the layout is one of the two public codes'."""
+    return golden.meta.get("layout") in (MEMVIT, SLOWFAST)
+
+
+def is_memvit_rules(golden: Golden) -> bool:
+    """Whether the file lists orders, selections and indices."""
+    return "memory_selection" in golden.meta and "spatial_rel_pos_index" in golden.meta
+
+
+def check_memvit(golden: Golden) -> Outcome:
+    """Keys, then step by step intermediates, outputs and caches; gradients of the last step."""
+    check_fields(golden.meta, META, "meta")
+    model = _build(golden)
+    faults = rule_v1.check_state_dict(model, golden.meta)
+    if faults:
+        return Outcome(tuple(Comparison(fault, math.inf, 0.0) for fault in faults))
+    rule_v1.fill_weights(model, golden.meta)
+    model.eval()
+    run = _Run(golden, model)
+    comparisons = run.all_steps()
+    compared = {comparison.name.split(" (")[0] for comparison in comparisons}
+    return Outcome(tuple(comparisons), tuple(sorted(set(golden.arrays) - compared)))
+
+
+def _config(golden: Golden) -> MvitConfig:
+    groups = golden.meta["config"]
+    check_fields(groups, {"mode", "MVIT", "MEMVIT", "DATA", "MODEL", "DETECTION"}, "config")
+    options, data = groups["MVIT"], groups["DATA"]
+    check_fields(options, PROSE | set(FIXED) | READ, "config.MVIT")
+    wrong = [name for name, value in FIXED.items() if options.get(name, value) != value]
+    if wrong or groups.get("mode", "eval") != "eval" or (options.get("REV") or {}).get("ENABLE", False):
+        raise NotUnderstood(f"no builder for {', '.join(wrong) or 'this mode'}")
+    absolute = "none"
+    if options["USE_ABS_POS"]:
+        absolute = "separable" if options["SEP_POS_EMBED"] else "joint"
+    adaptive = options["POOL_KV_STRIDE_ADAPTIVE"]
+    slowfast = golden.meta["layout"] == SLOWFAST
+    return MvitConfig(
+        frames=data["NUM_FRAMES"],
+        crop=data["TRAIN_CROP_SIZE"],
+        patch_kernel=tuple(options["PATCH_KERNEL"]),
+        patch_stride=tuple(options["PATCH_STRIDE"]),
+        patch_padding=tuple(options["PATCH_PADDING"]),
+        embed_dim=options["EMBED_DIM"],
+        heads=options["NUM_HEADS"],
+        depth=options["DEPTH"],
+        widen=tuple(map(tuple, options["DIM_MUL"])),
+        widen_heads=tuple(map(tuple, options["HEAD_MUL"])),
+        widen_in_attention=options["DIM_MUL_IN_ATT"],
+        q_strides=tuple(map(tuple, options["POOL_Q_STRIDE"])),
+        kv_stride=tuple(adaptive) if adaptive else None,
+        kv_strides=() if adaptive else tuple(map(tuple, options["POOL_KV_STRIDE"])),
+        kernel=tuple(options["POOL_KVQ_KERNEL"]) if options["POOL_KVQ_KERNEL"] else None,
+        mode=options["MODE"],
+        pool_first=options["POOL_FIRST"],
+        separate_qkv=options["SEPARATE_QKV"],
+        qkv_bias=options["QKV_BIAS"],
+        mlp_ratio=options["MLP_RATIO"],
+        class_token=options["CLS_EMBED_ON"],
+        mean_first=options.get("USE_MEAN_POOLING", False),
+        absolute=absolute,
+        rel_pos_spatial=options["REL_POS_SPATIAL"],
+        rel_pos_temporal=options["REL_POS_TEMPORAL"],
+        axes_rule="apart" if slowfast else "square",
+        residual=int(options["RESIDUAL_POOLING"] if slowfast else min(options["CONV_Q"], 2)),
+        causal=options.get("CAUSAL", False),
+        norm_stem=options["NORM_STEM"],
+        init="slowfast" if slowfast else "memvit",
+        frame_level=options.get("FRAME_LEVEL", False),
+    )
+
+
+def _build(golden: Golden) -> MViT:
+    groups, config = golden.meta["config"], _config(golden)
+    heads = groups["MODEL"]
+    check_fields(heads, {"NUM_CLASSES", "NUM_CLASSES_LIST", "HEAD_ACT"}, "config.MODEL")
+    classes = tuple(heads["NUM_CLASSES_LIST"]) or heads["NUM_CLASSES"]
+    memory, detection = groups.get("MEMVIT") or {"ENABLE": False}, groups["DETECTION"]
+    if not memory["ENABLE"]:
+        if detection["ENABLE"]:
+            raise NotUnderstood("no builder for boxes without memory")
+        return MViT(config, num_classes=classes)
+    sampler, compress = memory["SAMPLER"], memory["COMPRESS"]
+    check_fields(memory, {"ENABLE", "ATTN_MAX_LEN", "SAMPLER", "EXCLUDE_LAYERS", "COMPRESS"}, "config.MEMVIT")
+    batch = golden.meta["input_shapes"][0][0]
+    settings = MemoryConfig(
+        reach=memory["ATTN_MAX_LEN"] - 1,
+        gap=int(sampler[-1]) if sampler.startswith("gap") else 1,
+        exclude=tuple(memory["EXCLUDE_LAYERS"]),
+        kernel=tuple(compress["POOL_KERNEL"]),
+        stride=tuple(compress["POOL_STRIDE"]) if compress["ENABLE"] else None,
+        boundary="mask" if batch == 1 else "zero",
+    )
+    boxes = None
+    if detection["ENABLE"]:
+        boxes = BoxConfig(
+            depth=groups["MVIT"]["BOX_DEPTH"],
+            scale=detection["SPATIAL_SCALE_FACTOR"],
+            resolution=detection["ROI_XFORM_RESOLUTION"],
+            aligned=detection["ALIGNED"],
+        )
+    return MeMViT(config, settings, boxes=boxes, num_classes=classes)
+
+
+class _Run:
+    """A model over the steps of a file, compared as it goes."""
+
+    def __init__(self, golden: Golden, model: MViT) -> None:
+        self.golden, self.model = golden, model
+        self.clips = rule_v1.inputs(golden.meta)
+        self.activations: dict[str, Tensor] = {}
+        self.stepped = any(name.startswith("step0::") for name in golden.arrays)
+        self.state: MemvitState | None = None
+        self.extra: dict[int, CachedState] = {}
+        watched = {name.split("act::")[1] for name in golden.arrays if "act::" in name}
+        for name in watched:
+            model.get_submodule(name).register_forward_hook(self._keeper(name))
+        if isinstance(model, MeMViT):
+            size = tuple(self.clips[0].shape[3:])
+            self.state = model.init_state(len(self.clips[0]), size=size, pending=True)
+            for index in model.memory.exclude:
+                if index < len(model.blocks):
+                    model.blocks[index].register_forward_pre_hook(self._rememberer(index))
+
+    def _keeper(self, name: str) -> Callable[..., None]:
+        def keep(module: nn.Module, args: Any, output: Any) -> None:
+            self.activations[name] = (output[0] if isinstance(output, tuple) else output).detach()
+
+        return keep
+
+    @torch.no_grad()
+    def _remember(self, index: int, x_BLD: Tensor, grid: tuple[int, int, int]) -> None:
+        model = self.model
+        assert isinstance(model, MeMViT)
+        block, memory = model.blocks[index], model.memory
+        pooled = block.attn.pool(block.norm1(x_BLD), grid)
+        entry = pooled.key_BLD, pooled.value_BLD
+
+        def compress(keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+            return block.attn.compress(keys, values, pooled.key_grid)
+
+        if index not in self.extra:
+            sizes = {"tokens": entry[0].shape[1], "compressed_tokens": compress(*entry)[0].shape[1]}
+            self.extra[index] = CachedState.init(
+                len(x_BLD), **sizes, dim=entry[0].shape[2], reach=memory.reach, gap=memory.gap
+            )
+        _, self.extra[index] = cache_step(
+            self.extra[index], *entry, gap=memory.gap, compress=compress, boundary=memory.boundary
+        )
+
+    def _rememberer(self, index: int) -> Callable[..., None]:
+        return lambda module, args: self._remember(index, args[0], args[1])
+
+    def all_steps(self) -> list[Comparison]:
+        comparisons = []
+        last = len(self.clips) - 1
+        for step in range(len(self.clips)):
+            graded = step == last and "grad_l2" in self.golden.meta
+            with torch.set_grad_enabled(graded):
+                logits, attends = self._step(step)
+            comparisons += self._compare(step, logits)
+            if graded:
+                comparisons += self._gradients(logits, attends)
+        return comparisons
+
+    def _step(self, step: int) -> tuple[tuple[Tensor, ...], bool]:
+        model, clip = self.model, self.clips[step]
+        attends = False
+        if isinstance(model, MeMViT):
+            assert self.state is not None
+            names = self.golden.meta["video_names"]
+            if step:
+                rows_B = torch.tensor([a != b for a, b in zip(names[step], names[step - 1], strict=True)])
+                self.state = self.state.reset(rows_B)
+                self.extra = {index: cache.reset(rows_B) for index, cache in self.extra.items()}
+            first = self.state.layers[0] if self.state.layers else None
+            if first is not None:
+                held = first.steps_B if model.memory.boundary == "zero" else first.entries_B
+                attends = int(held.max()) >= model.memory.gap
+            boxes = self.golden.meta.get("boxes")
+            rois = (torch.tensor(boxes[step]),) if boxes and model.boxes else ()
+            logits, self.state = model(clip, self.state, *rois)
+        else:
+            logits = model(clip)
+        return (logits if isinstance(logits, tuple) else (logits,)), attends
+
+    def _compare(self, step: int, logits: tuple[Tensor, ...]) -> list[Comparison]:
+        golden, prefix = self.golden, f"step{step}::" if self.stepped else ""
+        softmax = golden.meta["config"]["MODEL"]["HEAD_ACT"] == "softmax"
+        comparisons = [
+            rule_v1.compare_sample(golden, f"{prefix}act::{name}", value, OUTPUT)
+            for name, value in sorted(self.activations.items(), key=_network_order)
+            if f"{prefix}act::{name}" in golden.arrays
+        ]
+        for index, value in enumerate(logits):
+            scores = value.softmax(-1) if softmax else value.sigmoid()
+            for name, tensor in ((f"{prefix}logits{index}", value), (f"{prefix}out{index}", scores)):
+                if name in golden.arrays:
+                    comparisons.append(rule_v1.compare_whole(name, tensor, golden.arrays[name], OUTPUT))
+        for name in golden.arrays:
+            if name.startswith(f"{prefix}cache_"):
+                comparisons.append(self._compare_cache(name))
+        return comparisons
+
+    def _compare_cache(self, name: str) -> Comparison:
+        _, kind, layer, entry = name.split("::")
+        assert isinstance(self.model, MeMViT)
+        assert self.state is not None
+        index = int(layer.removeprefix("blocks."))
+        if index in self.extra:
+            cache = self.extra[index]
+        else:
+            cache = self.state.layers[self.model.remembering.index(index)]
+        held = cache.steps_B if self.model.memory.boundary == "zero" else cache.entries_B
+        older, newest = (
+            (cache.keys_BELD, cache.newest_keys_BLD)
+            if kind == "cache_k"
+            else (cache.values_BELD, cache.newest_values_BLD)
+        )
+        count = int(held.max())
+        entries = [*older.unbind(1)[older.shape[1] - count + 1 :], newest]
+        if int(entry) >= len(entries):
+            return Comparison(f"{name} (we hold {len(entries)} entries)", math.inf, OUTPUT)
+        step = int(name.partition("::")[0].removeprefix("step"))
+        return self._compare_entry(name, entries[int(entry)], step, made=step + 1 - len(entries) + int(entry))
+
+    def _compare_entry(self, name: str, ours: Tensor, step: int, made: int) -> Comparison:
+        """The public code zeroes an entry in place where a row has another video than when the entry was made. It does
+        so after the sample was taken, and the file holds the sample as it was in the end: such rows are compared by the
+        statistics of the whole alone."""
+        golden, videos = self.golden, self.golden.meta["video_names"]
+        changed = [row for row, video in enumerate(videos[made]) if any(v[row] != video for v in videos[step:])]
+        about, expected = golden.meta["intermediates"].get(name), golden.arrays[name]
+        if about is None or list(ours.shape) != list(about["shape"]) or not changed:
+            return rule_v1.compare_sample(golden, name, ours, OUTPUT)
+        sample = ours.reshape(-1)[:: about["step"]][:512].numpy()
+        rows = np.arange(sample.size) * about["step"] // (ours.numel() // len(ours))
+        kept = np.where(np.isin(rows, changed) & (expected == 0), sample, expected)
+        restored = Golden(golden.path, golden.meta, {name: kept})
+        return rule_v1.compare_sample(restored, name, ours, OUTPUT)
+
+    def _gradients(self, logits: tuple[Tensor, ...], attends: bool) -> list[Comparison]:
+        terms = [value * torch.linspace(-1, 1, value.numel()).reshape(value.shape) for value in logits]
+        loss = torch.stack([part.sum() for part in terms]).sum()
+        loss.backward()
+        comparisons = []
+        if self.golden.meta.get("loss") is not None:
+            # A sum of both signs: its error is that of its terms.
+            size = math.sqrt(sum(float(part.detach().double().square().sum()) for part in terms))
+            error = abs(loss.item() - self.golden.meta["loss"]) / size
+            comparisons.append(Comparison("loss", error, OUTPUT))
+        gradients = {name: parameter.grad for name, parameter in self.model.named_parameters()}
+        largest = max(norm or 0.0 for norm in self.golden.meta["grad_l2"].values())
+        for name, norm in self.golden.meta["grad_l2"].items():
+            gradient = gradients[name]
+            if gradient is not None and norm is None and not attends and ("_mem_" in name or "compress_" in name):
+                # An empty memory is masked, not absent: its parameters get zeros where the public code has nothing.
+                error = 0.0 if not gradient.any() else math.inf
+            elif gradient is None or norm is None:
+                error = 0.0 if gradient is None and norm is None else math.inf
+            elif norm < NOUGHT * largest:
+                # What is added to all keys alike changes nothing: both gradients are rounding errors.
+                error = 0.0 if gradient.double().norm().item() < NOUGHT * largest else math.inf
+            else:
+                error = abs(gradient.double().norm().item() - norm) / (norm or 1.0)
+            comparisons.append(Comparison(f"grad_l2 {name}", error, GRADIENT))
+        for name in self.golden.arrays:
+            if name.startswith("grad::"):
+                gradient = gradients[name.removeprefix("grad::")]
+                if gradient is None:
+                    comparisons.append(Comparison(f"{name} (we have none)", math.inf, GRADIENT))
+                else:
+                    comparisons.append(rule_v1.compare_sample(self.golden, name, gradient, GRADIENT))
+        return comparisons
+
+
+def _network_order(item: tuple[str, Tensor]) -> tuple[int, int]:
+    stages = ("patch_embed", "blocks", "norm", "box_blocks")
+    stage, _, index = item[0].partition(".")
+    return (stages.index(stage) if stage in stages else len(stages)), int(index) if index.isdigit() else 0
+
+
+def check_memvit_rules(golden: Golden) -> Outcome:
+    """Stream order, selection from the cache, index tables, resizing: exact (resizing 1e-6)."""
+    meta = golden.meta
+    rules: Mapping[str, Callable[[Any], list[Comparison]]] = {
+        "stream_order": _check_order,
+        "memory_selection": _check_selection,
+        "spatial_rel_pos_index": _check_spatial,
+        "temporal_rel_pos_index": _check_temporal,
+        "table_resize": _check_resize,
+    }
+    check_fields(meta, {*rules, "note", "kind"}, "meta")
+    return Outcome(tuple(line for name, check in rules.items() if name in meta for line in check(meta[name])))
+
+
+def _exact(name: str, ours: Any, expected: Any) -> Comparison:
+    same = np.array_equal(np.asarray(ours), np.asarray(expected))
+    return Comparison(name, 0.0 if same else math.inf, 0.0)
+
+
+def _check_order(rows: list[Any]) -> list[Comparison]:
+    lines = []
+    for row in rows:
+        ours = stream_order(row["n_keyframes"], row["world_size"], row["clips_per_rank"])
+        name = f"stream order of {row['n_keyframes']}"
+        lines.append(_exact(name, ours, row["keyframe_index_by_rank_step_slot"]))
+        lines.append(_exact(f"{name}, steps", ours.shape[1], row["steps_per_stream"]))
+    return lines
+
+
+def _check_selection(selections: Mapping[str, Any]) -> list[Comparison]:
+    lines = []
+    for name, by_length in selections.items():
+        gap = int(name.removeprefix("gap")) if name.startswith("gap") else 1
+        reach = max(map(int, by_length)) // gap + 1
+        state = CachedState.init(1, tokens=1, compressed_tokens=1, dim=1, reach=reach, gap=gap)
+        for length in range(max(map(int, by_length)) + 1):
+            entry = torch.full((1, 1, 1), float(length))
+            past, state = cache_step(state, entry, entry, gap=gap)
+            chosen = past.keys_BMLD[0, past.valid_BM[0], 0, 0].long().tolist()
+            if str(length) in by_length:
+                lines.append(_exact(f"{name} of {length}", chosen, by_length[str(length)]))
+    return lines
+
+
+def _check_spatial(rows: list[Any]) -> list[Comparison]:
+    lines = []
+    for row in rows:
+        table = torch.arange(float(row["table_rows"]))[:, None]
+        query, key = tuple(row["q_shape"][1:]), tuple(row["k_shape"][1:])
+        ours = spatial_rows(table, table, query, key, "square")
+        for axis, index in zip("hw", ours, strict=True):
+            lines.append(_exact(f"index_{axis} of {query} and {key}", index[..., 0].long(), row[f"index_{axis}"]))
+    return lines
+
+
+def _check_temporal(rows: list[Any]) -> list[Comparison]:
+    lines = []
+    for row in rows:
+        frames, keys, stride = row["q_t"], row["k_t"], row["stride"]
+        table = torch.arange(float(frames + stride * keys))[:, None]
+        ours = memory_time_rows(table, frames, keys, stride)[..., 0].long()
+        name = f"frames {frames} and {keys} at {stride}"
+        lines.append(_exact(name, ours, row["index"]))
+        if stride == 1 and frames == keys:
+            present = axis_rows(table[: 2 * frames - 1], frames, keys)[..., 0].long()
+            lines.append(_exact(f"{name}, present", present, row["index"]))
+    return lines
+
+
+def _check_resize(rows: list[Any]) -> list[Comparison]:
+    lines = []
+    for row in rows:
+        resize = grown_table if row["kind"] == "temporal" else resized_table
+        ours = resize(torch.tensor(row["input"]), row["rows_out"])
+        name = f"{row['kind']} table {row['rows_in']} to {row['rows_out']}"
+        lines.append(rule_v1.compare_whole(name, ours, np.asarray(row["output"]), 1e-6))
+    return lines
