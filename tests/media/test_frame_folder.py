@@ -94,6 +94,16 @@ def test_grey_and_single_pictures(tmp_path):
     assert torch.equal(pixels_CHW, torch.arange(48, dtype=torch.uint8).view(1, 6, 8).expand(3, 6, 8))
 
 
+def test_a_picture_in_a_bucket(tmp_path, monkeypatch):
+    fsspec = pytest.importorskip("fsspec")
+    monkeypatch.setenv("WHOLEREEL_CACHE", str(tmp_path / "cache"))
+    expected = pictures(tmp_path, 1)
+    with fsspec.open("memory://bucket/a.png", "wb") as file:
+        file.write((tmp_path / "00001.png").read_bytes())
+    with open_frames("memory://bucket/a.png") as reader:
+        assert np.array_equal(reader.read(indices=[0]).pixels_TCHW, expected)
+
+
 def test_folders_that_cannot_be_read(tmp_path):
     with pytest.raises(VideoError, match="nowhere: no such file or folder"):
         FrameFolder(tmp_path / "nowhere", frame_rate=1)

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from wholereel.errors import VideoError
 from wholereel.media.frames import Frames
+from wholereel.media.remote_files import local_copy
 from wholereel.media.video_reader import VideoMetadata, VideoReader
 
 __all__ = ["FrameFolder", "FrameReader", "PICTURE_SUFFIXES", "open_frames"]
@@ -61,7 +62,7 @@ class FrameFolder:
     """Random access to the frames of a folder of pictures; keeps no file open, so threads and forks are free.
 
     Args:
-        path: the folder, or one picture.
+        path: the folder, or one picture, which may be remote (`s3://...`).
         frame_rate: pictures per second; of a single picture it may be `None`: it lasts one second.
         size: as in `VideoReader`; scaled bilinearly, anti-aliased.
     Raises: VideoError: no such folder, no pictures in it, names without numbers, a number twice, or a picture missing
@@ -75,7 +76,7 @@ class FrameFolder:
             if length is not None and length < 1:
                 raise ValueError(f"size must be positive, got {size}")
         self.path, self.size = str(path), size
-        self._pictures = _pictures(Path(path))
+        self._pictures = _pictures(Path(local_copy(path)))
         if frame_rate is None and Path(path).is_dir():
             raise VideoError(
                 path,
