@@ -18,9 +18,11 @@ from torch import Tensor, nn
 from tests.parity import rule_v1
 from tests.parity.golden import Comparison, Golden, NotUnderstood, Outcome, check_fields
 from wholereel.memory.cached import CachedState, cache_step
-from wholereel.models.memvit import MemoryConfig, MeMViT, MemvitState
+from wholereel.models.memvit import MeMViT
 from wholereel.models.memvit_boxes import BoxConfig
-from wholereel.models.mvit import MViT, MvitConfig
+from wholereel.models.memvit_state import MemoryConfig, MemvitState
+from wholereel.models.mvit import MViT
+from wholereel.models.mvit_config import MvitConfig
 from wholereel.models.mvit_keys import grown_table
 from wholereel.ops.relative_positions import axis_rows, memory_time_rows, resized_table, spatial_rows
 from wholereel.ops.stream_order import stream_order

@@ -4,88 +4,26 @@ Source: arXiv 2201.08383 and the order of operations of facebookresearch/MeMViT 
 pipelined: a step compresses only the entry of the step before, with graph; older entries stay as they were compressed.
 The memory is a state that goes in and comes out; `memory/cached.py` holds its rules.
 Extra axes: K classes, R boxes, E tokens of an entry.
-Not here: the network without memory (`mvit.py`), boxes (`memvit_boxes.py`).
+Not here: the network without memory (`mvit.py`), the state (`memvit_state.py`), boxes (`memvit_boxes.py`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from wholereel.layers.pooling_attention import Compression, Grid, PoolingAttention, pooled_grid
-from wholereel.memory.cached import CachedState, cache_step
-from wholereel.memory.state import State
+from wholereel.memory.cached import BOUNDARIES, CachedState, cache_step
 from wholereel.models.clip_model import ModelInfo
 from wholereel.models.memvit_boxes import BoxBlock, BoxConfig, BoxPooling, gathered, scattered
-from wholereel.models.mvit import MEAN, SIZES, STD, Block, BlockPlan, MViT, MvitConfig, every_block, tiny_config
+from wholereel.models.memvit_state import MemoryConfig, MemvitState
+from wholereel.models.mvit import MEAN, STD, Block, MViT
+from wholereel.models.mvit_config import SIZES, BlockPlan, MvitConfig, every_block, tiny_config
 
-__all__ = ["MeMViT", "MemoryConfig", "MemvitState", "memvit_16", "memvit_24", "memvit_tiny"]
-
-BOUNDARIES = ("mask", "zero")
-
-
-@dataclass(frozen=True)
-class MemoryConfig:
-    """Which layers remember what.
-
-    Args:
-        reach: M, remembered clips that a step attends to at most.
-        gap: G, steps between them; with 2 or more the compression is never trained, as what it yields is attended to
-            only later, without graph.
-        exclude: blocks that attend to the present clip alone. Their memory parameters exist, so that published files
-            load without loss, but are not used.
-        kernel, stride: of the compression; stride `None` = none.
-        boundary: what a row attends to where its video is younger than the state: `mask`: nothing; `zero`: zeros, as
-            the public code does for batches of two and more (for one row it is `mask`).
-    """
-
-    reach: int = 2
-    gap: int = 1
-    exclude: tuple[int, ...] = ()
-    kernel: Grid = (7, 3, 3)
-    stride: Grid | None = (4, 2, 2)
-    boundary: Literal["mask", "zero"] = "mask"
-
-
-@dataclass(frozen=True)
-class MemvitState(State):
-    """The caches of all layers that remember, in their order; box layers last."""
-
-    layers: tuple[CachedState, ...] = ()
-
-    def reset(self, rows_B: Tensor) -> MemvitState:
-        """Forget the rows where `rows_B` (bool) is true: those videos begin anew."""
-        return MemvitState(tuple(layer.reset(rows_B) for layer in self.layers))
-
-    def nbytes(self) -> int:
-        """Size of all tensors."""
-        return sum(tensor.nbytes for tensor in self.as_dict().values())
-
-    def as_dict(self) -> dict[str, Tensor]:
-        """The tensors by name, `"0.entries_B"` being that of the first layer."""
-        layers = enumerate(self.layers)
-        return {f"{index}.{name}": tensor for index, layer in layers for name, tensor in layer.as_dict().items()}
-
-    @classmethod
-    def from_dict(cls, tensors: Mapping[str, Tensor]) -> MemvitState:
-        """The inverse of `as_dict`.
-
-        Raises: ValueError: the names are not those of a state.
-        """
-        groups: dict[int, dict[str, Tensor]] = {}
-        for name, tensor in tensors.items():
-            index, _, field_name = name.partition(".")
-            if not index.isdigit() or not field_name:
-                raise ValueError(f"{name!r} is not the name of a tensor in a MemvitState, such as '0.entries_B'")
-            groups.setdefault(int(index), {})[field_name] = tensor
-        return cls(tuple(CachedState.from_dict(groups[index]) for index in sorted(groups)))
-
-
-torch.export.register_dataclass(MemvitState, serialized_type_name="wholereel.MemvitState")
+__all__ = ["MeMViT", "memvit_16", "memvit_24", "memvit_tiny"]
 
 
 class MemoryBlock(Block):
@@ -184,7 +122,9 @@ class MeMViT(MViT):
     def entry_grids(self, height: int, width: int) -> list[Grid]:
         """(T, H, W) of every block's keys, for clips of a size in pixels."""
         config = self.config
-        sides = zip((height, width), config.patch_kernel[1:], config.patch_stride[1:], config.patch_padding[1:])
+        sides = zip(
+            (height, width), config.patch_kernel[1:], config.patch_stride[1:], config.patch_padding[1:], strict=True
+        )
         rows, columns = ((n + 2 * p - k) // s + 1 for n, k, s, p in sides)
         grid, grids = (config.grid[0], rows, columns), []
         for plan in self.plans:

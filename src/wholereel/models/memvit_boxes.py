@@ -18,7 +18,8 @@ from torchvision.ops import roi_align
 
 from wholereel.layers.pooling_attention import Grid
 from wholereel.memory.cached import CachedState, cache_step
-from wholereel.models.mvit import NORM_EPS, DropPath, Mlp, MvitConfig
+from wholereel.models.mvit import NORM_EPS, DropPath, Mlp
+from wholereel.models.mvit_config import MvitConfig
 from wholereel.ops.attention import biased_attention
 from wholereel.ops.checks import check_all
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from wholereel.models.layouts import Layout, rename, renaming
 from wholereel.models.mvit import MViT
 from wholereel.ops.relative_positions import resized_table
 
@@ -28,57 +29,32 @@ __all__ = [
     "split_qkv",
 ]
 
-# Pairs (ours, theirs) of regular expressions and replacements, applied in order.
-TORCHVISION = (
-    (r"^patch_embed\.proj\.", "conv_proj."),
-    (r"^cls_token$", "pos_encoding.class_token"),
-    (r"^pos_embed_spatial$", "pos_encoding.spatial_pos"),
-    (r"^pos_embed_temporal$", "pos_encoding.temporal_pos"),
-    (r"^pos_embed_class$", "pos_encoding.class_pos"),
-    (r"\.attn\.proj\.", ".attn.project.0."),
-    (r"\.attn\.pool_([qkv])\.", r".attn.pool_\1.pool."),
-    (r"\.attn\.norm_([qkv])\.", r".attn.pool_\1.norm_act.0."),
-    (r"\.mlp\.fc1\.", ".mlp.0."),
-    (r"\.mlp\.fc2\.", ".mlp.3."),
-    (r"^(blocks\.\d+)\.proj\.", r"\1.project."),
-    (r"^head\.projection\.", "head.1."),
+SLOWFAST, MEMVIT = Layout("slowfast", lambda key: key), Layout("memvit", lambda key: key)
+TORCHVISION = Layout(
+    "torchvision",
+    renaming(
+        (r"^patch_embed\.proj\.", "conv_proj."),
+        (r"^cls_token$", "pos_encoding.class_token"),
+        (r"^pos_embed_(spatial|temporal|class)$", r"pos_encoding.\1_pos"),
+        (r"\.attn\.proj\.", ".attn.project.0."),
+        (r"\.attn\.pool_([qkv])\.", r".attn.pool_\1.pool."),
+        (r"\.attn\.norm_([qkv])\.", r".attn.pool_\1.norm_act.0."),
+        (r"\.mlp\.fc1\.", ".mlp.0."),
+        (r"\.mlp\.fc2\.", ".mlp.3."),
+        (r"^(blocks\.\d+)\.proj\.", r"\1.project."),
+        (r"^head\.projection\.", "head.1."),
+    ),
 )
-PYTORCHVIDEO = (
-    (r"^patch_embed\.proj\.", "patch_embed.patch_model."),
-    (r"^(cls_token|pos_embed.*)$", r"cls_positional_encoding.\1"),
-    (r"^norm\.", "norm_embed."),
-    (r"^head\.projection\.", "head.proj."),
+PYTORCHVIDEO = Layout(
+    "pytorchvideo",
+    renaming(
+        (r"^patch_embed\.proj\.", "patch_embed.patch_model."),
+        (r"^(cls_token|pos_embed.*)$", r"cls_positional_encoding.\1"),
+        (r"^norm\.", "norm_embed."),
+        (r"^head\.projection\.", "head.proj."),
+    ),
 )
-TORCHVISION_BACK = (
-    (r"^conv_proj\.", "patch_embed.proj."),
-    (r"^pos_encoding\.class_token$", "cls_token"),
-    (r"^pos_encoding\.spatial_pos$", "pos_embed_spatial"),
-    (r"^pos_encoding\.temporal_pos$", "pos_embed_temporal"),
-    (r"^pos_encoding\.class_pos$", "pos_embed_class"),
-    (r"\.attn\.project\.0\.", ".attn.proj."),
-    (r"\.attn\.pool_([qkv])\.pool\.", r".attn.pool_\1."),
-    (r"\.attn\.pool_([qkv])\.norm_act\.0\.", r".attn.norm_\1."),
-    (r"\.mlp\.0\.", ".mlp.fc1."),
-    (r"\.mlp\.3\.", ".mlp.fc2."),
-    (r"^(blocks\.\d+)\.project\.", r"\1.proj."),
-    (r"^head\.1\.", "head.projection."),
-)
-PYTORCHVIDEO_BACK = (
-    (r"^patch_embed\.patch_model\.", "patch_embed.proj."),
-    (r"^cls_positional_encoding\.", ""),
-    (r"^norm_embed\.", "norm."),
-    (r"^head\.proj\.", "head.projection."),
-)
-LAYOUTS = ("slowfast", "memvit", "torchvision", "pytorchvideo")
-
-
-def _renamed(tensors: Mapping[str, Tensor], rules: tuple[tuple[str, str], ...]) -> dict[str, Tensor]:
-    renamed = {}
-    for key, value in tensors.items():
-        for pattern, replacement in rules:
-            key = re.sub(pattern, replacement, key)
-        renamed[key] = value
-    return renamed
+LAYOUTS = {layout.name: layout for layout in (SLOWFAST, MEMVIT, TORCHVISION, PYTORCHVIDEO)}
 
 
 def detect_layout(tensors: Mapping[str, Tensor]) -> str:
@@ -113,19 +89,21 @@ def split_qkv(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return split
 
 
-def convert_keys(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Weights of any of `LAYOUTS` under our names; separate q, k, v of pooling-last networks stay separate."""
-    layout = detect_layout(tensors)
-    if layout == "torchvision":
-        ours = _renamed(tensors, TORCHVISION_BACK)
-        for key in ("cls_token", "pos_embed_class", "pos_embed_spatial", "pos_embed_temporal"):
-            if key in ours:
-                ours[key] = ours[key].reshape(1, -1, ours[key].shape[-1])
-        return ours
-    if layout == "pytorchvideo":
-        # The module lists its poolings twice; files of older versions hold the plain names alone.
-        return _renamed({k: v for k, v in tensors.items() if "_attention_pool" not in k}, PYTORCHVIDEO_BACK)
-    return dict(tensors)
+def convert_keys(model: MViT, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Weights of any of `LAYOUTS` under our names; q, k, v fused or separate as the model has them.
+
+    Keys that the layout does not know keep their names, so that a strict loader names them.
+    """
+    layout = LAYOUTS[detect_layout(tensors)]
+    # pytorchvideo's modules list their poolings twice; files of older versions hold the plain names alone.
+    source = {key: value for key, value in tensors.items() if "_attention_pool" not in key}
+    own = {*model.state_dict(), *split_qkv(model.state_dict())}
+    names = rename(sorted(own), layout)
+    ours = {names.get(key, key): value for key, value in source.items()}
+    for key in ("cls_token", "pos_embed_class", "pos_embed_spatial", "pos_embed_temporal"):
+        if key in ours:  # torchvision leaves out axes of one
+            ours[key] = ours[key].reshape(1, -1, ours[key].shape[-1])
+    return split_qkv(ours) if model.config.pool_first or model.config.separate_qkv else fused_qkv(ours)
 
 
 def export_keys(model: MViT, layout: str) -> dict[str, Tensor]:
@@ -133,25 +111,19 @@ def export_keys(model: MViT, layout: str) -> dict[str, Tensor]:
 
     Raises: ValueError: an unknown layout, or one that has no place for this model.
     """
-    tensors = dict(model.state_dict())
     if layout not in LAYOUTS:
-        raise ValueError(f"layout must be one of {LAYOUTS}, got {layout!r}")
-    pool_first = model.config.pool_first
-    if layout in ("slowfast", "memvit"):
-        if (layout == "memvit") != pool_first:
-            raise ValueError(f"layout {layout!r} is not that of a network with pool_first={pool_first}")
-        return tensors
-    if pool_first:
-        raise ValueError(f"layout {layout!r} is not that of a network that pools first")
+        raise ValueError(f"layout must be one of {', '.join(LAYOUTS)}, got {layout!r}")
+    if (layout == "memvit") != model.config.pool_first:
+        raise ValueError(f"layout {layout!r} is not that of a network with pool_first={model.config.pool_first}")
+    tensors = dict(model.state_dict())
     if layout == "pytorchvideo":
-        return _renamed(split_qkv(tensors), PYTORCHVIDEO)
-    squeezed = {
-        key: value.squeeze(0) if key.startswith(("cls_token", "pos_embed")) else value for key, value in tensors.items()
-    }
-    for key in ("cls_token", "pos_embed_class"):
-        if key in squeezed:
-            squeezed[key] = squeezed[key].squeeze(0)
-    return _renamed(squeezed, TORCHVISION)
+        tensors = split_qkv(tensors)
+    if layout == "torchvision":
+        for key in tensors:
+            if key.startswith(("cls_token", "pos_embed")):
+                axes = (0, 1) if key in ("cls_token", "pos_embed_class") else (0,)
+                tensors[key] = tensors[key].squeeze(axes)
+    return {LAYOUTS[layout].key(key): value for key, value in tensors.items()}
 
 
 def grown_table(table_RD: Tensor, rows: int) -> Tensor:
@@ -183,8 +155,7 @@ def fit_tensors(model: MViT, tensors: Mapping[str, Tensor]) -> tuple[dict[str, T
     Returns: tensors under our names, and what was done.
     """
     own = model.state_dict()
-    source = convert_keys(tensors)
-    source = split_qkv(source) if model.config.pool_first or model.config.separate_qkv else fused_qkv(source)
+    source = convert_keys(model, tensors)
     fitted, resized, dropped = {}, [], []
     for key, value in source.items():
         if key not in own and (".rel_pos_mem_" in key or "compress_" in key):
