@@ -15,7 +15,7 @@ from wholereel.datasets.check import check_data
 from wholereel.datasets.loader import clip_loader
 from wholereel.datasets.manifest import read_manifest
 from wholereel.datasets.shards import pack
-from wholereel.errors import DataError, MissingExtraError
+from wholereel.errors import DataError, MissingExtraError, VideoError
 from wholereel.media import VideoReader, remote_files
 from wholereel.media.audio_reader import AudioReader
 from wholereel.media.remote_files import is_remote, local_copy, remote_url
@@ -120,8 +120,11 @@ def test_sound_on_a_server(bucket, tmp_path):
 
 
 def test_what_is_not_there(bucket, tmp_path):
-    with pytest.raises(DataError, match="memory://films/none.mp4: no such file"):
+    with pytest.raises(VideoError, match="memory://films/none.mp4: no such file"):
         VideoReader("memory://films/none.mp4")
+    bucket.pipe("/some/list.csv", b"path,label\nnone.mp4,x\n")
+    (problem,) = check_data(read_manifest("memory://some/list.csv"))
+    assert problem.reason.endswith("Check the path, and whether the annotation file fits this copy of the data.")
     bucket.pipe("/films/run/a.mp4", b"x")
     with pytest.raises(DataError, match=r"memory://films: holds no list of videos, expected manifest.jsonl"):
         read_manifest("memory://films")

@@ -14,13 +14,12 @@ import secrets
 from pathlib import Path
 from typing import Any
 
-from wholereel.errors import DataError, MissingExtraError, import_extra
+from wholereel.errors import VideoError, MissingExtraError, import_extra
 from wholereel.media.byte_ranges import remote_range
 
 __all__ = ["cache_folder", "is_remote", "list_remote", "local_copy", "remote_url"]
 
 SCHEME = re.compile(r"([a-z][a-z0-9+.-]+):/{1,2}(?=[^/])")
-BLOCK = 2**22  # bytes fetched at once
 
 
 def is_remote(path: str | Path) -> bool:
@@ -47,7 +46,7 @@ def local_copy(path: str | Path) -> str | Path:
     What was fetched before is not fetched again, unless it has changed on the server. Whether it has is asked once by
     each process.
 
-    Raises: DataError: it cannot be fetched. MissingExtraError: fsspec, or what it needs for this scheme, is missing.
+    Raises: VideoError: it cannot be fetched. MissingExtraError: fsspec, or what it needs for this scheme, is missing.
     """
     if not is_remote(path):
         return path
@@ -80,15 +79,10 @@ def _fetch(url: str, kept: Path, offset: int, size: int | None) -> None:
     system, place = _system(url)
     temporary = kept.with_name(f".fetching-{secrets.token_hex(4)}")
     try:
-        with system.open(place, "rb", block_size=BLOCK) as source, temporary.open("wb") as target:
-            source.seek(offset)
-            left = size
-            while left is None or left > 0:
-                data = source.read(BLOCK if left is None else min(BLOCK, left))
-                if not data:
-                    break
-                target.write(data)
-                left = None if left is None else left - len(data)
+        if size is None:
+            system.get_file(place, str(temporary))
+        else:
+            temporary.write_bytes(system.cat_file(place, start=offset, end=offset + size))
         os.replace(temporary, kept)
     except Exception as error:  # every server has its own
         raise _unreachable(url, error) from error
@@ -103,7 +97,7 @@ def _state(url: str) -> str:
     try:
         return str(system.ukey(place))
     except FileNotFoundError as error:
-        raise DataError(
+        raise VideoError(
             url, "no such file", "", "Check the path, and whether the annotation file fits this copy of the data."
         ) from error
     except Exception as error:  # every server has its own
@@ -121,10 +115,10 @@ def _system(url: str) -> tuple[Any, str]:
             "Install it with: pip install 'wholereel[remote]'"
         ) from error
     except ValueError as error:
-        raise DataError(url, f"cannot be reached ({error})", "s3://, gs://, hf:// or another of fsspec's") from error
+        raise VideoError(url, f"cannot be reached ({error})", "s3://, gs://, hf:// or another of fsspec's") from error
     return system, place
 
 
-def _unreachable(url: str, error: Exception) -> DataError:
+def _unreachable(url: str, error: Exception) -> VideoError:
     found = f"cannot be fetched ({type(error).__name__}: {error})"
-    return DataError(url, found, "", "Check the address, the network and your rights.")
+    return VideoError(url, found, "", "Check the address, the network and your rights.")
