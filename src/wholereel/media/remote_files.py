@@ -14,7 +14,7 @@ import secrets
 from pathlib import Path
 from typing import Any
 
-from wholereel.errors import VideoError, MissingExtraError, import_extra
+from wholereel.errors import MissingExtraError, VideoError, import_extra
 from wholereel.media.byte_ranges import remote_range
 
 __all__ = ["cache_folder", "is_remote", "list_remote", "local_copy", "remote_url"]
