@@ -34,26 +34,28 @@ def clips(batch: int = 2, shape: tuple[int, ...] = SHAPE, seed: int = 0) -> Tens
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_parameter_gets_a_gradient_and_stages_are_the_model(name: str) -> None:
+    # On a map of one position a norm takes away the bias that a depthwise convolution hands on.
+    shape = (3, 9, 35, 37) if name.startswith("ip_csn") else SHAPE
     model = make(name).train()
     for module in model.modules():  # a scale that begins at zero lets no gradient through
         if isinstance(module, nn.BatchNorm3d) and not module.weight.any():
             nn.init.constant_(module.weight, 0.1)
-    logits = model(clips())
+    logits = model(clips(shape=shape))
     assert logits.shape == (2, 7)
     (logits * clips(shape=(7,))).sum().backward()
     without = [key for key, parameter in model.named_parameters() if parameter.grad is None or not parameter.grad.any()]
     assert without == []
     model.eval()
-    x = clips()
+    x = clips(shape=shape)
     assert [info["name"] for info in model.feature_info] == list(model.stages)
     for info, stage in zip(model.feature_info, model.stages.values(), strict=True):
         x = stage(x)
         assert x.shape[1] == info["channels"]
         # strided convolutions round up, poolings of two frames down
-        for size, step, left in zip(SHAPE[1:], info["reduction"], x.shape[2:], strict=True):
+        for size, step, left in zip(shape[1:], info["reduction"], x.shape[2:], strict=True):
             assert left in (-(-size // step), max(size // step, 1))
-    assert torch.equal(model.forward_head(x), model(clips()))
-    assert torch.equal(model.forward_features(clips()), x)
+    assert torch.equal(model.forward_head(x), model(clips(shape=shape)))
+    assert torch.equal(model.forward_features(clips(shape=shape)), x)
     assert model.forward_head(x, pre_logits=True).shape == (2, model.num_features)
 
 
@@ -96,7 +98,7 @@ def test_torchvision_weights_load_unchanged(name: str) -> None:
 
 def test_torchvision_weights_give_torchvision_logits() -> None:
     theirs = torchvision.models.video.mc3_18(num_classes=7).eval()
-    ours = make("mc3_18").eval()
+    ours = make("mc3_18", width=64).eval()
     ours.load_state_dict(theirs.state_dict())
     with torch.no_grad():
         torch.testing.assert_close(ours(clips()), theirs(clips()), rtol=1e-5, atol=1e-6)

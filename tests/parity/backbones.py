@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+from functools import partial
 from typing import Any
 
 from tests.parity.golden import Golden, NotUnderstood, Outcome, check_fields
 from tests.parity.layout_models import Case, Place, build_layout, check_case, keys_of
-from wholereel.models import slow, slowfast
+from wholereel.models import csn, slow, slowfast, video_resnet
 from wholereel.models.clip_model import ClipModel
+from wholereel.models.layouts import OWN
 
 __all__ = ["check_backbone", "is_backbone"]
 
@@ -154,6 +156,44 @@ def _i3d_mmaction2(golden: Golden, settings: dict[str, Any]) -> Case:
     return Case(model, keys, mmaction2_place(slow.RES_STAGES), features=True, deep=_depth(settings) > 100)
 
 
+def _vmz(golden: Golden, settings: dict[str, Any]) -> Case:
+    """VMZ's PyTorch names are our own."""
+    options = {
+        option: settings[option]
+        for option in ("num_classes", "bn_eps", "pool1", "dropout", "relu_between")
+        if option in settings
+    }
+    options["in_channels"] = golden.meta["input_shapes"][0][1]
+    family, depth = _family(settings), _depth(settings)
+    model: ClipModel
+    if family in CSN_MODES:
+        model = csn.csn(CSN_MODES[family], depth, **options)
+    else:
+        kind = "2plus1d" if family == "r2plus1d" else "3d"
+        model = video_resnet.vmz_resnet(kind, depth, 8, 112, kind == "3d" and depth not in (18, 34), **options)
+    return Case(model, keys_of(model, OWN), _in_own(model), deep=depth > 100)
+
+
+def _in_own(model: ClipModel) -> Any:
+    return lambda name: Place(name) if name in model.stages else None
+
+
+def _csn(golden: Golden, settings: dict[str, Any], layout: str) -> Case:
+    features = layout == "mmaction2"
+    options = {option: settings[option] for option in ("num_classes", "bn_eps", "dropout") if option in settings}
+    model = csn.csn(CSN_MODES[_family(settings)], _depth(settings), **options)
+    prefixes = ("backbone.", "cls_head.") if features else ()
+    keys = keys_of(model, build_layout(model, layout), *prefixes)
+    stages = tuple(model.stages)
+    place = mmaction2_place(stages) if features else _in_blocks(stages)
+    return Case(model, keys, place, features=features, deep=_depth(settings) > 100)
+
+
+def _in_blocks(stages: tuple[str, ...]) -> Any:
+    names = {f"blocks.{number}": Place(stage) for number, stage in enumerate(stages)}
+    return names.get
+
+
 def mmaction2_place(stages: tuple[str, ...]) -> Any:
     """`layer1` and so on; the stem's output is called `maxpool`."""
 
@@ -164,7 +204,14 @@ def mmaction2_place(stages: tuple[str, ...]) -> Any:
     return place
 
 
+# A file that does not say which of the two is meant comes from pytorchvideo, which has the reduced one only.
+CSN_MODES = {"ir-csn": "ir", "ip-csn": "ip", "csn": "ir", "ir_csn": "ir", "ip_csn": "ip"}
 BUILDERS: dict[str, dict[str, Any]] = {
-    "pytorchvideo": {"slowfast": _slowfast_ptv, **dict.fromkeys(("slow", "i3d", "c2d"), _slow_ptv)},
-    "mmaction2-backbone": {"i3d": _i3d_mmaction2},
+    "pytorchvideo": {
+        "slowfast": _slowfast_ptv,
+        "csn": partial(_csn, layout="pytorchvideo"),
+        **dict.fromkeys(("slow", "i3d", "c2d"), _slow_ptv),
+    },
+    "mmaction2-backbone": {"i3d": _i3d_mmaction2, **dict.fromkeys(CSN_MODES, partial(_csn, layout="mmaction2"))},
+    "vmz": dict.fromkeys(("r2plus1d", "r3d", "resnet3d", *CSN_MODES), _vmz),
 }

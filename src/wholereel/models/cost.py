@@ -2,7 +2,8 @@
 
 Counted as in the papers of these networks: multiply-adds of convolutions and linear layers; norms, ReLU, pooling and
 the products of non-local blocks and correlations are not in `macs`.
-Interactions (arXiv 1904.02811): unordered pairs of input channels that meet in an output channel, over all convolutions.
+Interactions (arXiv 1904.02811): unordered pairs of input channels that meet in an output channel, summed over
+convolutions.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from wholereel.errors import ConfigError, closest
-from wholereel.models import slow, slowfast, tiny, video_resnet
+from wholereel.models import csn, memvit, mvit, slow, slowfast, tiny, video_resnet
 from wholereel.models.clip_model import ClipModel
 from wholereel.models.weights import load_clip_weights
 
@@ -27,18 +27,24 @@ class ModelEntry:
     kind: str = "clip"
 
 
+FAMILIES: tuple[Any, ...] = (video_resnet, csn, slow, slowfast)
 MODELS: dict[str, ModelEntry] = {
-    "mc2_18": ModelEntry(video_resnet.mc2_18),
-    "mc3_18": ModelEntry(video_resnet.mc3_18),
-    "mc4_18": ModelEntry(video_resnet.mc4_18),
-    "mc5_18": ModelEntry(video_resnet.mc5_18),
-    "r2plus1d_18": ModelEntry(video_resnet.r2plus1d_18),
-    "r3d_18": ModelEntry(video_resnet.r3d_18),
+    "memvit_16": ModelEntry(memvit.memvit_16, "memory"),
+    "memvit_24": ModelEntry(memvit.memvit_24, "memory"),
+    "memvit_tiny": ModelEntry(memvit.memvit_tiny, "memory"),
+    "mvit_tiny": ModelEntry(mvit.mvit_tiny, "tokens"),
+    "mvitv1_b": ModelEntry(mvit.mvitv1_b, "tokens"),
+    "mvitv2_b": ModelEntry(mvit.mvitv2_b, "tokens"),
+    "mvitv2_s": ModelEntry(mvit.mvitv2_s, "tokens"),
     "tiny2d": ModelEntry(tiny.tiny2d),
     "tiny2d_peak": ModelEntry(tiny.tiny2d_peak),
     "tiny_r2plus1d": ModelEntry(tiny.tiny_r2plus1d),
     "tiny_r3d": ModelEntry(tiny.tiny_r3d),
-    **{name: ModelEntry(build) for family in (slow, slowfast) for name, build in family.NETWORKS.items()},
+    **{
+        name: ModelEntry(build)
+        for family in (video_resnet, csn, slow, slowfast)
+        for name, build in family.NETWORKS.items()
+    },
 }
 
 

@@ -1,26 +1,40 @@
-"""R3D, MCx and R(2+1)D of depth 18, in the form and with the parameter names of torchvision's video networks.
+"""R3D, MCx and R(2+1)D, with the parameter names of torchvision's video networks.
 
-Source: R(2+1)D, arXiv 1711.11248; forms as in pytorch/vision `models/video/resnet.py` (BSD-3-Clause), so that weights
-published for `r3d_18`, `mc3_18` and `r2plus1d_18` load unchanged. torchvision's R(2+1)D computes the middle width of
-*both* convolutions of a block from the block's own input and output widths, unlike the paper's networks.
+Source: R(2+1)D, arXiv 1711.11248. Depth 18 follows pytorch/vision `models/video/resnet.py` (BSD-3-Clause), so that
+weights published for `r3d_18`, `mc3_18` and `r2plus1d_18` load unchanged; its R(2+1)D computes the middle width of
+*both* convolutions of a block from the block's own input and output widths. All others follow facebookresearch/VMZ
+(Apache-2.0), the form of the paper's networks and of the IG-65M weights: the middle width of each convolution from its
+own widths, epsilon 1e-3, and above depth 34 bottleneck blocks.
 MCx: the stem and the first x - 2 layers are 3-D, all others see single frames (mc3 is torchvision's, mc2, mc4, mc5
 follow the paper's rule).
-Not here: the Caffe2 form of these networks, deeper ones.
+Not here: channel-separated networks, which share this trunk (`csn.py`).
+Order: convolutions, blocks, stems, network, named networks.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import ClassVar
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, ClassVar
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from wholereel.models.clip_model import ClipModel, ModelInfo, init_convolutions
 
-__all__ = ["VideoResNet", "mc2_18", "mc3_18", "mc4_18", "mc5_18", "r2plus1d_18", "r3d_18"]
+__all__ = ["NETWORKS", "Conv2Plus1D", "Convolution", "VideoResNet", "dense", "per_frame", "vmz_info"]
 
-WIDTHS = (64, 128, 256, 512)
+DEPTHS: dict[int, tuple[int, int, int, int]] = {
+    10: (1, 1, 1, 1),
+    18: (2, 2, 2, 2),
+    26: (2, 2, 2, 2),
+    34: (3, 4, 6, 3),
+    50: (3, 4, 6, 3),
+    101: (3, 4, 23, 3),
+    152: (3, 8, 36, 3),
+}
+SIMPLE = (10, 18, 34)  # depths of two 3 x 3 x 3 convolutions a block; the others are bottlenecks
 INFO = ModelInfo(
     mean=(0.43216, 0.394666, 0.37645),
     std=(0.22803, 0.22145, 0.216989),
@@ -31,30 +45,39 @@ INFO = ModelInfo(
     licence="BSD-3-Clause (torchvision)",
     origin="arXiv 1711.11248; pytorch/vision models/video/resnet.py",
 )
-# Layers (0 to 4) with 3-D convolutions, for the family that mixes 3-D and per-frame ones.
-LAYERS_3D = {"mc2_18": 0, "mc3_18": 1, "mc4_18": 2, "mc5_18": 3, "r3d_18": 4}
 
 
-class Conv3DSimple(nn.Conv3d):
-    """3 x 3 x 3, stride in time and space."""
+def vmz_info(crop: int, frames: int, origin: str) -> ModelInfo:
+    """How the networks of VMZ read clips."""
+    return ModelInfo(
+        mean=INFO.mean,
+        std=INFO.std,
+        crop=crop,
+        frames=frames,
+        stride=2,
+        frame_rate=30.0,
+        licence="Apache-2.0 (VMZ)",
+        origin=f"{origin}; facebookresearch/VMZ",
+    )
 
-    def __init__(self, in_planes: int, out_planes: int, mid_planes: int, stride: int) -> None:
-        super().__init__(in_planes, out_planes, 3, stride=stride, padding=1, bias=False)
 
-    @staticmethod
-    def downsample_stride(stride: int) -> tuple[int, int, int]:
-        return stride, stride, stride
+# -------------------------------------------------------------------------------------------------------- convolutions
 
 
-class Conv3DNoTemporal(nn.Conv3d):
-    """1 x 3 x 3, stride in space only."""
+@dataclass(frozen=True)
+class Convolution:
+    """What stands where a 3-D residual network has a 3 x 3 x 3 convolution.
 
-    def __init__(self, in_planes: int, out_planes: int, mid_planes: int, stride: int) -> None:
-        super().__init__(in_planes, out_planes, (1, 3, 3), stride=(1, stride, stride), padding=(0, 1, 1), bias=False)
+    Args:
+        make: (input width, output width, middle width, stride) -> module.
+        temporal: strides hold for time as well as for space.
+    """
 
-    @staticmethod
-    def downsample_stride(stride: int) -> tuple[int, int, int]:
-        return 1, stride, stride
+    make: Callable[[int, int, int, int], nn.Module]
+    temporal: bool = True
+
+    def strides(self, stride: int) -> tuple[int, int, int]:
+        return (stride if self.temporal else 1), stride, stride
 
 
 class Conv2Plus1D(nn.Sequential):
@@ -68,12 +91,22 @@ class Conv2Plus1D(nn.Sequential):
             nn.Conv3d(mid_planes, out_planes, (3, 1, 1), stride=(stride, 1, 1), padding=(1, 0, 0), bias=False),
         )
 
-    @staticmethod
-    def downsample_stride(stride: int) -> tuple[int, int, int]:
-        return stride, stride, stride
+
+def dense(in_planes: int, out_planes: int, mid_planes: int, stride: int) -> nn.Module:
+    """3 x 3 x 3, stride in time and space."""
+    return nn.Conv3d(in_planes, out_planes, 3, stride=stride, padding=1, bias=False)
 
 
-Convolution = type[Conv3DSimple] | type[Conv3DNoTemporal] | type[Conv2Plus1D]
+def per_frame(in_planes: int, out_planes: int, mid_planes: int, stride: int) -> nn.Module:
+    """1 x 3 x 3, stride in space only."""
+    return nn.Conv3d(in_planes, out_planes, (1, 3, 3), stride=(1, stride, stride), padding=(0, 1, 1), bias=False)
+
+
+CONVOLUTIONS = {
+    "3d": Convolution(dense),
+    "2d": Convolution(per_frame, temporal=False),
+    "2plus1d": Convolution(Conv2Plus1D),
+}
 
 
 def middle_width(in_planes: int, planes: int) -> int:
@@ -81,57 +114,100 @@ def middle_width(in_planes: int, planes: int) -> int:
     return (in_planes * planes * 27) // (in_planes * 9 + 3 * planes)
 
 
-class BasicBlock(nn.Module):
-    """Two convolutions and a shortcut."""
+# -------------------------------------------------------------------------------------------------------------- blocks
 
-    def __init__(self, in_planes: int, planes: int, convolution: Convolution, stride: int) -> None:
+
+def _shortcut(in_planes: int, planes: int, strides: tuple[int, int, int]) -> nn.Sequential | None:
+    if strides == (1, 1, 1) and in_planes == planes:
+        return None
+    return nn.Sequential(nn.Conv3d(in_planes, planes, 1, stride=strides, bias=False), nn.BatchNorm3d(planes))
+
+
+class BasicBlock(nn.Module):
+    """Two convolutions and a shortcut.
+
+    `shared_middle`: the second convolution has the first one's middle width, as in torchvision.
+    """
+
+    def __init__(
+        self, in_planes: int, planes: int, convolution: Convolution, stride: int, *, shared_middle: bool
+    ) -> None:
         super().__init__()
         mid = middle_width(in_planes, planes)
+        mid2 = mid if shared_middle else middle_width(planes, planes)
         self.conv1 = nn.Sequential(
-            convolution(in_planes, planes, mid, stride), nn.BatchNorm3d(planes), nn.ReLU(inplace=True)
+            convolution.make(in_planes, planes, mid, stride), nn.BatchNorm3d(planes), nn.ReLU(inplace=True)
         )
-        self.conv2 = nn.Sequential(convolution(planes, planes, mid, 1), nn.BatchNorm3d(planes))
-        self.downsample: nn.Sequential | None = None
-        if stride != 1 or in_planes != planes:
-            strides = convolution.downsample_stride(stride)
-            self.downsample = nn.Sequential(
-                nn.Conv3d(in_planes, planes, 1, stride=strides, bias=False), nn.BatchNorm3d(planes)
-            )
+        self.conv2 = nn.Sequential(convolution.make(planes, planes, mid2, 1), nn.BatchNorm3d(planes))
+        self.downsample = _shortcut(in_planes, planes, convolution.strides(stride))
 
     def forward(self, x_BCTHW: Tensor) -> Tensor:
         shortcut = x_BCTHW if self.downsample is None else self.downsample(x_BCTHW)
         return F.relu(self.conv2(self.conv1(x_BCTHW)) + shortcut, inplace=True)
 
 
-def _stem_3d(in_channels: int) -> nn.Sequential:
-    return nn.Sequential(
-        nn.Conv3d(in_channels, 64, (3, 7, 7), stride=(1, 2, 2), padding=(1, 3, 3), bias=False),
-        nn.BatchNorm3d(64),
+class BottleneckBlock(nn.Module):
+    """1 x 1 x 1, the convolution, which carries the stride, 1 x 1 x 1, and a shortcut."""
+
+    def __init__(self, in_planes: int, inner: int, planes: int, convolution: Convolution, stride: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Sequential(
+            nn.Conv3d(in_planes, inner, 1, bias=False), nn.BatchNorm3d(inner), nn.ReLU(inplace=True)
+        )
+        self.conv2 = nn.Sequential(
+            convolution.make(inner, inner, middle_width(inner, inner), stride),
+            nn.BatchNorm3d(inner),
+            nn.ReLU(inplace=True),
+        )
+        self.conv3 = nn.Sequential(nn.Conv3d(inner, planes, 1, bias=False), nn.BatchNorm3d(planes))
+        self.downsample = _shortcut(in_planes, planes, convolution.strides(stride))
+
+    def forward(self, x_BCTHW: Tensor) -> Tensor:
+        shortcut = x_BCTHW if self.downsample is None else self.downsample(x_BCTHW)
+        return F.relu(self.conv3(self.conv2(self.conv1(x_BCTHW))) + shortcut, inplace=True)
+
+
+# --------------------------------------------------------------------------------------------------------------- stems
+
+
+def _stem_3d(in_channels: int, width: int) -> list[nn.Module]:
+    return [
+        nn.Conv3d(in_channels, width, (3, 7, 7), stride=(1, 2, 2), padding=(1, 3, 3), bias=False),
+        nn.BatchNorm3d(width),
         nn.ReLU(inplace=True),
-    )
+    ]
 
 
-def _stem_2plus1d(in_channels: int) -> nn.Sequential:
-    return nn.Sequential(
+def _stem_2plus1d(in_channels: int, width: int) -> list[nn.Module]:
+    return [
         nn.Conv3d(in_channels, 45, (1, 7, 7), stride=(1, 2, 2), padding=(0, 3, 3), bias=False),
         nn.BatchNorm3d(45),
         nn.ReLU(inplace=True),
-        nn.Conv3d(45, 64, (3, 1, 1), padding=(1, 0, 0), bias=False),
-        nn.BatchNorm3d(64),
+        nn.Conv3d(45, width, (3, 1, 1), padding=(1, 0, 0), bias=False),
+        nn.BatchNorm3d(width),
         nn.ReLU(inplace=True),
-    )
+    ]
+
+
+# ------------------------------------------------------------------------------------------------------------- network
 
 
 class VideoResNet(ClipModel):
-    """Residual network of depth 18 over clips.
+    """Residual network over clips.
 
     Args:
         convolutions: kind of convolution in each of the four layers.
-        stem: builder of the stem from the number of input channels.
+        depth: row of `DEPTHS`.
+        info: clip that the network is meant for.
+        factorised_stem: 1 x 7 x 7, then 3 x 1 x 1, instead of 3 x 7 x 7.
+        shared_middle: see `BasicBlock`.
+        expansion: width behind a bottleneck over the width inside.
         num_classes: K; 0 = no classifier.
         in_channels: C of the input.
         dropout: probability in front of the classifier.
-        bn_eps: of all BatchNorm layers (1e-5 in torchvision).
+        width: channels of the stem.
+        bn_eps: of all BatchNorm layers (1e-5 in torchvision, 1e-3 in VMZ).
+        pool1: a 1 x 3 x 3 max pool of stride 2 behind the stem.
     """
 
     stage_names: ClassVar[tuple[str, ...]] = ("stem", "layer1", "layer2", "layer3", "layer4")
@@ -139,26 +215,42 @@ class VideoResNet(ClipModel):
     def __init__(
         self,
         convolutions: tuple[Convolution, ...],
-        stem: Callable[[int], nn.Sequential],
+        depth: int,
+        info: ModelInfo,
         *,
+        factorised_stem: bool = False,
+        shared_middle: bool = False,
+        expansion: int = 4,
         num_classes: int = 400,
         in_channels: int = 3,
         dropout: float = 0.0,
+        width: int = 64,
         bn_eps: float = 1e-5,
+        pool1: bool = False,
     ) -> None:
         super().__init__()
-        self.info, self.num_features = INFO, WIDTHS[-1]
-        self.stem = stem(in_channels)
-        self.feature_info = [{"name": "stem", "channels": 64, "reduction": (1, 2, 2)}]
-        planes, reduction = 64, (1, 2, 2)
-        for index, (width, convolution) in enumerate(zip(WIDTHS, convolutions, strict=True)):
-            stride = 1 if index == 0 else 2
-            blocks = [BasicBlock(planes, width, convolution, stride), BasicBlock(width, width, convolution, 1)]
+        simple = depth in SIMPLE
+        self.info, self.num_features = info, (8 if simple else 8 * expansion) * width
+        self.settings = {"bn_eps": bn_eps, "pool1": pool1}
+        stem = _stem_2plus1d(in_channels, width) if factorised_stem else _stem_3d(in_channels, width)
+        self.stem = nn.Sequential(*stem, *_pool1(pool1))
+        planes, reduction = width, (1, 4, 4) if pool1 else (1, 2, 2)
+        self.feature_info: list[dict[str, Any]] = [{"name": "stem", "channels": width, "reduction": reduction}]
+        for index, (count, convolution) in enumerate(zip(DEPTHS[depth], convolutions, strict=True)):
+            inner = width << index
+            out = inner if simple else expansion * inner
+            blocks: list[nn.Module] = []
+            for number in range(count):
+                stride = 2 if index and not number else 1
+                if simple:
+                    blocks.append(BasicBlock(planes, out, convolution, stride, shared_middle=shared_middle))
+                else:
+                    blocks.append(BottleneckBlock(planes, inner, out, convolution, stride))
+                planes = out
             setattr(self, f"layer{index + 1}", nn.Sequential(*blocks))
-            step = convolution.downsample_stride(stride)
+            step = convolution.strides(2 if index else 1)
             reduction = (reduction[0] * step[0], reduction[1] * step[1], reduction[2] * step[2])
-            self.feature_info.append({"name": f"layer{index + 1}", "channels": width, "reduction": reduction})
-            planes = width
+            self.feature_info.append({"name": f"layer{index + 1}", "channels": out, "reduction": reduction})
         for module in self.modules():
             if isinstance(module, nn.BatchNorm3d):
                 module.eps = bn_eps
@@ -166,54 +258,98 @@ class VideoResNet(ClipModel):
         self.reset_classifier(num_classes, dropout)
 
     def stage_inputs(self, stage: str) -> tuple[str, ...]:
-        if stage in ("layer1", "layer2", "layer3"):
-            following = f"layer{int(stage[-1]) + 1}.0"
-            factor = ".0" if isinstance(self.get_submodule(f"{following}.conv1.0"), Conv2Plus1D) else ""
-            return f"{following}.conv1.0{factor}.weight", f"{following}.downsample.0.weight"
-        return super().stage_inputs(stage)
+        if stage == "layer4":
+            return super().stage_inputs(stage)
+        following = self.stage_names[self.stage_names.index(stage) + 1]
+        block = self.get_submodule(f"{following}.0")
+        if block.downsample is None:  # the shortcut reads the features as they are
+            return ()
+        factor = ".0" if isinstance(self.get_submodule(f"{following}.0.conv1.0"), Conv2Plus1D) else ""
+        return f"{following}.0.conv1.0{factor}.weight", f"{following}.0.downsample.0.weight"
 
 
-def _mixed(name: str, num_classes: int, in_channels: int, dropout: float, bn_eps: float) -> VideoResNet:
-    layers = tuple(Conv3DSimple if index < LAYERS_3D[name] else Conv3DNoTemporal for index in range(4))
-    return VideoResNet(
-        layers, _stem_3d, num_classes=num_classes, in_channels=in_channels, dropout=dropout, bn_eps=bn_eps
-    )
+def _pool1(pool1: bool) -> list[nn.Module]:
+    return [nn.MaxPool3d((1, 3, 3), stride=(1, 2, 2), padding=(0, 1, 1))] if pool1 else []
 
 
-def r3d_18(*, num_classes: int = 400, in_channels: int = 3, dropout: float = 0.0, bn_eps: float = 1e-5) -> VideoResNet:
-    """3-D convolutions throughout; 33.4 M parameters with 400 classes."""
-    return _mixed("r3d_18", num_classes, in_channels, dropout, bn_eps)
+# ------------------------------------------------------------------------------------------------------ named networks
 
 
-def mc2_18(*, num_classes: int = 400, in_channels: int = 3, dropout: float = 0.0, bn_eps: float = 1e-5) -> VideoResNet:
-    """3-D stem, per-frame layers."""
-    return _mixed("mc2_18", num_classes, in_channels, dropout, bn_eps)
-
-
-def mc3_18(*, num_classes: int = 400, in_channels: int = 3, dropout: float = 0.0, bn_eps: float = 1e-5) -> VideoResNet:
-    """3-D stem and first layer; 11.7 M parameters with 400 classes."""
-    return _mixed("mc3_18", num_classes, in_channels, dropout, bn_eps)
-
-
-def mc4_18(*, num_classes: int = 400, in_channels: int = 3, dropout: float = 0.0, bn_eps: float = 1e-5) -> VideoResNet:
-    """3-D stem and first two layers."""
-    return _mixed("mc4_18", num_classes, in_channels, dropout, bn_eps)
-
-
-def mc5_18(*, num_classes: int = 400, in_channels: int = 3, dropout: float = 0.0, bn_eps: float = 1e-5) -> VideoResNet:
-    """3-D stem and first three layers."""
-    return _mixed("mc5_18", num_classes, in_channels, dropout, bn_eps)
-
-
-def r2plus1d_18(
-    *, num_classes: int = 400, in_channels: int = 3, dropout: float = 0.0, bn_eps: float = 1e-5
+def torchvision_resnet(
+    layers_3d: int,
+    /,
+    *,
+    num_classes: int = 400,
+    in_channels: int = 3,
+    dropout: float = 0.0,
+    width: int = 64,
+    bn_eps: float = 1e-5,
+    pool1: bool = False,
 ) -> VideoResNet:
-    """Factorised (2+1)D convolutions throughout; 31.5 M parameters with 400 classes."""
+    """Depth 18 as in torchvision; `layers_3d` (0 to 4) layers are 3-D, -1 = all are (2+1)D."""
+    kinds = ["2plus1d"] * 4 if layers_3d < 0 else ["3d"] * layers_3d + ["2d"] * (4 - layers_3d)
     return VideoResNet(
-        (Conv2Plus1D,) * 4,
-        _stem_2plus1d,
+        tuple(CONVOLUTIONS[kind] for kind in kinds),
+        18,
+        INFO,
+        factorised_stem=layers_3d < 0,
+        shared_middle=True,
         num_classes=num_classes,
         in_channels=in_channels,
         dropout=dropout,
+        width=width,
         bn_eps=bn_eps,
+        pool1=pool1,
     )
+
+
+def vmz_resnet(
+    kind: str,
+    depth: int,
+    frames: int,
+    crop: int,
+    pool: bool,
+    /,
+    *,
+    num_classes: int = 400,
+    in_channels: int = 3,
+    dropout: float = 0.0,
+    width: int = 64,
+    bn_eps: float = 1e-3,
+    pool1: bool | None = None,
+) -> VideoResNet:
+    """The form of VMZ: one kind of convolution throughout, a row of `CONVOLUTIONS`; depth 26 does not widen."""
+    return VideoResNet(
+        (CONVOLUTIONS[kind],) * 4,
+        depth,
+        vmz_info(crop, frames, "arXiv 1711.11248"),
+        factorised_stem=kind == "2plus1d",
+        expansion=1 if depth == 26 else 4,
+        num_classes=num_classes,
+        in_channels=in_channels,
+        dropout=dropout,
+        width=width,
+        bn_eps=bn_eps,
+        pool1=pool if pool1 is None else pool1,
+    )
+
+
+NETWORKS: dict[str, Callable[..., VideoResNet]] = {
+    "mc2_18": partial(torchvision_resnet, 0),
+    "mc3_18": partial(torchvision_resnet, 1),
+    "mc4_18": partial(torchvision_resnet, 2),
+    "mc5_18": partial(torchvision_resnet, 3),
+    "r3d_18": partial(torchvision_resnet, 4),
+    "r2plus1d_18": partial(torchvision_resnet, -1),
+    "r3d_18_vmz": partial(vmz_resnet, "3d", 18, 8, 112, False),
+    "r3d_34": partial(vmz_resnet, "3d", 34, 8, 112, False),
+    "r2plus1d_18_vmz": partial(vmz_resnet, "2plus1d", 18, 8, 112, False),
+    "r2plus1d_34": partial(vmz_resnet, "2plus1d", 34, 32, 112, False),
+    "r2plus1d_50": partial(vmz_resnet, "2plus1d", 50, 32, 112, False),
+    "r2plus1d_101": partial(vmz_resnet, "2plus1d", 101, 32, 112, False),
+    "r2plus1d_152": partial(vmz_resnet, "2plus1d", 152, 32, 112, False),
+    "resnet3d_26": partial(vmz_resnet, "3d", 26, 32, 224, True),
+    "resnet3d_50": partial(vmz_resnet, "3d", 50, 32, 224, True),
+    "resnet3d_101": partial(vmz_resnet, "3d", 101, 32, 224, True),
+    "resnet3d_152": partial(vmz_resnet, "3d", 152, 32, 224, True),
+}

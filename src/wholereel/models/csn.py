@@ -1,0 +1,140 @@
+"""Channel-separated networks (CSN): 3 x 3 x 3 convolutions that see one channel, and 1 x 1 x 1 ones that mix them.
+
+Source: arXiv 1904.02811; forms as in facebookresearch/VMZ (Apache-2.0), whose parameter names these are. In
+interaction-reduced networks (ir) the depthwise convolution replaces the 3 x 3 x 3 one; in interaction-preserved ones
+(ip) a 1 x 1 x 1 convolution with a norm, and no ReLU, stands in front of it. `group:G` splits the channels into G
+groups instead, as in the paper's study.
+Order: convolutions, network, key layouts, named networks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+from torch import nn
+
+from wholereel.models.layouts import Layout, renaming
+from wholereel.models.video_resnet import Convolution, VideoResNet, dense, vmz_info
+
+__all__ = ["NETWORKS", "ChannelSeparated", "csn", "separated"]
+
+
+class PointThenDepthwise(nn.Sequential):
+    """1 x 1 x 1, norm, (ReLU,) depthwise 3 x 3 x 3."""
+
+    def __init__(self, planes: int, stride: int, relu_between: bool) -> None:
+        super().__init__(
+            nn.Conv3d(planes, planes, 1, bias=False),
+            nn.BatchNorm3d(planes),
+            *([nn.ReLU(inplace=True)] if relu_between else []),
+            _grouped(planes, planes, stride),
+        )
+
+
+def _grouped(planes: int, groups: int, stride: int) -> nn.Conv3d:
+    return nn.Conv3d(planes, planes, 3, stride=stride, padding=1, groups=groups, bias=False)
+
+
+def separated(mode: str, relu_between: bool = False) -> Convolution:
+    """The convolution of a mode: `ir`, `ip`, `dense` or `group:G`.
+
+    Raises: ValueError: another mode.
+    """
+    kind, _, number = mode.partition(":")
+    if kind == "ip" and not number:
+        return Convolution(lambda planes, out, mid, stride: PointThenDepthwise(planes, stride, relu_between))
+    if kind == "ir" and not number:
+        return Convolution(lambda planes, out, mid, stride: _grouped(planes, planes, stride))
+    if kind == "group" and number.isdigit() and int(number):
+        return Convolution(lambda planes, out, mid, stride: _grouped(planes, int(number), stride))
+    if mode == "dense":
+        return Convolution(dense)
+    raise ValueError(f"mode must be 'ir', 'ip', 'dense' or 'group:G' with G > 0, got {mode!r}")
+
+
+class ChannelSeparated(VideoResNet):
+    """A `VideoResNet` with the layouts that channel-separated networks are published in."""
+
+    def layouts(self) -> tuple[Layout, ...]:
+        ip = any(isinstance(module, PointThenDepthwise) for module in self.modules())
+        return (mmaction2(ip),) if ip else (mmaction2(ip), PYTORCHVIDEO)
+
+
+# --------------------------------------------------------------------------------------------------------- key layouts
+
+
+def mmaction2(ip: bool) -> Layout:
+    """In conv2, MMAction2 counts pairs of convolution and norm, ours is a sequence and a norm behind it."""
+    inside = ((r"\.conv2\.0\.0\.", ".conv2.0.conv."), (r"\.conv2\.0\.1\.", ".conv2.0.bn.")) if ip else ()
+    key = renaming(
+        (r"\.conv2\.1\.", ".conv2.1.bn." if ip else ".conv2.0.bn."),
+        *inside,
+        (r"\.conv2\.0\.[23]\.", ".conv2.1.conv."),
+        (r"\.conv2\.0\.weight$", ".conv2.0.conv.weight"),
+        (r"\.(conv[13]|downsample)\.0\.", r".\1.conv."),
+        (r"\.(conv[13]|downsample)\.1\.", r".\1.bn."),
+        (r"^stem\.0\.", "conv1.conv."),
+        (r"^stem\.1\.", "conv1.bn."),
+        (r"^(?=conv1|layer)", "backbone."),
+        (r"^fc\.", "cls_head.fc_cls."),
+    )
+    return Layout("mmaction2", key, {"bn_eps": 1e-3, "pool1": True})
+
+
+PYTORCHVIDEO = Layout(
+    "pytorchvideo",
+    renaming(
+        (r"^stem\.0\.", "blocks.0.conv."),
+        (r"^stem\.1\.", "blocks.0.norm."),
+        (r"^layer(\d)\.(\d+)\.", r"blocks.\1.res_blocks.\2."),
+        (r"\.downsample\.0\.", ".branch1_conv."),
+        (r"\.downsample\.1\.", ".branch1_norm."),
+        *((rf"\.conv{number}\.0\.", f".branch2.conv_{letter}.") for number, letter in enumerate("abc", 1)),
+        *((rf"\.conv{number}\.1\.", f".branch2.norm_{letter}.") for number, letter in enumerate("abc", 1)),
+        (r"^fc\.", "blocks.5.proj."),
+    ),
+    {"bn_eps": 1e-5, "pool1": True},
+)
+
+# ------------------------------------------------------------------------------------------------------ named networks
+
+
+def csn(
+    published_mode: str,
+    depth: int,
+    /,
+    *,
+    num_classes: int = 400,
+    in_channels: int = 3,
+    dropout: float = 0.0,
+    width: int = 64,
+    bn_eps: float = 1e-3,
+    pool1: bool = True,
+    mode: str | None = None,
+    relu_between: bool = False,
+) -> ChannelSeparated:
+    """A row of `NETWORKS`; depth 26 does not widen behind its bottlenecks.
+
+    Args:
+        mode: see `separated`; the name's where `None`.
+        relu_between: a ReLU between the factors of `ip`, which the published networks don't have.
+        num_classes, in_channels, dropout, width, bn_eps, pool1: as in `VideoResNet`.
+    """
+    return ChannelSeparated(
+        (separated(published_mode if mode is None else mode, relu_between),) * 4,
+        depth,
+        vmz_info(224, 32, "arXiv 1904.02811"),
+        expansion=1 if depth == 26 else 4,
+        num_classes=num_classes,
+        in_channels=in_channels,
+        dropout=dropout,
+        width=width,
+        bn_eps=bn_eps,
+        pool1=pool1,
+    )
+
+
+NETWORKS: dict[str, Callable[..., ChannelSeparated]] = {
+    f"{mode}_csn_{depth}": partial(csn, mode, depth) for mode in ("ir", "ip") for depth in (26, 50, 101, 152)
+}
