@@ -176,6 +176,27 @@ def test_clicks_are_heard_when_flashes_are_seen(tmp_path, frame_rate, picture_st
             assert int(lead.valid_S.sum()) == round(max(0.0, -reader.metadata.begin) * reader.rate)
 
 
+@pytest.mark.parametrize(
+    ("suffix", "codec"),
+    [(".mkv", "aac"), (".mkv", "libopus"), (".ts", "aac"), (".mpg", "mp2"), (".mov", "pcm_s16le"), (".flv", "aac")],
+)
+@pytest.mark.parametrize(("picture_start", "sound_start"), [(Fraction(2, 25), 0), (0, Fraction(1, 25))], ids=str)
+def test_every_container_keeps_the_moment(tmp_path, suffix, codec, picture_start, sound_start):
+    path = flash_and_click(
+        tmp_path / f"a{suffix}",
+        [0.5, 1.31, 2.222],
+        frame_rate=Fraction(25),
+        rate=44100 if suffix == ".flv" else 48000,
+        picture_start=Fraction(picture_start),
+        sound_start=Fraction(sound_start),
+        codec=codec,
+    )
+    with AudioReader(path) as reader:
+        heard = onsets(reader.read())
+        # Matroska and FLV count in milliseconds.
+        assert heard == pytest.approx([time - float(picture_start) for time in (0.5, 1.31, 2.222)], abs=1.1e-3)
+
+
 def test_lost_packets_leave_marked_gaps(tmp_path):
     rate = 16000
     path = sound_file(tmp_path / "a.mp4", "flac", murmur(1, 3 * rate), rate, drop=lambda packet: packet in (3, 4, 8))

@@ -185,11 +185,14 @@ def picture_begin(path: str, container: InputContainer) -> Fraction | None:
     if stream is None:
         return None
     stored = (stream.start_time or 0) * (stream.time_base or Fraction(0))
-    if container.format.name == "avi":
-        return stored  # AVI stores no presentation times: the first picture is shown when the file begins
     opened, video = open_video(path, threads=1)
     try:
         for packet in opened.demux(video):
+            if opened.format.name == "avi":
+                # AVI stores no presentation times, frames' are guesses: a picture is shown in its packet's turn.
+                if packet.size and packet.dts is not None:
+                    return packet.dts * (video.time_base or Fraction(0))
+                continue
             for frame in _pictures(video, packet):
                 return stored if frame.pts is None else frame.pts * (video.time_base or Fraction(0))
     except (av.error.FFmpegError, OSError):
