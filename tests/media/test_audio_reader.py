@@ -19,8 +19,9 @@ from tests.media.nasty_files import early_header, encode, moving
 from tests.media.sound_files import KINDS, flash_and_click, murmur, sound_file
 from wholereel.errors import VideoError
 from wholereel.media import VideoReader, write_video
+from wholereel.media._sound_decoder import SoundDecoder
 from wholereel.media.audio_clips import read_audio_clip
-from wholereel.media.audio_reader import AudioReader, NoSoundError
+from wholereel.media.audio_reader import AudioReader, NoSoundError, _Source
 from wholereel.media.byte_ranges import range_path
 
 
@@ -129,6 +130,19 @@ def test_a_long_file_is_entered_in_the_middle(tmp_path):
             position, _ = next(fresh._source.decoder.blocks(begin=35 * rate))
             assert 30 * rate < position <= 35 * rate
             assert_slice(next(reader.stream(start=33.0, chunk=2.0)), whole)
+
+
+@pytest.mark.parametrize(("codec", "suffix"), [("aac", ".mp4"), ("flac", ".mp4")])
+def test_memory_does_not_grow_with_the_file(tmp_path, codec, suffix):
+    rate = 8000
+    path = sound_file(tmp_path / f"a{suffix}", codec, murmur(1, 40 * rate), rate)
+    source = _Source(SoundDecoder(str(path)))
+    for second in range(40):
+        source.take(second * rate, rate)
+        assert sum(block_CS.shape[1] for _, block_CS in source._kept) < 4 * rate
+    source.take(0, rate)
+    source.take(35 * rate, rate)
+    assert sum(block_CS.shape[1] for _, block_CS in source._kept) < 4 * rate
 
 
 # ---------------------------------------------------------------------------------------------------------------- time
