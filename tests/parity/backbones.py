@@ -8,7 +8,7 @@ from typing import Any
 
 from tests.parity.golden import Golden, NotUnderstood, Outcome, check_fields
 from tests.parity.layout_models import Case, Place, build_layout, check_case, keys_of
-from wholereel.models import csn, slow, slowfast, video_resnet
+from wholereel.models import corrnet, csn, slow, slowfast, video_resnet
 from wholereel.models.clip_model import ClipModel
 from wholereel.models.layouts import OWN
 
@@ -189,6 +189,14 @@ def _csn(golden: Golden, settings: dict[str, Any], layout: str) -> Case:
     return Case(model, keys, place, features=features, deep=_depth(settings) > 100)
 
 
+def _r2plus1d_ptv(golden: Golden, settings: dict[str, Any]) -> Case:
+    middle = "2d" if _family(settings) == "r2d" else "2plus1d"
+    options = {option: settings[option] for option in ("num_classes", "bn_eps", "dropout") if option in settings}
+    model = corrnet.factorised_resnet(middle, _depth(settings), (32, 2), **options)
+    place = _in_blocks(tuple(model.stages))
+    return Case(model, keys_of(model, build_layout(model, "pytorchvideo")), place, deep=_depth(settings) > 100)
+
+
 def _in_blocks(stages: tuple[str, ...]) -> Any:
     names = {f"blocks.{number}": Place(stage) for number, stage in enumerate(stages)}
     return names.get
@@ -210,6 +218,7 @@ BUILDERS: dict[str, dict[str, Any]] = {
     "pytorchvideo": {
         "slowfast": _slowfast_ptv,
         "csn": partial(_csn, layout="pytorchvideo"),
+        **dict.fromkeys(("r2plus1d", "r2d"), _r2plus1d_ptv),
         **dict.fromkeys(("slow", "i3d", "c2d"), _slow_ptv),
     },
     "mmaction2-backbone": {"i3d": _i3d_mmaction2, **dict.fromkeys(CSN_MODES, partial(_csn, layout="mmaction2"))},

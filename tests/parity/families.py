@@ -12,6 +12,7 @@ from pathlib import Path
 from tests.parity.audio_features import check_audio_features, is_audio_features
 from tests.parity.backbones import check_backbone, is_backbone
 from tests.parity.collaborative_memory import check_end_to_end, check_memory_block
+from tests.parity.corrnet import check_corrnet, is_corrnet
 from tests.parity.golden import Golden, NotUnderstood, Outcome, load_golden
 from tests.parity.memvit import check_memvit, check_memvit_rules, is_memvit, is_memvit_rules
 from tests.parity.metrics import (
@@ -53,6 +54,7 @@ FAMILIES: dict[str, Family] = {
     "posetrack": Family(is_posetrack, check_posetrack),
     "coco": Family(is_coco, check_coco),
     "backbones": Family(is_backbone, check_backbone),
+    "corrnet": Family(is_corrnet, check_corrnet),
     "memvit": Family(is_memvit, check_memvit),
     "memvit_rules": Family(is_memvit_rules, check_memvit_rules),
     "torchvision": Family(is_torchvision_layout, check_torchvision_model),

@@ -75,7 +75,7 @@ def compare_whole(name: str, ours: Tensor, expected: np.ndarray, tolerance: floa
 def compare_sample(golden: Golden, name: str, ours: Tensor, tolerance: float) -> Comparison:
     """A strided sample, its statistics and its shape; `name` as in the file, e.g. `act::layer1`."""
     intermediates = golden.meta.get("intermediates", {})
-    about = intermediates.get(name) or intermediates.get(name.partition("::")[2])
+    about = intermediates.get(name) or intermediates.get(name.partition("::")[2] or name.removesuffix("_slice"))
     if about is None:
         return Comparison(f"{name} (the file does not say its step)", math.inf, tolerance)
     if list(ours.shape) != list(about["shape"]):

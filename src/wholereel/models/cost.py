@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from wholereel.layers.correlation import Correlation
 from wholereel.layers.non_local import NonLocal
 
 __all__ = ["Cost", "count_cost"]
@@ -66,6 +67,8 @@ def _add(cost: Cost, module: nn.Module, inputs: Any, output: Any) -> None:
     elif isinstance(module, nn.Linear):
         cost.weights += module.weight.numel()
         cost.macs += module.in_features * output.numel()
+    elif isinstance(module, Correlation):
+        cost.correlation += math.prod(module.filter.shape[2:]) * inputs[0].numel()
     elif isinstance(module, NonLocal):
         cost.attention += _attention(module, inputs[0])
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from wholereel.errors import ConfigError, closest
-from wholereel.models import csn, memvit, mvit, slow, slowfast, tiny, video_resnet
+from wholereel.models import corrnet, csn, memvit, mvit, slow, slowfast, tiny, video_resnet
 from wholereel.models.clip_model import ClipModel
 from wholereel.models.weights import load_clip_weights
 
@@ -27,7 +27,7 @@ class ModelEntry:
     kind: str = "clip"
 
 
-FAMILIES: tuple[Any, ...] = (video_resnet, csn, slow, slowfast)
+FAMILIES: tuple[Any, ...] = (video_resnet, csn, corrnet, slow, slowfast)
 MODELS: dict[str, ModelEntry] = {
     "memvit_16": ModelEntry(memvit.memvit_16, "memory"),
     "memvit_24": ModelEntry(memvit.memvit_24, "memory"),
@@ -40,11 +40,7 @@ MODELS: dict[str, ModelEntry] = {
     "tiny2d_peak": ModelEntry(tiny.tiny2d_peak),
     "tiny_r2plus1d": ModelEntry(tiny.tiny_r2plus1d),
     "tiny_r3d": ModelEntry(tiny.tiny_r3d),
-    **{
-        name: ModelEntry(build)
-        for family in (video_resnet, csn, slow, slowfast)
-        for name, build in family.NETWORKS.items()
-    },
+    **{name: ModelEntry(build) for family in FAMILIES for name, build in family.NETWORKS.items()},
 }
 
 

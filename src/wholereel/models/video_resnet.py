@@ -61,7 +61,7 @@ def vmz_info(crop: int, frames: int, origin: str) -> ModelInfo:
     )
 
 
-# -------------------------------------------------------------------------------------------------------- convolutions
+# ------------------------------------------------------------------------------------------------------- convolutions
 
 
 @dataclass(frozen=True)
@@ -114,7 +114,7 @@ def middle_width(in_planes: int, planes: int) -> int:
     return (in_planes * planes * 27) // (in_planes * 9 + 3 * planes)
 
 
-# -------------------------------------------------------------------------------------------------------------- blocks
+# ------------------------------------------------------------------------------------------------------------- blocks
 
 
 def _shortcut(in_planes: int, planes: int, strides: tuple[int, int, int]) -> nn.Sequential | None:
@@ -167,7 +167,7 @@ class BottleneckBlock(nn.Module):
         return F.relu(self.conv3(self.conv2(self.conv1(x_BCTHW))) + shortcut, inplace=True)
 
 
-# --------------------------------------------------------------------------------------------------------------- stems
+# -------------------------------------------------------------------------------------------------------------- stems
 
 
 def _stem_3d(in_channels: int, width: int) -> list[nn.Module]:
@@ -189,7 +189,7 @@ def _stem_2plus1d(in_channels: int, width: int) -> list[nn.Module]:
     ]
 
 
-# ------------------------------------------------------------------------------------------------------------- network
+# ------------------------------------------------------------------------------------------------------------ network
 
 
 class VideoResNet(ClipModel):
@@ -272,7 +272,7 @@ def _pool1(pool1: bool) -> list[nn.Module]:
     return [nn.MaxPool3d((1, 3, 3), stride=(1, 2, 2), padding=(0, 1, 1))] if pool1 else []
 
 
-# ------------------------------------------------------------------------------------------------------ named networks
+# ----------------------------------------------------------------------------------------------------- named networks
 
 
 def torchvision_resnet(

@@ -1,0 +1,133 @@
+"""Correlation blocks: what moved between neighbouring frames, added to features or joined to them (arXiv 1906.03349).
+
+The paper draws the blocks (figure 2) without norms and ReLU; those are our choice, as is the initial filter of ones.
+Extra axes: L slices of a filter, K side of the neighbourhood.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from wholereel.ops.correlation import Displaced, Implementation, correlate, filters_for_length
+
+__all__ = ["Correlation", "CorrelationBlock"]
+
+Join = Literal["sum", "concat"]
+log = logging.getLogger(__name__)
+
+
+class Correlation(nn.Module):
+    """`ops.correlation.correlate` with a learned filter.
+
+    Args:
+        channels: C.
+        frames: L slices of the filter; 1 = one for all frames. Clips of other lengths get interpolated slices.
+        kernel: K. dilation, groups, displaced, implementation: see `correlate`.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        frames: int,
+        kernel: int = 7,
+        *,
+        dilation: int = 2,
+        groups: int = 1,
+        displaced: Displaced = "previous",
+        implementation: Implementation = "auto",
+    ) -> None:
+        super().__init__()
+        self.filter = nn.Parameter(torch.ones(frames, channels, kernel, kernel))
+        self.dilation, self.groups, self.displaced = dilation, groups, displaced
+        self.implementation = implementation
+        self.said = False
+
+    def forward(self, x_BCTHW: Tensor) -> Tensor:
+        frames, length = x_BCTHW.shape[2], self.filter.shape[0]
+        if length not in (1, frames) and not self.said:
+            log.info("a correlation filter for %d frames is interpolated for clips of %d", length, frames)
+            self.said = True
+        return correlate(
+            x_BCTHW,
+            filters_for_length(self.filter, frames).to(x_BCTHW.dtype),
+            dilation=self.dilation,
+            groups=self.groups,
+            displaced=self.displaced,
+            implementation=self.implementation,
+        )
+
+
+class CorrelationBlock(nn.Module):
+    """1 x 1 x 1 to a quarter of the channels, correlation, and back.
+
+    Args:
+        channels: C of input and output.
+        frames: see `Correlation`.
+        join: `sum`: 1 x 1 x 1 back to C, added to the input. `concat`: next to a 1 x 1 x 1 convolution of the quarter.
+        group_size: channels of a group, cut to the quarter.
+        half: the block works at half the height and width (mean before, nearest neighbour after).
+        kernel, dilation, displaced, implementation: see `Correlation`.
+        bn_eps: of the norms.
+    Raises: ValueError: sizes that do not fit together, an unknown join.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        frames: int,
+        *,
+        join: Join = "sum",
+        kernel: int = 7,
+        dilation: int = 2,
+        group_size: int = 32,
+        displaced: Displaced = "previous",
+        half: bool = False,
+        implementation: Implementation = "auto",
+        bn_eps: float = 1e-5,
+    ) -> None:
+        super().__init__()
+        inner = channels // 4
+        groups = max(inner // group_size, 1)
+        matches = groups * kernel * kernel
+        if join not in ("sum", "concat"):
+            raise ValueError(f"join must be 'sum' or 'concat', got {join!r}")
+        if inner % groups or (join == "concat" and matches >= channels):
+            raise ValueError(
+                f"{channels} channels, groups of {group_size} and K = {kernel} do not fit: {inner} channels in "
+                f"{groups} groups give {matches} correlations"
+            )
+        self.join, self.half = join, half
+        self.reduce = nn.Conv3d(channels, inner, 1, bias=False)
+        self.reduce_norm = nn.BatchNorm3d(inner, eps=bn_eps)
+        self.corr = Correlation(
+            inner,
+            frames,
+            kernel,
+            dilation=dilation,
+            groups=groups,
+            displaced=displaced,
+            implementation=implementation,
+        )
+        if join == "sum":
+            self.expand = nn.Conv3d(matches, channels, 1, bias=False)
+            self.expand_norm = nn.BatchNorm3d(channels, eps=bn_eps)
+        else:
+            self.bypass = nn.Conv3d(inner, channels - matches, 1, bias=False)
+            self.bypass_norm = nn.BatchNorm3d(channels - matches, eps=bn_eps)
+
+    def forward(self, x_BCTHW: Tensor) -> Tensor:
+        size = x_BCTHW.shape[2:]
+        y_BCTHW = F.avg_pool3d(x_BCTHW, (1, 2, 2), ceil_mode=True) if self.half else x_BCTHW
+        y_BCTHW = F.relu(self.reduce_norm(self.reduce(y_BCTHW)), inplace=True)
+        if self.join == "sum":
+            y_BCTHW = self.expand_norm(self.expand(self.corr(y_BCTHW)))
+        else:
+            y_BCTHW = torch.cat((self.corr(y_BCTHW), self.bypass_norm(self.bypass(y_BCTHW))), 1)
+        if self.half:
+            y_BCTHW = y_BCTHW.repeat_interleave(2, 3).repeat_interleave(2, 4)[..., : size[1], : size[2]]
+        return F.relu(y_BCTHW + x_BCTHW if self.join == "sum" else y_BCTHW)
