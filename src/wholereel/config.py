@@ -237,12 +237,13 @@ class Views:
 
 @dataclass(frozen=True)
 class World:
-    """Make a generated data set (`datasets/worlds`)."""
+    """Make a generated data set (`datasets/worlds`); `options` are the world's own, such as `{"size": 112}`."""
 
     world: str
     profile: Literal["smoke", "std", "full"] = "std"
     seed: int = 0
     sizes: Mapping[str, int] | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

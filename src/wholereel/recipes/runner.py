@@ -261,6 +261,7 @@ def _make_world(stage: World, directory: Path, context: _Context) -> dict[str, A
             seed=stage.seed,
             sizes=stage.sizes,
             workers=context.workers,
+            options=stage.options,
         )
     context.ranks.barrier()
     return {"world": stage.world}
