@@ -140,10 +140,11 @@ def cache_step(
     attended = Attended(all_keys[:, ::gap], all_values[:, ::gap], back_M <= held_B[:, None])
     dtype = state.keys_BELD.dtype
     following = CachedState(
-        keys_BLD.detach().to(dtype),
-        values_BLD.detach().to(dtype),
-        all_keys[:, 1:].detach().to(dtype),
-        all_values[:, 1:].detach().to(dtype),
+        # Storages and strides of their own, as `init` makes them: compiled graphs are guarded by strides.
+        keys_BLD.detach().to(dtype).contiguous(),
+        values_BLD.detach().to(dtype).contiguous(),
+        all_keys[:, 1:].detach().to(dtype, copy=True, memory_format=torch.contiguous_format),
+        all_values[:, 1:].detach().to(dtype, copy=True, memory_format=torch.contiguous_format),
         (state.entries_B + 1).clamp(max=capacity),
         (state.steps_B + 1).clamp(max=capacity),
     )

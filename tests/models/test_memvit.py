@@ -1,0 +1,287 @@
+"""MeMViT: sizes and costs, lists against fixed shapes, rows apart, gradients, one graph, export."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from tests.models.counting import multiply_adds
+from wholereel.models import create_model
+from wholereel.models.memvit import MeMViT, memvit_config
+from wholereel.models.memvit_boxes import BoxConfig, scattered
+from wholereel.models.memvit_state import MemoryConfig, MemvitState
+from wholereel.models.mvit import MViT
+from wholereel.models.mvit_config import tiny_config
+
+STEPS = 7
+
+
+def make(memory: MemoryConfig | None = None, *, boxes: BoxConfig | None = None, **options) -> MeMViT:
+    torch.manual_seed(0)
+    config = replace(
+        tiny_config(4, 16, 8), depth=2, widen=((1, 2.0),), q_strides=((0, 1, 1, 1), (1, 1, 2, 2)), pool_first=True
+    )
+    config = replace(config, axes_rule="square", init="memvit", **options)
+    memory = memory or MemoryConfig(kernel=(3, 3, 3), stride=(2, 2, 2))
+    model = MeMViT(config, memory, boxes=boxes, num_classes=5)
+    for parameter in model.parameters():
+        if parameter.ndim > 1:
+            nn.init.normal_(parameter, std=parameter[0].numel() ** -0.5)
+    return model.eval()
+
+
+def clips(rows: int, seed: int = 0, steps: int = STEPS) -> Tensor:
+    return torch.randn(steps, rows, 3, 4, 16, 16, generator=torch.Generator().manual_seed(seed))
+
+
+def stream(model: MeMViT, clips_NBCTHW: Tensor, begins_NB: Tensor, pending: bool = True) -> list[Tensor]:
+    state, out = model.init_state(clips_NBCTHW.shape[1], pending=pending), []
+    with torch.no_grad():
+        for clip, begins_B in zip(clips_NBCTHW, begins_NB, strict=True):
+            logits, state = model(clip, state.reset(begins_B))
+            out.append(logits)
+    return out
+
+
+def naive(model: MeMViT, clips_NBCTHW: Tensor, begins: list[bool]) -> list[Tensor]:
+    """One video after the other with a Python list of entries a layer, as the public code keeps them."""
+    caches: list[list[tuple[Tensor, Tensor]]] = [[] for _ in model.blocks]
+    gap, out = model.memory.gap, []
+    for clip, first in zip(clips_NBCTHW, begins, strict=True):
+        if first:
+            caches = [[] for _ in model.blocks]
+        x, grid = model.embed(clip)
+        for index, (block, cache) in enumerate(zip(model.blocks, caches, strict=True)):
+            normed = block.norm1(x)
+            pooled = block.attn.pool(normed, grid)
+            chosen = [] if index in model.memory.exclude else list(range(len(cache) % gap, len(cache) - gap + 1, gap))
+            entries = [block.attn.compress(*cache[i], pooled.key_grid) for i in chosen]
+            cache.append((pooled.key_BLD, pooled.value_BLD))
+            caches[index] = cache[-model.memory.reach * gap :]
+            past = [torch.stack(part, 1) for part in zip(*entries, strict=True)] if entries else []
+            x = block.finish(x, normed, block.attn.attend(pooled, *past), grid)
+            grid = pooled.query_grid
+        out.append(model.forward_head(model.norm(x)))
+    return out
+
+
+@pytest.mark.parametrize(
+    ("reach", "gap", "stride", "exclude"),
+    [
+        (1, 1, (2, 2, 2), ()),
+        (2, 1, (2, 2, 2), (0,)),
+        (2, 2, (1, 2, 2), ()),
+        (4, 1, None, (1,)),
+        (1, 3, (2, 2, 2), ()),
+        (2, 3, (1, 1, 1), ()),
+    ],
+)
+def test_fixed_shapes_equal_lists(reach: int, gap: int, stride: tuple | None, exclude: tuple[int, ...]) -> None:
+    model = make(MemoryConfig(reach=reach, gap=gap, kernel=(3, 3, 3), stride=stride, exclude=exclude)).double()
+    x = clips(2).double()
+    begins = [[True, False, False, True, False, False, False], [True, False, False, False, False, True, False]]
+    begins_NB = torch.tensor(begins).T
+    for pending in (True, False):
+        together = stream(model, x, begins_NB, pending)
+        for row in range(2):
+            with torch.no_grad():
+                expected = naive(model, x[:, row : row + 1], begins[row])
+            for ours, theirs in zip(together, expected, strict=True):
+                torch.testing.assert_close(ours[row], theirs[0], rtol=0, atol=1e-12)
+
+
+def test_resetting_a_row_changes_no_other() -> None:
+    model = make()
+    begins_NB = torch.zeros(STEPS, 2, dtype=torch.bool)
+    undisturbed = stream(model, clips(2), begins_NB)
+    begins_NB[3, 1] = True
+    disturbed = stream(model, clips(2), begins_NB)
+    for step, (a, b) in enumerate(zip(undisturbed, disturbed, strict=True)):
+        assert torch.equal(a[0], b[0])
+        assert torch.equal(a[1], b[1]) == (step < 3)
+
+
+def test_without_memory_it_is_the_plain_network() -> None:
+    model = make(MemoryConfig(kernel=(3, 3, 3), stride=(2, 2, 2), exclude=(0, 1)))
+    plain = MViT(model.config, num_classes=5).eval()
+    plain.load_state_dict({k: v for k, v in model.state_dict().items() if "_mem_" not in k and "compress" not in k})
+    state = model.init_state(2)
+    assert state.layers == ()
+    clip = clips(2)[0]
+    assert torch.equal(model(clip, state)[0], plain(clip))
+
+
+@pytest.mark.parametrize("gap", [1, 2])
+def test_the_compression_learns_with_a_gap_of_one_and_nothing_older_does(gap: int) -> None:
+    model = make(MemoryConfig(gap=gap, kernel=(3, 3, 3), stride=(2, 2, 2), exclude=(1,))).train()
+    state = model.init_state(2)
+    for clip in clips(2, steps=4):
+        leaf = clip.clone().requires_grad_()
+        logits, state = model(leaf, state)
+        assert not any(tensor.requires_grad for tensor in state.as_dict().values())
+    logits.square().sum().backward()
+    assert leaf.grad is not None
+    attention = model.blocks[0].attn
+    assert (attention.compress_k.weight.grad is None) == (gap > 1)
+    assert attention.rel_pos_mem_t.grad is not None
+    # Parameters that cannot have a gradient ask for none, so every other one has one.
+    for name, parameter in model.named_parameters():
+        assert (parameter.grad is not None) == parameter.requires_grad, name
+
+
+def test_the_gradient_of_the_compression_is_that_of_the_newest_entry() -> None:
+    model = make(MemoryConfig(reach=2, kernel=(3, 3, 3), stride=(2, 2, 2), exclude=(1,))).double()
+    x = clips(1, steps=3).double()
+    state = model.init_state(1, pending=True)
+    with torch.no_grad():
+        for clip in x[:2]:
+            _, state = model(clip, state)
+    weight = model.blocks[0].attn.compress_v.weight
+    model(x[2], state)[0].square().sum().backward()
+    with torch.no_grad():
+        for index in ((0, 0, 0, 1, 1), (3, 0, 2, 0, 1)):
+            values = []
+            for step in (1e-5, -1e-5):  # the state, and with it the older entry, stays as it was compressed
+                weight[index] += step
+                values.append(float(model(x[2], state)[0].square().sum()))
+                weight[index] -= step
+            assert weight.grad is not None
+            assert float(weight.grad[index]) == pytest.approx((values[0] - values[1]) / 2e-5, rel=1e-5)
+
+
+def test_a_state_goes_through_a_dictionary() -> None:
+    model = make()
+    state = model.init_state(2)
+    with torch.no_grad():
+        _, state = model(clips(2)[0], state)
+    again = MemvitState.from_dict(state.as_dict())
+    with torch.no_grad():
+        assert torch.equal(model(clips(2)[1], state)[0], model(clips(2)[1], again)[0])
+    assert again.detach().to("cpu").nbytes() == state.nbytes()
+    with pytest.raises(ValueError, match="'entries_B' is not the name of a tensor in a MemvitState"):
+        MemvitState.from_dict({"entries_B": torch.zeros(1)})
+
+
+@pytest.mark.parametrize("causal", [False, True])
+def test_frames_and_wide_clips(causal: bool) -> None:
+    model = make(frame_level=True, causal=causal)
+    x = clips(1)
+    changed = x.clone()
+    changed[2, :, :, 2:] += 1
+    outs = []
+    for run in (x, changed):
+        state = model.init_state(1)
+        with torch.no_grad():
+            for clip in run[:3]:
+                logits, state = model(clip, state)
+        outs.append(logits)
+    assert outs[0].shape == (1, 4, 5)
+    # The stem sees one frame ahead (as published), so it is the first frame that knows nothing of the third.
+    assert torch.equal(outs[0][:, 0], outs[1][:, 0]) == causal
+    assert not torch.allclose(outs[0][:, 2:], outs[1][:, 2:])
+    wide = torch.cat([x[0], x[1]], 4)
+    assert model(wide, model.init_state(1, size=(16, 32)))[0].shape == (1, 4, 5)
+    with pytest.raises(ValueError, match="keys and values must have the shape"):
+        model(wide, model.init_state(1))
+
+
+def test_boxes_are_judged_in_their_order() -> None:
+    boxes = BoxConfig(depth=1, slots=3, scale=8, resolution=2)
+    model = make(boxes=boxes)
+    rois = torch.tensor([[1, 0, 0, 9, 9], [0, 2, 2, 15, 15], [1, 3, 0, 12, 15]], dtype=torch.float32)
+    x = clips(2)
+    state = model.init_state(2)
+    with torch.no_grad():
+        for clip in x[:3]:
+            logits, following = model(clip, state, rois)
+            swapped, _ = model(clip, state, rois[[1, 0, 2]])
+            torch.testing.assert_close(swapped[[1, 0, 2]], logits, rtol=1e-5, atol=1e-6)
+            state = following
+    assert logits.shape == (3, 5)
+    slots = scattered(torch.arange(3.0)[:, None] + 1, rois, 2, 3)
+    assert slots.features_BSD[..., 0].tolist() == [[2, 0, 0], [1, 3, 0]]
+    with pytest.raises(ValueError, match=r"more boxes than there are slots \(1\)"):
+        scattered(torch.zeros(3, 1), rois, 2, 1)
+    with pytest.raises(ValueError, match="boxes_R5 goes with a model that has a box head"):
+        model(x[0], state)
+
+
+def test_one_graph_serves_filling_and_resetting() -> None:
+    model, graphs = make(MemoryConfig(gap=2, kernel=(3, 3, 3), stride=(2, 2, 2))), []
+
+    def count(module: torch.fx.GraphModule, inputs: list[Tensor]):
+        graphs.append(module)
+        return module.forward
+
+    torch._dynamo.reset()
+    compiled = torch.compile(model, backend=count, fullgraph=True)
+    state, begins_NB = model.init_state(2), torch.zeros(STEPS, 2, dtype=torch.bool)
+    begins_NB[4, 1] = True
+    expected = stream(model, clips(2), begins_NB, pending=False)
+    with torch.no_grad():
+        for clip, begins_B, theirs in zip(clips(2), begins_NB, expected, strict=True):
+            logits, state = compiled(clip, state.reset(begins_B))
+            torch.testing.assert_close(logits, theirs, rtol=1e-5, atol=1e-6)
+    assert len(graphs) == 1
+    torch._dynamo.reset()
+
+
+def test_an_exported_step_streams_like_the_module() -> None:
+    model = make()
+    x = clips(2)
+    program = torch.export.export(model, (x[0], model.init_state(2))).module()
+    ours = theirs = model.init_state(2)
+    with torch.no_grad():
+        for step, clip in enumerate(x):
+            rows_B = torch.tensor([step == 4, False])
+            a, ours = model(clip, ours.reset(rows_B))
+            b, theirs = program(clip, theirs.reset(rows_B))
+            assert torch.equal(a, b)
+            assert all(
+                torch.equal(m, n) for m, n in zip(ours.as_dict().values(), theirs.as_dict().values(), strict=True)
+            )
+
+
+# M multiply-adds of a clip with full memory; parameters and tensors with 400 classes: of the public code.
+PUBLISHED = {"memvit_16": (35_388_832, 605, 58.712), "memvit_24": (52_601_344, 901, 213.082)}
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_published_sizes(name: str) -> None:
+    parameters, tensors, cost = PUBLISHED[name]
+    with torch.device("meta"):
+        model = create_model(name).eval()
+        clip, state = torch.empty(1, 3, model.info.frames, 224, 224), model.init_state(1, pending=True)
+        boxes = create_model(name, boxes=True, num_classes=80)
+    assert sum(parameter.numel() for parameter in model.parameters()) == parameters
+    assert len(model.state_dict()) == tensors
+    assert len(boxes.state_dict()) == {"memvit_16": 621, "memvit_24": 917}[name]
+    assert multiply_adds(model, clip, state) / 1e9 == pytest.approx(cost, rel=5e-3)
+
+
+def test_thirty_times_the_support_costs_less_than_a_twentieth() -> None:
+    with torch.device("meta"):
+        plain = MViT(memvit_config("16x4"))
+        model = create_model("memvit_16", reach=4, gap=2).eval()
+        clip = torch.empty(1, 3, 16, 224, 224)
+        ratio = multiply_adds(model, clip, model.init_state(1, pending=True)) / multiply_adds(plain.eval(), clip)
+        state = create_model("memvit_16", gap=2).eval().init_state(1)
+    assert 1.04 < ratio < 1.05
+    assert state.nbytes() < 7e6
+
+
+def test_settings_without_a_meaning_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"boundary must be one of \('mask', 'zero'\), got 'drop'"):
+        make(MemoryConfig(boundary="drop"))
+    with pytest.raises(ValueError, match="needs reach >= 1, gap >= 1 and pool_first"):
+        make(MemoryConfig(reach=0))
+    with pytest.raises(ValueError, match="boundary='zero' needs pending=True"):
+        make(MemoryConfig(boundary="zero", kernel=(3, 3, 3), stride=(2, 2, 2))).init_state(1)
+    model = make()
+    with pytest.raises(ValueError, match="the state has 0 layers, the model remembers in 2"):
+        model(clips(1)[0], MemvitState())
+    with pytest.raises(ValueError, match="a clip has 8 frames, the model was made for 4"):
+        model(clips(1)[0].repeat(1, 1, 2, 1, 1), model.init_state(1))
