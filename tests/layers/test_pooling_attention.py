@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from wholereel.layers.pooling_attention import Compression, Grid, PoolingAttention, pool_tokens, pooled_grid
+from wholereel.layers.pooling_attention import Compression, PoolingAttention
+from wholereel.layers.token_pooling import Grid, pool_tokens, pooled_grid
 from wholereel.ops.relative_positions import axis_rows, memory_time_rows, spatial_rows
 
 SHRINK = Compression(reach=2, kernel=(7, 3, 3), stride=(4, 2, 2))

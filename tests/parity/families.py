@@ -14,7 +14,8 @@ from tests.parity.backbones import check_backbone, is_backbone
 from tests.parity.collaborative_memory import check_end_to_end, check_memory_block
 from tests.parity.corrnet import check_corrnet, is_corrnet
 from tests.parity.golden import Golden, NotUnderstood, Outcome, load_golden
-from tests.parity.memvit import check_memvit, check_memvit_rules, is_memvit, is_memvit_rules
+from tests.parity.memvit import check_memvit, is_memvit
+from tests.parity.memvit_rules import check_memvit_rules, is_memvit_rules
 from tests.parity.metrics import (
     check_ava,
     check_charades,

@@ -16,15 +16,22 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from wholereel.layers.token_pooling import (
+    MODES,
+    NORM_EPS,
+    UNPOOLED,
+    Grid,
+    depthwise,
+    norm_heads,
+    pool_tokens,
+    pooled_grid,
+    pooling,
+    same_padding,
+)
 from wholereel.ops.attention import biased_attention, closed_score
-from wholereel.ops.relative_positions import axis_rows, memory_time_rows, spatial_rows
+from wholereel.ops.relative_positions import axis_rows, memory_time_rows, position_codes, spatial_rows
 
-__all__ = ["Compression", "Grid", "Pooled", "PoolingAttention", "pool_tokens", "pooled_grid"]
-
-Grid = tuple[int, int, int]
-MODES = ("conv", "conv_unshared", "max", "avg")
-NORM_EPS = 1e-6
-UNPOOLED: Grid = (1, 1, 1)
+__all__ = ["Compression", "Pooled", "PoolingAttention"]
 
 
 @dataclass(frozen=True)
@@ -57,58 +64,6 @@ class Pooled:
     key_grid: Grid
 
 
-def pooled_grid(grid: Grid, kernel: Grid, stride: Grid, *, causal: bool = False) -> Grid:
-    """Size of a grid after pooling with a padding of half the kernel (in causal mode the number of frames stays)."""
-    sizes = tuple((n + 2 * (k // 2) - k) // s + 1 for n, k, s in zip(grid, kernel, stride, strict=True))
-    return (grid[0] if causal else sizes[0], sizes[1], sizes[2])
-
-
-def pool_tokens(
-    x_BLD: Tensor, grid: Grid, pool: nn.Module | None, *, class_token: bool, heads: int = 1, causal: bool = False
-) -> tuple[Tensor, Grid]:
-    """Pool the grid of tokens; the class token passes by.
-
-    Args:
-        x_BLD: D holds the channels of all heads, head by head.
-        pool: a depthwise convolution for the channels of one head, which all heads share; or a pooling without weights.
-        causal: frames see no later ones: a convolution's temporal padding is all in front.
-    """
-    if pool is None:
-        return x_BLD, grid
-    tokens_BLD = x_BLD[:, 1:] if class_token else x_BLD
-    maps_BDTHW = tokens_BLD.unflatten(1, grid).movedim(-1, 1)
-    if isinstance(pool, nn.Conv3d):
-        weight = pool.weight if heads == 1 else pool.weight.repeat(heads, 1, 1, 1, 1)
-        padding, channels = pool.padding, maps_BDTHW.shape[1]
-        if causal:
-            padding = (pool.kernel_size[0] - 1, *padding[1:])  # type: ignore[assignment]
-        maps_BDTHW = F.conv3d(maps_BDTHW, weight, None, pool.stride, padding, groups=channels)  # type: ignore[arg-type]
-        if causal:
-            maps_BDTHW = maps_BDTHW[:, :, : grid[0]]
-    else:
-        maps_BDTHW = pool(maps_BDTHW)
-    size: Grid = (maps_BDTHW.shape[2], maps_BDTHW.shape[3], maps_BDTHW.shape[4])
-    pooled_BLD = maps_BDTHW.flatten(2).transpose(1, 2)
-    return torch.cat([x_BLD[:, :1], pooled_BLD], 1) if class_token else pooled_BLD, size
-
-
-def _norm_heads(x_BLD: Tensor, norm: nn.Module | None, heads: int) -> Tensor:
-    if norm is None:
-        return x_BLD
-    if heads == 1:
-        return norm(x_BLD)  # type: ignore[no-any-return]
-    return norm(x_BLD.unflatten(2, (heads, -1))).flatten(2)  # type: ignore[no-any-return]
-
-
-def _same_padding(kernel: Grid) -> Grid:
-    return kernel[0] // 2, kernel[1] // 2, kernel[2] // 2
-
-
-def _depthwise(channels: int, kernel: Grid, stride: Grid) -> nn.Conv3d:
-    padding = _same_padding(kernel)
-    return nn.Conv3d(channels, channels, kernel, stride=stride, padding=padding, groups=channels, bias=False)
-
-
 class PoolingAttention(nn.Module):
     """Multi-head attention of one block.
 
@@ -131,6 +86,11 @@ class PoolingAttention(nn.Module):
         compression: for layers that remember; needs `pool_first`.
     Raises: ValueError: settings that do not go together.
     """
+
+    rel_pos_h: Tensor
+    rel_pos_w: Tensor
+    rel_pos_mem_h: Tensor
+    rel_pos_mem_w: Tensor
 
     def __init__(
         self,
@@ -179,19 +139,19 @@ class PoolingAttention(nn.Module):
         channels = (dim if pool_first else dim_out) // self.pooling_heads
         plans = {"q": (kernel_q, stride_q), "k": (kernel_kv, stride_kv), "v": (kernel_kv, stride_kv)}
         for name, (kernel, stride) in plans.items():
-            pool, norm = _pooling(mode, channels, kernel, stride)
+            pool, norm = pooling(mode, channels, kernel, stride)
             setattr(self, f"pool_{name}", pool)
             setattr(self, f"norm_{name}", norm)
         width = dim_out // heads
         self._add_tables(width, grid, stride_q, stride_kv)
         if compression is not None and compression.stride is not None:
             for name in ("k", "v"):
-                setattr(self, f"compress_{name}", _depthwise(dim, compression.kernel, compression.stride))
+                setattr(self, f"compress_{name}", depthwise(dim, compression.kernel, compression.stride))
                 setattr(self, f"norm_compress_{name}", nn.LayerNorm(dim, eps=NORM_EPS))
         self.conv_q_func: nn.Conv3d | None = None
         if residual > 1:
             kernel = kernel_kv or UNPOOLED
-            self.conv_q_func = nn.Conv3d(width, width, kernel, padding=_same_padding(kernel), groups=width)
+            self.conv_q_func = nn.Conv3d(width, width, kernel, padding=same_padding(kernel), groups=width)
 
     def _add_tables(self, width: int, grid: Grid, stride_q: Grid, stride_kv: Grid) -> None:
         def table(rows: int) -> nn.Parameter:
@@ -224,7 +184,8 @@ class PoolingAttention(nn.Module):
             parts = list(self.qkv(x_BLD).chunk(3, 2))
         else:
             parts = [self.q(x_BLD), self.k(x_BLD), self.v(x_BLD)]
-        pooled, grids = [], []
+        pooled: list[Tensor] = []
+        grids: list[Grid] = []
         for name, part in zip("qkv", parts, strict=True):
             tokens, size = pool_tokens(
                 part,
@@ -234,9 +195,10 @@ class PoolingAttention(nn.Module):
                 heads=self.pooling_heads,
                 causal=self.causal,
             )
-            pooled.append(_norm_heads(tokens, getattr(self, f"norm_{name}"), self.pooling_heads))
+            pooled.append(norm_heads(tokens, getattr(self, f"norm_{name}"), self.pooling_heads))
             grids.append(size)
-        return Pooled(*pooled, grids[0], grids[1])
+        query_BLD, key_BLD, value_BLD = pooled
+        return Pooled(query_BLD, key_BLD, value_BLD, grids[0], grids[1])
 
     def compressed_grid(self, key_grid: Grid) -> Grid:
         """(T, H, W) of a remembered clip."""
@@ -295,7 +257,7 @@ class PoolingAttention(nn.Module):
             route=self.route,
         )
         result_BLD = (result + self._residual(query, pooled.query_grid)).transpose(1, 2).flatten(2)
-        return self.dropout(self.proj(result_BLD))  # type: ignore[no-any-return]
+        return self.dropout(self.proj(result_BLD))
 
     def forward(self, x_BLD: Tensor, grid: Grid) -> tuple[Tensor, Grid]:
         """Attention within one clip: the result and its (T, H, W)."""
@@ -357,40 +319,17 @@ class PoolingAttention(nn.Module):
         return F.pad(numbers, (0, 0, 1, 0)) if self.class_token else numbers
 
     def _codes(self, key_grid: Grid, memory: Grid | None, steps: int, device: torch.device) -> Tensor | None:
-        """`(K, E)`: which of a query's numbers each key adds to its score: one a kind of position."""
-        spatial, temporal = self.rel_pos_spatial, self.rel_pos_temporal or self.causal
-        if not (spatial or temporal):
+        """`(K, E)`: which of a query's numbers each key adds to its score."""
+        temporal = self.rel_pos_temporal or self.causal
+        if not (self.rel_pos_spatial or temporal):
             return None
-        past: Grid = memory or (0, 0, 0)
-        past_t = past[0] * steps if self.rel_pos_temporal else 0
-        # Columns: heights of the present clip, of remembered ones; widths alike; frames alike.
-        starts, column = {}, 0
-        for axis, wanted, sizes in (
-            (1, spatial, (key_grid[1], past[1])),
-            (2, spatial, (key_grid[2], past[2])),
-            (0, temporal, (key_grid[0], past_t)),
-        ):
-            if wanted:
-                starts[axis] = (column, column + sizes[0])
-                column += sum(sizes)
-        segments = [(past, 1, step * past[0]) for step in range(steps)] + [(key_grid, 0, 0)]
-        codes = []
-        for (frames, rows, columns), kind, first in segments:
-            at = torch.meshgrid(*(torch.arange(n, device=device) for n in (frames, rows, columns)), indexing="ij")
-            code = torch.zeros(frames * rows * columns, column, device=device)
-            for axis, start in starts.items():
-                if axis == 0 and kind == 1 and not past_t:
-                    continue
-                place = at[axis].reshape(-1) + start[kind] + (first if axis == 0 else 0)
-                code = code + F.one_hot(place, column)
-            codes.append(F.pad(code, (0, 0, 1, 0)) if self.class_token else code)
-        return torch.cat(codes)
-
-
-def _pooling(mode: str, channels: int, kernel: Grid | None, stride: Grid) -> tuple[nn.Module | None, nn.Module | None]:
-    if kernel is None or (kernel == UNPOOLED and stride == UNPOOLED):
-        return None, None
-    if mode in ("conv", "conv_unshared"):
-        return _depthwise(channels, kernel, stride), nn.LayerNorm(channels, eps=NORM_EPS)
-    pool = nn.MaxPool3d if mode == "max" else nn.AvgPool3d
-    return pool(kernel, stride, _same_padding(kernel)), None
+        return position_codes(
+            key_grid,
+            memory or (0, 0, 0),
+            steps,
+            spatial=self.rel_pos_spatial,
+            temporal=temporal,
+            past_temporal=self.rel_pos_temporal and memory is not None,
+            class_token=self.class_token,
+            device=device,
+        )

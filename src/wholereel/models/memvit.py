@@ -15,7 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from wholereel.layers.pooling_attention import Compression, Grid, PoolingAttention, pooled_grid
+from wholereel.layers.pooling_attention import Compression, PoolingAttention
+from wholereel.layers.token_pooling import Grid, pooled_grid
 from wholereel.memory.cached import BOUNDARIES, CachedState, cache_step
 from wholereel.models.clip_model import ModelInfo
 from wholereel.models.memvit_boxes import BoxBlock, BoxConfig, BoxPooling, gathered, scattered
@@ -115,7 +116,7 @@ class MeMViT(MViT):
     def _freeze_unused(self) -> None:
         # What can receive no gradient asks for none: distributed training need not search for it.
         for index, block in enumerate(self.blocks):
-            for name, parameter in block.attn.memory_parameters.items():  # type: ignore[union-attr]
+            for name, parameter in _attention(block).memory_parameters.items():
                 if index not in self.remembering or ("compress_" in name and self.memory.gap > 1):
                     parameter.requires_grad_(False)
 
@@ -160,16 +161,16 @@ class MeMViT(MViT):
         height, width = size or (self.config.crop, self.config.crop)
         grids, layers = self.entry_grids(height, width), []
         for index in self.remembering:
-            attention = self.blocks[index].attn
-            own, compressed = grids[index], attention.compressed_grid(grids[index])  # type: ignore[operator, union-attr]
+            own, compressed = grids[index], _attention(self.blocks[index]).compressed_grid(grids[index])
             tokens, shrunk = (int(self.config.class_token) + g[0] * g[1] * g[2] for g in (own, compressed))
             dim = self.plans[index].dim
             kept = tokens if pending else shrunk
             layers.append(CachedState.init(batch_size, tokens=kept, compressed_tokens=shrunk, dim=dim, **options))
         for _ in self.box_blocks:
             slots = self.boxes.slots if self.boxes else 0
-            sizes = {"tokens": slots, "compressed_tokens": slots, "dim": self.num_features}
-            layers.append(CachedState.init(batch_size, **sizes, **options))
+            layers.append(
+                CachedState.init(batch_size, tokens=slots, compressed_tokens=slots, dim=self.num_features, **options)
+            )
         return MemvitState(tuple(layers))
 
     def remember_features(self, clip_BCTHW: Tensor, state: MemvitState) -> tuple[Tensor, Grid, MemvitState]:
@@ -214,6 +215,11 @@ class MeMViT(MViT):
         for place, block in enumerate(self.box_blocks, first):
             x_BSD, layers[place] = block(x_BSD, layers[place], self.memory)
         return self.head(gathered(x_BSD, slots)), MemvitState(tuple(layers))
+
+
+def _attention(block: nn.Module) -> PoolingAttention:
+    attention: PoolingAttention = block.attn  # type: ignore[assignment]
+    return attention
 
 
 def memvit_info(config: MvitConfig, stride: int = 4) -> ModelInfo:

@@ -16,9 +16,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.ops import roi_align
 
-from wholereel.layers.pooling_attention import Grid
+from wholereel.layers.mlp import DropPath, Mlp
+from wholereel.layers.token_pooling import NORM_EPS, Grid
 from wholereel.memory.cached import CachedState, cache_step
-from wholereel.models.mvit import NORM_EPS, DropPath, Mlp
 from wholereel.models.mvit_config import MvitConfig
 from wholereel.ops.attention import biased_attention
 from wholereel.ops.checks import check_all
@@ -120,7 +120,7 @@ class BoxAttention(nn.Module):
         scale = query.shape[3] ** -0.5
         result = biased_attention(query, key, value, None, None, open_BK, scale=scale, dropout=dropout)
         result = result + query if self.residual else result
-        return self.proj_drop(self.proj(result.transpose(1, 2).flatten(2)))  # type: ignore[no-any-return]
+        return self.proj_drop(self.proj(result.transpose(1, 2).flatten(2)))
 
 
 class BoxBlock(nn.Module):

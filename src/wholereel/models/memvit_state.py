@@ -12,7 +12,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from wholereel.layers.pooling_attention import Grid
+from wholereel.layers.token_pooling import Grid
 from wholereel.memory.cached import CachedState
 from wholereel.memory.state import State
 

@@ -16,7 +16,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from wholereel.layers.pooling_attention import Compression, Grid, PoolingAttention, pool_tokens
+from wholereel.layers.mlp import DropPath, Mlp
+from wholereel.layers.pooling_attention import Compression, PoolingAttention
+from wholereel.layers.token_pooling import NORM_EPS, Grid, pool_tokens
 from wholereel.models.clip_model import ClipModel, ModelInfo
 from wholereel.models.mvit_config import (
     BlockPlan,
@@ -30,35 +32,7 @@ from wholereel.models.mvit_config import (
 
 __all__ = ["Block", "MViT", "mvit_tiny", "mvitv1_b", "mvitv2_b", "mvitv2_s"]
 
-NORM_EPS = 1e-6
 MEAN, STD = (0.45,) * 3, (0.225,) * 3
-
-
-class DropPath(nn.Module):
-    """Drop a branch for whole samples, and scale it up for those that keep it."""
-
-    def __init__(self, probability: float) -> None:
-        super().__init__()
-        self.probability = probability
-
-    def forward(self, x_BLD: Tensor) -> Tensor:
-        if not self.training or self.probability == 0:
-            return x_BLD
-        keep = 1 - self.probability
-        kept_B11 = torch.empty(x_BLD.shape[0], 1, 1, dtype=x_BLD.dtype, device=x_BLD.device).bernoulli_(keep)
-        return x_BLD * kept_B11 / keep
-
-
-class Mlp(nn.Module):
-    """Linear, GELU, linear."""
-
-    def __init__(self, dim: int, hidden: int, dim_out: int, dropout: float = 0.0) -> None:
-        super().__init__()
-        self.fc1, self.fc2 = nn.Linear(dim, hidden), nn.Linear(hidden, dim_out)
-        self.dropout = nn.Dropout(dropout)
-
-    def forward(self, x_BLD: Tensor) -> Tensor:
-        return self.dropout(self.fc2(self.dropout(F.gelu(self.fc1(x_BLD)))))  # type: ignore[no-any-return]
 
 
 class Block(nn.Module):
@@ -120,7 +94,7 @@ class Block(nn.Module):
         added_BLD = self.mlp(normed_BLD)
         if self.proj is not None and not self.widen_in_attention:
             x_BLD = self.proj(normed_BLD)
-        return x_BLD + self.drop_path(added_BLD)  # type: ignore[no-any-return]
+        return x_BLD + self.drop_path(added_BLD)
 
 
 class Patches(nn.Module):
@@ -133,7 +107,7 @@ class Patches(nn.Module):
         )
 
     def forward(self, x_BCTHW: Tensor) -> Tensor:
-        return self.proj(x_BCTHW).flatten(2).transpose(1, 2)  # type: ignore[no-any-return]
+        return self.proj(x_BCTHW).flatten(2).transpose(1, 2)
 
 
 class Head(nn.Module):
@@ -280,7 +254,7 @@ class MViT(ClipModel):
         return self._last_norm(x_BLD)
 
     def _last_norm(self, x_BLD: Tensor) -> Tensor:
-        return x_BLD if self.config.mean_first else self.norm(x_BLD)  # type: ignore[no-any-return]
+        return x_BLD if self.config.mean_first else self.norm(x_BLD)
 
     def forward_head(self, x_BLD: Tensor, pre_logits: bool = False) -> Any:
         """Logits `(B, K)` (a tuple of them for several label spaces); with `frame_level` `(B, T', K)`.

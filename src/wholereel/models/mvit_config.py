@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from wholereel.layers.pooling_attention import Grid
+from wholereel.layers.token_pooling import Grid
 
 __all__ = [
     "SIZES",

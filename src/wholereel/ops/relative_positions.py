@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = ["AXES_RULES", "axis_rows", "memory_time_rows", "resized_table", "spatial_rows"]
+__all__ = ["AXES_RULES", "axis_rows", "memory_time_rows", "position_codes", "resized_table", "spatial_rows"]
 
 # `apart`: height and width each by their own sizes (SlowFast). `square`: where the grids are not square, both follow
 # the shorter side (MeMViT, for inputs wider than the training crop; for taller ones it is our extension).
@@ -97,3 +97,46 @@ def memory_time_rows(table_RD: Tensor, frames: int, memory_frames: int, stride: 
         raise ValueError(f"a table of {table_RD.shape[0]} rows does not reach back {furthest + 1} frames")
     at_keys = torch.arange(memory_frames - 1, -1, -1, device=table_RD.device) * stride
     return table_RD[torch.arange(frames, device=table_RD.device)[:, None] + at_keys]
+
+
+def position_codes(
+    grid: tuple[int, int, int],
+    past_grid: tuple[int, int, int],
+    steps: int,
+    *,
+    spatial: bool,
+    temporal: bool,
+    past_temporal: bool,
+    class_token: bool,
+    device: torch.device,
+) -> Tensor:
+    """One-hot codes of the coordinates of all keys, remembered clips first, `(K, E)` float32.
+
+    Columns: heights of the present clip and of remembered ones, widths alike, frames alike; remembered frames lie on
+    one axis, oldest first. Class tokens have no position.
+
+    Args:
+        grid, past_grid: (T, H, W) of the present clip's keys and of one remembered clip's.
+        steps: how many clips are remembered.
+        spatial, temporal: which columns there are; `past_temporal`: whether frames of remembered clips have some.
+    """
+    frames = (grid[0], past_grid[0] * steps if past_temporal else 0)
+    starts, column = {}, 0
+    for axis, wanted, sizes in (
+        (1, spatial, (grid[1], past_grid[1])),
+        (2, spatial, (grid[2], past_grid[2])),
+        (0, temporal, frames),
+    ):
+        if wanted:
+            starts[axis] = (column, column + sizes[0])
+            column += sum(sizes)
+    codes = []
+    for size, past, first in [*((past_grid, 1, step * past_grid[0]) for step in range(steps)), (grid, 0, 0)]:
+        at = torch.meshgrid(*(torch.arange(n, device=device) for n in size), indexing="ij")
+        code = torch.zeros(size[0] * size[1] * size[2], column, device=device)
+        for axis, start in starts.items():
+            if axis or not past or past_temporal:
+                place = at[axis].reshape(-1) + start[past] + (0 if axis else first)
+                code = code + F.one_hot(place, column)
+        codes.append(F.pad(code, (0, 0, int(class_token), 0)))
+    return torch.cat(codes)

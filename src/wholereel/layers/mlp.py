@@ -1,0 +1,39 @@
+"""What follows attention in a transformer block: the two-layer network, and branches that are dropped in training.
+
+Tokens are `(B, L, D)`. Sources: arXiv 2010.11929 (block), 1603.09382 (stochastic depth).
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+__all__ = ["DropPath", "Mlp"]
+
+
+class DropPath(nn.Module):
+    """Drop a branch for whole samples, and scale it up for those that keep it."""
+
+    def __init__(self, probability: float) -> None:
+        super().__init__()
+        self.probability = probability
+
+    def forward(self, x_BLD: Tensor) -> Tensor:
+        if not self.training or self.probability == 0:
+            return x_BLD
+        keep = 1 - self.probability
+        kept_B11 = torch.empty(x_BLD.shape[0], 1, 1, dtype=x_BLD.dtype, device=x_BLD.device).bernoulli_(keep)
+        return x_BLD * kept_B11 / keep
+
+
+class Mlp(nn.Module):
+    """Linear, GELU, linear."""
+
+    def __init__(self, dim: int, hidden: int, dim_out: int, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.fc1, self.fc2 = nn.Linear(dim, hidden), nn.Linear(hidden, dim_out)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x_BLD: Tensor) -> Tensor:
+        return self.dropout(self.fc2(self.dropout(F.gelu(self.fc1(x_BLD)))))
