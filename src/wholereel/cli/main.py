@@ -22,6 +22,7 @@ __all__ = ["COMMANDS", "main"]
 COMMANDS: dict[str, tuple[str, str]] = {
     "demo": ("wholereel.cli.train:demo", "the first run: make videos, train, evaluate, predict, report"),
     "list": ("wholereel.cli.catalogue:list_recipes", "the recipes"),
+    "convert": ("wholereel.cli.convert:convert", "published weights as safetensors, or in another layout"),
     "models": ("wholereel.cli.catalogue:models", "the models, optionally those that match a pattern"),
     "data check": ("wholereel.cli.data:check", "every problem of a data set, before a night is lost"),
     "data list": ("wholereel.cli.data:list_datasets", "published data sets that are read in their official form"),

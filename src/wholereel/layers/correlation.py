@@ -101,7 +101,7 @@ class CorrelationBlock(nn.Module):
                 f"{channels} channels, groups of {group_size} and K = {kernel} do not fit: {inner} channels in "
                 f"{groups} groups give {matches} correlations"
             )
-        self.join, self.half = join, half
+        self.join, self.halved = join, half
         self.reduce = nn.Conv3d(channels, inner, 1, bias=False)
         self.reduce_norm = nn.BatchNorm3d(inner, eps=bn_eps)
         self.corr = Correlation(
@@ -122,12 +122,12 @@ class CorrelationBlock(nn.Module):
 
     def forward(self, x_BCTHW: Tensor) -> Tensor:
         size = x_BCTHW.shape[2:]
-        y_BCTHW = F.avg_pool3d(x_BCTHW, (1, 2, 2), ceil_mode=True) if self.half else x_BCTHW
+        y_BCTHW = F.avg_pool3d(x_BCTHW, (1, 2, 2), ceil_mode=True) if self.halved else x_BCTHW
         y_BCTHW = F.relu(self.reduce_norm(self.reduce(y_BCTHW)), inplace=True)
         if self.join == "sum":
             y_BCTHW = self.expand_norm(self.expand(self.corr(y_BCTHW)))
         else:
             y_BCTHW = torch.cat((self.corr(y_BCTHW), self.bypass_norm(self.bypass(y_BCTHW))), 1)
-        if self.half:
+        if self.halved:
             y_BCTHW = y_BCTHW.repeat_interleave(2, 3).repeat_interleave(2, 4)[..., : size[1], : size[2]]
         return F.relu(y_BCTHW + x_BCTHW if self.join == "sum" else y_BCTHW)

@@ -59,7 +59,9 @@ def correlation_places(depth: int) -> dict[str, tuple[int, ...]]:
 
     Depth 101 has a fourth in the middle of res4, which we put behind its 12th block (our choice).
     """
-    places = {name: (count - 1,) for name, count in zip(RES_STAGES[1:4], DEPTHS[depth], strict=False)}
+    places: dict[str, tuple[int, ...]] = {
+        name: (count - 1,) for name, count in zip(RES_STAGES[1:4], DEPTHS[depth], strict=False)
+    }
     return places if depth < 101 else places | {"res4": (11, *places["res4"])}
 
 

@@ -15,7 +15,8 @@ from functools import partial
 from torch import nn
 
 from wholereel.models.layouts import Layout, renaming
-from wholereel.models.video_resnet import Convolution, VideoResNet, dense, vmz_info
+from wholereel.models.video_resnet import DEPTHS, Convolution, VideoResNet, dense, vmz_info
+from wholereel.models.vmz_layout import vmz_caffe2
 
 __all__ = ["NETWORKS", "ChannelSeparated", "csn", "separated"]
 
@@ -54,11 +55,17 @@ def separated(mode: str, relu_between: bool = False) -> Convolution:
 
 
 class ChannelSeparated(VideoResNet):
-    """A `VideoResNet` with the layouts that channel-separated networks are published in."""
+    """A `VideoResNet` with the layouts that channel-separated networks are published in.
+
+    `reduced`: its convolutions are plain depthwise ones.
+    """
+
+    reduced: bool
 
     def layouts(self) -> tuple[Layout, ...]:
         ip = any(isinstance(module, PointThenDepthwise) for module in self.modules())
-        return (mmaction2(ip),) if ip else (mmaction2(ip), PYTORCHVIDEO)
+        caffe2 = vmz_caffe2(DEPTHS[self.depth], factorised_stem=False, reduced=self.reduced, pool1=True)
+        return (mmaction2(ip), caffe2) if ip else (mmaction2(ip), caffe2, PYTORCHVIDEO)
 
 
 # -------------------------------------------------------------------------------------------------------- key layouts
@@ -121,8 +128,9 @@ def csn(
         relu_between: a ReLU between the factors of `ip`, which the published networks don't have.
         num_classes, in_channels, dropout, width, bn_eps, pool1: as in `VideoResNet`.
     """
-    return ChannelSeparated(
-        (separated(published_mode if mode is None else mode, relu_between),) * 4,
+    mode = published_mode if mode is None else mode
+    model = ChannelSeparated(
+        (separated(mode, relu_between),) * 4,
         depth,
         vmz_info(224, 32, "arXiv 1904.02811"),
         expansion=1 if depth == 26 else 4,
@@ -133,6 +141,8 @@ def csn(
         bn_eps=bn_eps,
         pool1=pool1,
     )
+    model.reduced = mode == "ir"
+    return model
 
 
 NETWORKS: dict[str, Callable[..., ChannelSeparated]] = {

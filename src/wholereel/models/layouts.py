@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-__all__ = ["OWN", "Layout", "rename", "renaming"]
+__all__ = ["OWN", "Layout", "rename", "rename_norms", "renaming"]
 
 
 @dataclass(frozen=True)
@@ -44,6 +44,13 @@ def renaming(*rules: tuple[str, str]) -> Callable[[str], str]:
         return name
 
     return key
+
+
+def rename_norms(key: str) -> str:
+    """Ends of names as in Caffe2: `_s`, `_b`, `_rm`, `_riv` of a norm (`_bn`, `spatbn...`), else `_w`, `_b`."""
+    for ours, theirs in (("weight", "s"), ("bias", "b"), ("running_mean", "rm"), ("running_var", "riv")):
+        key = re.sub(rf"(_bn|spatbn\w*)\.{ours}$", rf"\1_{theirs}", key)
+    return re.sub(r"\.weight$", "_w", re.sub(r"\.bias$", "_b", key))
 
 
 def rename(keys: Iterable[str], layout: Layout) -> dict[str, str]:

@@ -14,7 +14,7 @@ from typing import Any, ClassVar, Literal
 from wholereel.layers.bottleneck import DEPTHS, BlockPlan, Stage, Stem, begin_residuals_at_zero, stage_blocks
 from wholereel.layers.non_local import Affinity, NonLocal
 from wholereel.models.clip_model import ClipModel, ModelInfo, init_convolutions
-from wholereel.models.layouts import Layout, renaming
+from wholereel.models.layouts import Layout, rename_norms, renaming
 
 __all__ = [
     "NETWORKS",
@@ -22,6 +22,7 @@ __all__ = [
     "PYTORCHVIDEO_BLOCK",
     "RES_STAGES",
     "SlowResNet",
+    "caffe2_names",
     "pyslowfast_info",
     "slow_resnet",
 ]
@@ -98,6 +99,7 @@ class SlowResNet(ClipModel):
         if any(non_local.values()):
             self.settings["affinity"] = affinity
         stem_kernel_t, kernels_t = KERNELS_T[arch]
+        self.pooled = arch != "slow"
         self.stem = Stem(
             in_channels, width, stem_kernel_t, bn_eps=bn_eps, stride_t=stem_stride_t, pool_stride_t=pool_stride_t
         )
@@ -107,7 +109,7 @@ class SlowResNet(ClipModel):
         for index, (name, count) in enumerate(zip(RES_STAGES[1:], DEPTHS[depth], strict=True)):
             inner, out = width << index, 4 * width << index
             stride = 1 if index == 0 or (dilated and index == 3) else 2
-            pool_t = 2 if name == "res3" and arch != "slow" else 1
+            pool_t = 2 if name == "res3" and self.pooled else 1
             plan = BlockPlan(
                 planes, inner, out, (1, stride), dilation=2 if dilated and index == 3 else 1, bn_eps=bn_eps
             )
@@ -128,8 +130,7 @@ class SlowResNet(ClipModel):
 
     def layouts(self) -> tuple[Layout, ...]:
         strided = self.settings["strides_t"] != (1, 1)
-        pooled = self.res3.pool_t > 1
-        return (MMACTION2,) if strided else (PYSLOWFAST, pytorchvideo(pooled))
+        return (MMACTION2,) if strided else (PYSLOWFAST, pytorchvideo(self.pooled), CAFFE2)
 
 
 # --------------------------------------------------------------------------------------------------------- key layouts
@@ -154,6 +155,25 @@ PYSLOWFAST = Layout(
     ),
     {"bn_eps": 1e-5, "strides_t": (1, 1), "dilated": False},
 )
+
+
+def caffe2_names(pyslowfast_name: str) -> str:
+    """PySlowFast's name of a tensor -> its name in the Caffe2 files of its model zoo; lateral connections aside."""
+    return rename_norms(TO_CAFFE2(pyslowfast_name))
+
+
+TO_CAFFE2 = renaming(
+    (r"^s1\.pathway0_stem\.conv", "conv1"),
+    (r"^s1\.pathway0_stem\.bn", "res_conv1_bn"),
+    (r"^s1\.pathway1_stem\.conv", "t_conv1"),
+    (r"^s1\.pathway1_stem\.bn", "t_res_conv1_bn"),
+    (r"^s(\d)\.pathway0_nonlocal(\d+)\.(?:conv_)?", r"nonlocal_conv\1_\2_"),
+    (r"^s(\d)\.pathway0_res(\d+)\.", r"res\1_\2_"),
+    (r"^s(\d)\.pathway1_res(\d+)\.", r"t_res\1_\2_"),
+    (r"_branch2\.", "_branch2"),
+    (r"^head\.projection\.", "pred."),
+)
+CAFFE2 = Layout("pyslowfast-caffe2", lambda key: caffe2_names(PYSLOWFAST.key(key)), PYSLOWFAST.settings)
 PYTORCHVIDEO_BLOCK = (
     (r"\.shortcut_(conv|norm)\.", r".branch1_\1."),
     (r"(res_blocks\.\d+)\.(conv|norm)_([abc])\.", r"\1.branch2.\2_\3."),

@@ -20,7 +20,7 @@ from wholereel.layers.bottleneck import DEPTHS, BlockPlan, Stage, Stem, begin_re
 from wholereel.layers.non_local import Affinity, NonLocal
 from wholereel.models.clip_model import ClipModel, init_convolutions
 from wholereel.models.layouts import Layout, renaming
-from wholereel.models.slow import PYSLOWFAST_BLOCK, PYTORCHVIDEO_BLOCK, RES_STAGES, pyslowfast_info
+from wholereel.models.slow import PYSLOWFAST_BLOCK, PYTORCHVIDEO_BLOCK, RES_STAGES, caffe2_names, pyslowfast_info
 
 __all__ = ["NETWORKS", "SlowFast", "pack", "slow_frames", "slowfast", "unpack"]
 
@@ -147,7 +147,7 @@ class SlowFast(ClipModel):
     ) -> None:
         super().__init__()
         self.info = pyslowfast_info(frames, stride, "arXiv 1812.03982; facebookresearch/SlowFast")
-        self.alpha, self.fast_channels = alpha, 32 * width // beta
+        self.depth, self.alpha, self.fast_channels = depth, alpha, 32 * width // beta
         self.num_features = 32 * width + self.fast_channels
         self.settings = {"bn_eps": bn_eps, "alpha": alpha, "dilated": dilated}
         if any(non_local.values()):
@@ -197,7 +197,7 @@ class SlowFast(ClipModel):
         )
         if pre_logits:
             return pooled_BD
-        logits_BK: Tensor = self.fc(self.dropout(pooled_BD))
+        logits_BK: Tensor = self.get_submodule(self.classifier)(self.dropout(pooled_BD))
         return logits_BK
 
     def pool_windows(self, x_BDTHW: Tensor, window: tuple[int, int]) -> Tensor:
@@ -209,7 +209,8 @@ class SlowFast(ClipModel):
         return super().stage_inputs(stage) if stage == RES_STAGES[-1] else ()
 
     def layouts(self) -> tuple[Layout, ...]:
-        return (PYSLOWFAST, PYTORCHVIDEO)
+        lasts = {number: DEPTHS[self.depth][number - 2] - 1 for number in range(2, 6)}
+        return (PYSLOWFAST, PYTORCHVIDEO, caffe2(lasts))
 
 
 # --------------------------------------------------------------------------------------------------------- key layouts
@@ -229,6 +230,19 @@ PYSLOWFAST = Layout(
     ),
     SETTINGS,
 )
+
+
+def caffe2(lasts: Mapping[int, int]) -> Layout:
+    """Lateral connections are named after what they read: the pool, or the last block of a stage (`lasts`)."""
+    lateral = renaming(
+        (r"^s1_fuse\.", "t_pool1_subsample."),
+        *((rf"^s{stage}_fuse\.", f"t_res{stage}_{last}_branch2c_bn_subsample.") for stage, last in lasts.items()),
+        (r"_subsample\.(?:conv_f2s)?(?=bn|\.)", "_subsample_"),
+        (r"_subsample_\.", "_subsample."),
+    )
+    return Layout("pyslowfast-caffe2", lambda key: caffe2_names(lateral(PYSLOWFAST.key(key))), SETTINGS)
+
+
 PYTORCHVIDEO = Layout(
     "pytorchvideo",
     renaming(

@@ -22,8 +22,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from wholereel.models.clip_model import ClipModel, ModelInfo, init_convolutions
+from wholereel.models.layouts import Layout
+from wholereel.models.vmz_layout import vmz_caffe2
 
-__all__ = ["NETWORKS", "Conv2Plus1D", "Convolution", "VideoResNet", "dense", "per_frame", "vmz_info"]
+__all__ = ["DEPTHS", "NETWORKS", "Conv2Plus1D", "Convolution", "VideoResNet", "dense", "per_frame", "vmz_info"]
 
 DEPTHS: dict[int, tuple[int, int, int, int]] = {
     10: (1, 1, 1, 1),
@@ -230,6 +232,7 @@ class VideoResNet(ClipModel):
     ) -> None:
         super().__init__()
         simple = depth in SIMPLE
+        self.depth, self.factorised_stem = depth, factorised_stem
         self.info, self.num_features = info, (8 if simple else 8 * expansion) * width
         self.settings = {"bn_eps": bn_eps, "pool1": pool1}
         stem = _stem_2plus1d(in_channels, width) if factorised_stem else _stem_3d(in_channels, width)
@@ -266,6 +269,9 @@ class VideoResNet(ClipModel):
             return ()
         factor = ".0" if isinstance(self.get_submodule(f"{following}.0.conv1.0"), Conv2Plus1D) else ""
         return f"{following}.0.conv1.0{factor}.weight", f"{following}.0.downsample.0.weight"
+
+    def layouts(self) -> tuple[Layout, ...]:
+        return (vmz_caffe2(DEPTHS[self.depth], factorised_stem=self.factorised_stem, reduced=False, pool1=False),)
 
 
 def _pool1(pool1: bool) -> list[nn.Module]:

@@ -1,27 +1,45 @@
 """Weight files: where they are, what is in them, and whether they fit.
 
-A source is `"file:PATH"` (a model package's directory, `.safetensors`, or `.pth`/`.pt` written by `torch.save`) or
-`"hub:OWNER/NAME"` (a model package on the Hugging Face hub). Pickles are read with `weights_only=True` alone.
+A source is `"file:PATH"` (a model package's directory, `.safetensors`, `.pth`/`.pt`/`.pyth` written by `torch.save`, or
+`.pkl` of Caffe2) or `"hub:OWNER/NAME"` (a model package on the Hugging Face hub). Pickles are read with
+`weights_only=True` or a reader of arrays alone. Names of public code bases are recognised, see `layouts.py`.
 Not here: the package format (`package.py`), memory in weight files (`conversion.py`).
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
 from wholereel.errors import CheckpointError, ConfigError, import_extra
+from wholereel.models.caffe2_files import read_blobs
 from wholereel.models.clip_model import ClipModel
+from wholereel.models.layouts import OWN, Layout, rename
 
-__all__ = ["PACKAGE_WEIGHTS", "KeyReport", "fit_clip_weights", "load_clip_weights", "read_tensors", "weights_path"]
+__all__ = [
+    "METADATA_KEY",
+    "PACKAGE_WEIGHTS",
+    "KeyReport",
+    "check_settings",
+    "fit_clip_weights",
+    "load_clip_weights",
+    "read_description",
+    "read_tensors",
+    "weights_path",
+    "with_own_names",
+]
 
 PACKAGE_WEIGHTS = "model.safetensors"
+PREFIXES = ("module.", "model.")  # of DDP, and of pytorchvideo's models trained in PySlowFast
+METADATA_KEY = "wholereel_weights"
 WRAPPERS = ("state_dict", "model_state", "model")  # of common training scripts
 
 
@@ -86,10 +104,14 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     """
     try:
         content: Any
-        if path.suffix == ".safetensors":
+        if path.suffix == ".pkl":
+            content = read_blobs(path)
+        elif path.suffix == ".safetensors":
             content = load_file(path)
         else:
             content = torch.load(path, map_location="cpu", weights_only=True)
+    except CheckpointError:
+        raise
     except Exception as error:  # the unpickler raises whatever the bytes make it stumble over, KeyError among others
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         expected = "a .safetensors or .pth file of tensors"
@@ -100,8 +122,9 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
             break
     if not (isinstance(content, Mapping) and content and all(isinstance(value, Tensor) for value in content.values())):
         raise CheckpointError(path, "holds something else than tensors by name", "a state dict")
-    if all(key.startswith("module.") for key in content):
-        return {key.removeprefix("module."): value for key, value in content.items()}
+    for prefix in PREFIXES:
+        if all(key.startswith(prefix) for key in content):
+            content = {key.removeprefix(prefix): value for key, value in content.items()}
     return dict(content)
 
 
@@ -120,7 +143,15 @@ def load_clip_weights(model: ClipModel, source: str) -> KeyReport:
 
 
 def fit_clip_weights(model: ClipModel, tensors: Mapping[str, Tensor], path: Path) -> KeyReport:
-    """`load_clip_weights` with tensors that have been read already."""
+    """`load_clip_weights` with tensors that have been read already.
+
+    Raises: CheckpointError: see `load_clip_weights`; or the weights belong to a network that differs from this one in
+    what keys and shapes don't show.
+    """
+    layout, tensors = with_own_names(model, tensors)
+    described = read_description(path).get("settings", {})
+    check_settings(model, described, path, "the file's description says")
+    check_settings(model, layout.settings, path, f"networks in the layout {layout.name} have")
     own = model.state_dict()
     head = f"{model.classifier}."
     weight = f"{head}weight"
@@ -141,6 +172,48 @@ def fit_clip_weights(model: ClipModel, tensors: Mapping[str, Tensor], path: Path
         raise CheckpointError(path, found, f"the keys of {type(model).__name__}", "Check the model's name and options.")
     model.load_state_dict({**own, **{key: value for key, value in tensors.items() if key not in skipped}})
     return KeyReport(missing=tuple(sorted(skipped & set(own))), unused=tuple(sorted(skipped & set(tensors))))
+
+
+def with_own_names(model: ClipModel, tensors: Mapping[str, Tensor]) -> tuple[Layout, dict[str, Tensor]]:
+    """The layout that most names belong to, and the tensors with our names; names that are in no layout stay.
+
+    Shapes that differ from ours by axes of length one are brought to ours.
+    """
+    own = model.state_dict()
+    tables = [(layout, rename(own, layout)) for layout in (OWN, *model.layouts())]
+    layout, table = max(tables, key=lambda row: sum(key in tensors for key in row[1]))
+    bare = {key.removeprefix("backbone."): ours for key, ours in table.items()}
+    if sum(key in tensors for key in bare) > sum(key in tensors for key in table):
+        table = bare  # MMAction2's backbone alone
+    renamed = {table.get(key, key): value for key, value in tensors.items()}
+    for key in set(own) & set(renamed):
+        ours, theirs = own[key].shape, renamed[key].shape
+        if ours != theirs and [n for n in ours if n > 1] == [n for n in theirs if n > 1]:
+            renamed[key] = renamed[key].reshape(ours)
+    return layout, renamed
+
+
+def read_description(path: Path) -> dict[str, Any]:
+    """What `wholereel convert` has written about the weights of a file; empty where there is nothing."""
+    if path.suffix != ".safetensors":
+        return {}
+    with safe_open(path, framework="pt") as file:
+        text = (file.metadata() or {}).get(METADATA_KEY)
+    return {} if text is None else dict(json.loads(text))
+
+
+def check_settings(model: ClipModel, settings: Mapping[str, Any], path: Path, who: str) -> None:
+    """Refuse weights of a network that would load and compute something else.
+
+    Raises: CheckpointError: a setting that both know has different values.
+    """
+    own = json.loads(json.dumps(model.settings))
+    theirs = json.loads(json.dumps(dict(settings)))
+    differing = [name for name in theirs if name in own and own[name] != theirs[name]]
+    if differing:
+        found = f"{who} {', '.join(f'{name}={theirs[name]}' for name in differing)}"
+        expected = ", ".join(f"{name}={own[name]}" for name in differing)
+        raise CheckpointError(path, found, expected, "Give the model these options, or choose theirs.")
 
 
 def _shortened(keys: list[str], limit: int = 8) -> str:

@@ -105,12 +105,15 @@ class _Streaming(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> Any:
         dilation, groups = ctx.settings
         inputs = ctx.saved_tensors
-        if torch.is_grad_enabled():  # a second derivative is wanted
-            y = correlate_plain(*inputs, dilation, groups)
-            wanted = [tensor for tensor in inputs if tensor.requires_grad]
-            found = iter(torch.autograd.grad(y, wanted, gradients[0], create_graph=True))
-            return *(next(found) if tensor.requires_grad else None for tensor in inputs), None, None
-        return *_streaming_gradients(*inputs, gradients[0], dilation, groups), None, None
+        fixed_BCTHW, moved_BCTHW, filter_TCKK = inputs
+        if not torch.is_grad_enabled():
+            found = _streaming_gradients(fixed_BCTHW, moved_BCTHW, filter_TCKK, gradients[0], dilation, groups)
+            return *found, None, None
+        # A second derivative is wanted.
+        y = correlate_plain(fixed_BCTHW, moved_BCTHW, filter_TCKK, dilation, groups)
+        wanted = [tensor for tensor in inputs if tensor.requires_grad]
+        each = iter(torch.autograd.grad(y, wanted, gradients[0], create_graph=True))
+        return *(next(each) if tensor.requires_grad else None for tensor in inputs), None, None
 
 
 def _streaming_gradients(
