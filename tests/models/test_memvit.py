@@ -201,6 +201,13 @@ def test_boxes_are_judged_in_their_order() -> None:
             torch.testing.assert_close(swapped[[1, 0, 2]], logits, rtol=1e-5, atol=1e-6)
             state = following
     assert logits.shape == (3, 5)
+    forgetful = make(MemoryConfig(reach=0), boxes=boxes)
+    forgetful.load_state_dict({name: model.state_dict()[name] for name in forgetful.state_dict()})
+    with torch.no_grad():
+        expected, _ = model(x[0], model.init_state(2), rois)
+        alone, state_without = forgetful(x[0], forgetful.init_state(2), rois)
+    torch.testing.assert_close(alone, expected, rtol=1e-5, atol=1e-6)
+    assert state_without.layers == ()
     slots = scattered(torch.arange(3.0)[:, None] + 1, rois, 2, 3)
     assert slots.features_BSD[..., 0].tolist() == [[2, 0, 0], [1, 3, 0]]
     with pytest.raises(ValueError, match=r"more boxes than there are slots \(1\)"):
@@ -276,8 +283,8 @@ def test_thirty_times_the_support_costs_less_than_a_twentieth() -> None:
 def test_settings_without_a_meaning_are_refused() -> None:
     with pytest.raises(ValueError, match=r"boundary must be one of \('mask', 'zero'\), got 'drop'"):
         make(MemoryConfig(boundary="drop"))
-    with pytest.raises(ValueError, match="needs reach >= 1, gap >= 1 and pool_first"):
-        make(MemoryConfig(reach=0))
+    with pytest.raises(ValueError, match="needs reach >= 0, gap >= 1 and pool_first"):
+        make(MemoryConfig(gap=0))
     with pytest.raises(ValueError, match="boundary='zero' needs pending=True"):
         make(MemoryConfig(boundary="zero", kernel=(3, 3, 3), stride=(2, 2, 2))).init_state(1)
     model = make()

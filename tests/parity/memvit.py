@@ -28,6 +28,7 @@ __all__ = ["check_memvit", "is_memvit"]
 OUTPUT, GRADIENT, NOUGHT = 2e-4, 1e-3, 1e-6
 MEMVIT, SLOWFAST = "facebookresearch/MeMViT state_dict", "facebookresearch/SlowFast MViT state_dict"
 META = {"grad_l2", "torch", "note", "boxes", "input_shapes", "layout", "intermediates", "state_dict", "std_rule"}
+META |= {"params", "macs", "gflops", "flops"}
 META |= {"seed", "video_names", "loss", "config", "n_params", "case", "scale_overrides", "rule", "numpy", "kind"}
 # Options without an effect on what is compared, and those that must have the value that we build.
 PROSE = {"ZERO_DECAY_POS_CLS", "REL_POS_ZERO_INIT", "HEAD_INIT_SCALE", "DROPPATH_RATE", "DROPOUT_RATE"}
@@ -114,10 +115,11 @@ def _build(golden: Golden) -> MViT:
     check_fields(heads, {"NUM_CLASSES", "NUM_CLASSES_LIST", "HEAD_ACT"}, "config.MODEL")
     classes = tuple(heads["NUM_CLASSES_LIST"]) or heads["NUM_CLASSES"]
     memory, detection = groups.get("MEMVIT") or {"ENABLE": False}, groups["DETECTION"]
-    if not memory["ENABLE"]:
-        if detection["ENABLE"]:
-            raise NotUnderstood("no builder for boxes without memory")
+    if not memory["ENABLE"] and not detection["ENABLE"]:
         return MViT(config, num_classes=classes)
+    boxes = _boxes(groups) if detection["ENABLE"] else None
+    if not memory["ENABLE"]:
+        return MeMViT(config, MemoryConfig(reach=0), boxes=boxes, num_classes=classes)
     sampler, compress = memory["SAMPLER"], memory["COMPRESS"]
     check_fields(memory, {"ENABLE", "ATTN_MAX_LEN", "SAMPLER", "EXCLUDE_LAYERS", "COMPRESS"}, "config.MEMVIT")
     batch = golden.meta["input_shapes"][0][0]
@@ -129,15 +131,17 @@ def _build(golden: Golden) -> MViT:
         stride=tuple(compress["POOL_STRIDE"]) if compress["ENABLE"] else None,
         boundary="mask" if batch == 1 else "zero",
     )
-    boxes = None
-    if detection["ENABLE"]:
-        boxes = BoxConfig(
-            depth=groups["MVIT"]["BOX_DEPTH"],
-            scale=detection["SPATIAL_SCALE_FACTOR"],
-            resolution=detection["ROI_XFORM_RESOLUTION"],
-            aligned=detection["ALIGNED"],
-        )
     return MeMViT(config, settings, boxes=boxes, num_classes=classes)
+
+
+def _boxes(groups: Any) -> BoxConfig:
+    detection = groups["DETECTION"]
+    return BoxConfig(
+        depth=groups["MVIT"]["BOX_DEPTH"],
+        scale=detection["SPATIAL_SCALE_FACTOR"],
+        resolution=detection["ROI_XFORM_RESOLUTION"],
+        aligned=detection["ALIGNED"],
+    )
 
 
 class _Run:
@@ -235,6 +239,8 @@ class _Run:
             for name, tensor in ((f"{prefix}logits{index}", value), (f"{prefix}out{index}", scores)):
                 if name in golden.arrays:
                     comparisons.append(rule_v1.compare_whole(name, tensor, golden.arrays[name], OUTPUT))
+                if f"{name}_slice" in golden.arrays:
+                    comparisons.append(rule_v1.compare_sample(golden, f"{name}_slice", tensor, OUTPUT))
         for name in golden.arrays:
             if name.startswith(f"{prefix}cache_"):
                 comparisons.append(self._compare_cache(name))

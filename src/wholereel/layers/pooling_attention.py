@@ -256,25 +256,27 @@ class PoolingAttention(nn.Module):
             dropout=self.attention_dropout if self.training else 0.0,
             route=self.route,
         )
-        result_BLD = (result + self._residual(query, pooled.query_grid)).transpose(1, 2).flatten(2)
-        return self.dropout(self.proj(result_BLD))
+        result_BLAD = self._with_residual(result.transpose(1, 2), query.transpose(1, 2), pooled.query_grid)
+        return self.dropout(self.proj(result_BLAD.flatten(2)))
 
     def forward(self, x_BLD: Tensor, grid: Grid) -> tuple[Tensor, Grid]:
         """Attention within one clip: the result and its (T, H, W)."""
         pooled = self.pool(x_BLD, grid)
         return self.attend(pooled), pooled.query_grid
 
-    def _residual(self, query_BALD: Tensor, grid: Grid) -> Tensor | float:
+    def _with_residual(self, result_BLAD: Tensor, query_BLAD: Tensor, grid: Grid) -> Tensor:
+        """Queries, or a convolution of them, added for all tokens but the class token."""
         if not self.residual:
-            return 0.0
+            return result_BLAD
         if self.conv_q_func is None:
             if not self.class_token:
-                return query_BALD
-            return F.pad(query_BALD[:, :, 1:], (0, 0, 1, 0))
-        tokens = query_BALD[:, :, 1:] if self.class_token else query_BALD
-        maps = tokens.flatten(0, 1).unflatten(1, grid).movedim(-1, 1)
-        added = self.conv_q_func(maps).flatten(2).transpose(1, 2).unflatten(0, query_BALD.shape[:2])
-        return F.pad(added, (0, 0, 1, 0)) if self.class_token else added
+                return result_BLAD + query_BLAD
+            added_L11 = (torch.arange(query_BLAD.shape[1], device=query_BLAD.device) > 0).to(query_BLAD.dtype)
+            return torch.addcmul(result_BLAD, query_BLAD, added_L11[:, None, None])
+        tokens = query_BLAD[:, 1:] if self.class_token else query_BLAD
+        maps = tokens.transpose(1, 2).flatten(0, 1).unflatten(1, grid).movedim(-1, 1)
+        added = self.conv_q_func(maps).flatten(2).unflatten(0, (len(query_BLAD), -1)).permute(0, 3, 1, 2)
+        return result_BLAD + (F.pad(added, (0, 0, 0, 0, 1, 0)) if self.class_token else added)
 
     def _without_class_key(self, open_BK: Tensor | None, key_BLD: Tensor, key_grid: Grid) -> Tensor:
         # The class token has seen the whole clip: reading it would show the future.

@@ -87,11 +87,11 @@ class MeMViT(MViT):
         memory = memory or MemoryConfig()
         if memory.boundary not in BOUNDARIES:
             raise ValueError(f"boundary must be one of {BOUNDARIES}, got {memory.boundary!r}")
-        if memory.reach < 1 or memory.gap < 1 or not config.pool_first:
+        if memory.reach < 0 or memory.gap < 1 or not config.pool_first:
             raise ValueError(
-                f"needs reach >= 1, gap >= 1 and pool_first, got {memory.reach}, {memory.gap} and {config.pool_first}"
+                f"needs reach >= 0, gap >= 1 and pool_first, got {memory.reach}, {memory.gap} and {config.pool_first}"
             )
-        compression = Compression(memory.reach, memory.kernel, memory.stride)
+        compression = Compression(memory.reach, memory.kernel, memory.stride) if memory.reach else None
         super().__init__(
             config,
             num_classes=num_classes,
@@ -100,7 +100,8 @@ class MeMViT(MViT):
             compression=compression,
         )
         self.memory, self.boxes = memory, boxes
-        self.remembering = tuple(index for index in range(config.depth) if index not in memory.exclude)
+        remembered = range(config.depth if memory.reach else 0)
+        self.remembering = tuple(index for index in remembered if index not in memory.exclude)
         self.box_blocks = nn.ModuleList()
         if boxes is not None:
             self.box_pooling = BoxPooling(boxes)
@@ -166,7 +167,7 @@ class MeMViT(MViT):
             dim = self.plans[index].dim
             kept = tokens if pending else shrunk
             layers.append(CachedState.init(batch_size, tokens=kept, compressed_tokens=shrunk, dim=dim, **options))
-        for _ in self.box_blocks:
+        for _ in range(len(self.box_blocks) if memory.reach else 0):
             slots = self.boxes.slots if self.boxes else 0
             layers.append(
                 CachedState.init(batch_size, tokens=slots, compressed_tokens=slots, dim=self.num_features, **options)
@@ -198,7 +199,7 @@ class MeMViT(MViT):
         Returns: logits, see `MViT.forward_head` (`(R, K)` for boxes), and the state for the next step, without graph.
         Raises: ValueError: a state of another model or size; boxes without a box head, or none with one.
         """
-        expected = len(self.remembering) + len(self.box_blocks)
+        expected = len(self.remembering) + (len(self.box_blocks) if self.memory.reach else 0)
         if len(state.layers) != expected:
             raise ValueError(f"the state has {len(state.layers)} layers, the model remembers in {expected}")
         if (boxes_R5 is None) != (self.boxes is None):
@@ -209,11 +210,11 @@ class MeMViT(MViT):
         tokens_BLD = features_BLD[:, 1:] if self.config.class_token else features_BLD
         boxes_RD = self.box_pooling(tokens_BLD, grid, boxes_R5)
         slots = scattered(boxes_RD, boxes_R5, clip_BCTHW.shape[0], self.boxes.slots if self.boxes else 0)
-        layers = list(state.layers)
-        x_BSD = slots.features_BSD
-        first = len(self.remembering)
-        for place, block in enumerate(self.box_blocks, first):
-            x_BSD, layers[place] = block(x_BSD, layers[place], self.memory)
+        x_BSD, layers = slots.features_BSD, list(state.layers[: len(self.remembering)])
+        for index, block in enumerate(self.box_blocks):
+            cache = state.layers[len(self.remembering) + index] if self.memory.reach else None
+            x_BSD, cache = block(x_BSD, cache, self.memory)
+            layers += [] if cache is None else [cache]
         return self.head(gathered(x_BSD, slots)), MemvitState(tuple(layers))
 
 

@@ -9,7 +9,6 @@ Not here: the network in front (`memvit.py`).
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -19,6 +18,7 @@ from torchvision.ops import roi_align
 from wholereel.layers.mlp import DropPath, Mlp
 from wholereel.layers.token_pooling import NORM_EPS, Grid
 from wholereel.memory.cached import CachedState, cache_step
+from wholereel.models.memvit_state import MemoryConfig
 from wholereel.models.mvit_config import MvitConfig
 from wholereel.ops.attention import biased_attention
 from wholereel.ops.checks import check_all
@@ -108,14 +108,22 @@ class BoxAttention(nn.Module):
         self.proj = nn.Linear(dim, dim)
         self.qkv_drop, self.proj_drop = nn.Dropout(boxes.qkv_dropout), nn.Dropout(boxes.dropout)
 
-    def forward(self, x_BSD: Tensor, past_keys_BLD: Tensor, past_values_BLD: Tensor, open_BL: Tensor) -> Tensor:
-        parts = (
-            self.q(x_BSD),
-            self.k(torch.cat([past_keys_BLD.to(x_BSD.dtype), x_BSD], 1)),
-            self.v(torch.cat([past_values_BLD.to(x_BSD.dtype), x_BSD], 1)),
-        )
+    def forward(
+        self,
+        x_BSD: Tensor,
+        past_keys_BLD: Tensor | None = None,
+        past_values_BLD: Tensor | None = None,
+        open_BL: Tensor | None = None,
+    ) -> Tensor:
+        """Slots and, if there are, earlier ones with their mask."""
+        key_BLD = value_BLD = x_BSD
+        open_BK = None
+        if past_keys_BLD is not None and past_values_BLD is not None and open_BL is not None:
+            key_BLD = torch.cat([past_keys_BLD.to(x_BSD.dtype), x_BSD], 1)
+            value_BLD = torch.cat([past_values_BLD.to(x_BSD.dtype), x_BSD], 1)
+            open_BK = F.pad(open_BL, (0, x_BSD.shape[1]), value=True)
+        parts = self.q(x_BSD), self.k(key_BLD), self.v(value_BLD)
         query, key, value = (self.qkv_drop(part.unflatten(2, (self.heads, -1)).transpose(1, 2)) for part in parts)
-        open_BK = F.pad(open_BL, (0, x_BSD.shape[1]), value=True)
         dropout = self.attention_dropout if self.training else 0.0
         scale = query.shape[3] ** -0.5
         result = biased_attention(query, key, value, None, None, open_BK, scale=scale, dropout=dropout)
@@ -133,10 +141,14 @@ class BoxBlock(nn.Module):
         self.mlp = Mlp(dim, int(dim * config.mlp_ratio), dim, boxes.dropout)
         self.drop_path = DropPath(drop_path)
 
-    def forward(self, x_BSD: Tensor, cache: CachedState, memory: Any) -> tuple[Tensor, CachedState]:
-        """One clip's slots, and the cache before and after them; `memory` has `gap` and `boundary`."""
+    def forward(
+        self, x_BSD: Tensor, cache: CachedState | None, memory: MemoryConfig
+    ) -> tuple[Tensor, CachedState | None]:
+        """One clip's slots, and the cache before and after them; `None` = no cache, no memory."""
         normed = self.norm1(x_BSD)
-        past, cache = cache_step(cache, normed, normed, gap=memory.gap, boundary=memory.boundary)
-        keys, values = past.keys_BMLD.flatten(1, 2), past.values_BMLD.flatten(1, 2)
-        x_BSD = x_BSD + self.drop_path(self.attn(normed, keys, values, past.mask()))
+        past: tuple[Tensor, ...] = ()
+        if cache is not None:
+            entry, cache = cache_step(cache, normed, normed, gap=memory.gap, boundary=memory.boundary)
+            past = entry.keys_BMLD.flatten(1, 2), entry.values_BMLD.flatten(1, 2), entry.mask()
+        x_BSD = x_BSD + self.drop_path(self.attn(normed, *past))
         return x_BSD + self.drop_path(self.mlp(self.norm2(x_BSD))), cache

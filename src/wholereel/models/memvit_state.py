@@ -24,7 +24,7 @@ class MemoryConfig:
     """Which layers remember what.
 
     Args:
-        reach: M, remembered clips that a step attends to at most.
+        reach: M, remembered clips that a step attends to at most; 0 = no memory and no parameters of one.
         gap: G, steps between them; with 2 or more the compression is never trained, as what it yields is attended to
             only later, without graph.
         exclude: blocks that attend to the present clip alone. Their memory parameters exist, so that published files

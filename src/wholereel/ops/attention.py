@@ -9,6 +9,9 @@ Extra axes: A heads, Q queries, K keys, E extra numbers.
 
 from __future__ import annotations
 
+import functools
+import logging
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -23,6 +26,8 @@ __all__ = [
 ]
 
 Grid = tuple[int, int, int]
+
+log = logging.getLogger(__name__)
 
 
 def closed_score(dtype: torch.dtype) -> float:
@@ -72,22 +77,24 @@ def folded_attention(
     dropout: float = 0.0,
 ) -> Tensor:
     """`explicit_attention` by `scaled_dot_product_attention` with extended queries and keys, without mask or bias."""
+    if extra_BAQE is None and open_BK is None:
+        return F.scaled_dot_product_attention(query_BAQD, key_BAKD, value_BAKD, dropout_p=dropout, scale=scale)
     width, dtype = value_BAKD.shape[3], query_BAQD.dtype
     batch, heads, keys = key_BAKD.shape[:3]
-    queries, extended = [query_BAQD * scale], [key_BAKD]
+    queries, extended = [query_BAQD], [key_BAKD * scale]  # there are fewer keys than queries
     if extra_BAQE is not None and codes_KE is not None:
         queries.append(extra_BAQE)
         extended.append(codes_KE.to(dtype).expand(batch, heads, -1, -1))
     if open_BK is not None:
-        queries.append(torch.ones_like(query_BAQD[..., :1]))
+        queries.append(query_BAQD.new_ones(()).expand(*query_BAQD.shape[:3], 1))
         closed_BK = torch.where(open_BK, 0.0, closed_score(dtype)).to(dtype)
         extended.append(closed_BK[:, None, :, None].expand(batch, heads, keys, 1))
-    if len(queries) == 1:
-        return F.scaled_dot_product_attention(query_BAQD, key_BAKD, value_BAKD, dropout_p=dropout, scale=scale)
     # Fused kernels want one width for all three, a multiple of eight.
     padding = -sum(part.shape[3] for part in queries) % 8
-    query = F.pad(torch.cat(queries, 3), (0, padding))
-    key = F.pad(torch.cat(extended, 3), (0, padding))
+    if padding:
+        queries.append(query_BAQD.new_zeros(()).expand(*query_BAQD.shape[:3], padding))
+        extended.append(query_BAQD.new_zeros(()).expand(batch, heads, keys, padding))
+    query, key = torch.cat(queries, 3), torch.cat(extended, 3)
     value = F.pad(value_BAKD, (0, query.shape[3] - width))
     return F.scaled_dot_product_attention(query, key, value, dropout_p=dropout, scale=1.0)[..., :width]
 
@@ -95,9 +102,20 @@ def folded_attention(
 ATTENTION_ROUTES = {"explicit": explicit_attention, "folded": folded_attention}
 
 
+BEST_ROUTES = {"cpu": "folded"}  # as benchmarks/memvit.py measures it; others: not measured yet
+
+
 def best_route(device: torch.device) -> str:
-    """The quickest route on a device, as `benchmarks/memvit.py` measures it."""
-    return "folded"
+    """The route for a device, which is logged where it is first asked for."""
+    route = BEST_ROUTES.get(device.type, "folded")
+    if not torch.compiler.is_compiling():
+        _say(device.type, route)
+    return route
+
+
+@functools.cache
+def _say(device: str, route: str) -> None:
+    log.info("attention with relative positions on %s: %s", device, route)
 
 
 def biased_attention(

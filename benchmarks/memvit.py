@@ -1,0 +1,302 @@
+"""What a step of MeMViT costs with a bias tensor and stored lists, and with folded bias and fixed shapes: CPU-seconds.
+
+The baseline is ours, written for this purpose over the same weights: scores as a tensor that is rewritten for every
+kind of position and every remembered clip, pooling with heads folded into the batch, keys and values of *all* layers in
+Python lists, compressed in all layers, and a pooling of size one on the skip path. That is what the public code does
+(facebookresearch/MeMViT), as far as we read it; it is not that code.
+First the outputs of both are compared step by step; then they take turns, and the median of several rounds counts.
+
+- forward_s: process time of a step with full memory, without gradients (all threads)
+- train_s: the same with gradients and backward
+- state_mb: what is kept of one video between two steps, in inference
+- curve: forward_s of ours with M remembered clips
+
+    python benchmarks/memvit.py --rounds 5 --out benchmarks/results/memvit_2core_2026-11-21.json
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import json
+import os
+import platform
+import statistics
+import subprocess
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from wholereel.layers.pooling_attention import PoolingAttention
+from wholereel.layers.token_pooling import Grid
+from wholereel.models.memvit import MeMViT, memvit_config
+from wholereel.models.memvit_state import MemoryConfig
+from wholereel.models.mvit import Block
+from wholereel.ops.relative_positions import axis_rows, memory_time_rows, spatial_rows
+
+Entry = tuple[Tensor, Tensor]
+
+
+class Baseline:
+    """The same function of the same weights, without folded bias and without a state of fixed shape."""
+
+    def __init__(self, model: MeMViT) -> None:
+        self.model = model
+        self.lists: list[list[Entry]] = [[] for _ in model.blocks]
+
+    def clear(self) -> None:
+        self.lists = [[] for _ in self.model.blocks]
+
+    def bytes_kept(self) -> int:
+        return sum(t.nbytes for entries in self.lists for entry in entries for t in entry)
+
+    def step(self, clip_BCTHW: Tensor) -> Tensor:
+        model = self.model
+        x_BLD, grid = model.embed(clip_BCTHW)
+        for index, block in enumerate(model.blocks):
+            x_BLD, grid = self._block(index, block, x_BLD, grid)
+        logits: Tensor = model.forward_head(model.norm(x_BLD))
+        return logits
+
+    def _block(self, index: int, block: Any, x_BLD: Tensor, grid: Grid) -> tuple[Tensor, Grid]:
+        attention, memory = block.attn, self.model.memory
+        normed = block.norm1(x_BLD)
+        heads = [
+            pooled_heads(
+                normed, grid, getattr(attention, f"pool_{n}"), getattr(attention, f"norm_{n}"), attention.heads
+            )
+            for n in "qkv"
+        ]
+        (query, query_grid), (key, key_grid), (value, _) = heads
+        entries = self.lists[index]
+        past, gap = len(entries), memory.gap
+        chosen = [past - gap * i for i in range(past // gap, 0, -1)]
+        if past:
+            entries[-1] = attention.compress(*entries[-1], key_grid)
+        used = [] if index in memory.exclude else [entries[i] for i in chosen]
+        keys = torch.cat([*(entry[0] for entry in used), key], 1)
+        values = torch.cat([*(entry[1] for entry in used), value], 1)
+        if past:
+            entries[-1] = (entries[-1][0].detach(), entries[-1][1].detach())
+        entries.append((key.detach(), value.detach()))
+        self.lists[index] = entries[-memory.reach * gap :]
+        attended = explicit(attention, query, keys, values, query_grid, key_grid, len(used))
+        return self._finish(block, x_BLD, normed, attended, grid), query_grid
+
+    def _finish(self, block: Block, x_BLD: Tensor, normed: Tensor, attended: Tensor, grid: Grid) -> Tensor:
+        skip = block.pool_skip
+        block.pool_skip = skip or nn.MaxPool3d(1)
+        try:
+            return block.finish(x_BLD, normed, attended, grid)
+        finally:
+            block.pool_skip = skip
+
+
+def pooled_heads(x_BLD: Tensor, grid: Grid, pool: nn.Module, norm: nn.Module, heads: int) -> tuple[Tensor, Grid]:
+    """Heads in the batch axis, every layout made contiguous."""
+    batch = x_BLD.shape[0]
+    x = x_BLD.reshape(batch, -1, heads, x_BLD.shape[2] // heads).permute(0, 2, 1, 3)
+    first, rest = x[:, :, :1], x[:, :, 1:]
+    maps = rest.reshape(batch * heads, *grid, -1).permute(0, 4, 1, 2, 3).contiguous()
+    maps = pool(maps)
+    size: Grid = (maps.shape[2], maps.shape[3], maps.shape[4])
+    tokens = maps.reshape(batch, heads, maps.shape[1], -1).transpose(2, 3)
+    pooled = norm(torch.cat([first, tokens], 2))
+    return pooled.permute(0, 2, 1, 3).reshape(batch, pooled.shape[2], -1), size
+
+
+def explicit(
+    attention: PoolingAttention, query: Tensor, key: Tensor, value: Tensor, grid: Grid, key_grid: Grid, steps: int
+) -> Tensor:
+    """The score tensor, rewritten once for space and once for time, for every remembered clip and the present one."""
+    parts = (attention.q(query), attention.k(key), attention.v(value))
+    q, k, v = (part.unflatten(2, (attention.heads, -1)).transpose(1, 2) for part in parts)
+    scores = (q @ k.transpose(2, 3)) * q.shape[3] ** -0.5
+    tokens = q[:, :, 1:].unflatten(2, grid)
+    memory = attention.compressed_grid(key_grid)
+    hw = (grid[1], grid[2])
+    spans, start = [], 0
+    for size in [memory] * steps + [key_grid]:
+        stop = start + 1 + size[0] * size[1] * size[2]
+        spans.append((start + 1, stop, size))
+        start = stop
+
+    def add(span: tuple[int, int, Grid], *biases: Tensor) -> None:
+        start, stop, size = span
+        changed = scores[:, :, 1:, start:stop].reshape(*scores.shape[:2], *grid, *size)
+        for bias in biases:  # one after the other, each a new tensor of the size of the scores
+            changed = changed + bias
+        scores[:, :, 1:, start:stop] = changed.reshape(*scores.shape[:2], -1, stop - start)
+
+    def spatial(rows: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+        high = torch.einsum("bathwd,hkd->bathwk", tokens, rows[0])
+        wide = torch.einsum("bathwd,wkd->bathwk", tokens, rows[1])
+        return high[..., None, :, None], wide[..., None, None, :]
+
+    if steps:
+        rows = spatial_rows(attention.rel_pos_mem_h, attention.rel_pos_mem_w, hw, (memory[1], memory[2]), "square")
+        biases = spatial(rows)
+        for span in spans[:-1]:
+            add(span, *biases)
+    rows = spatial_rows(attention.rel_pos_h, attention.rel_pos_w, hw, (key_grid[1], key_grid[2]), "square")
+    add(spans[-1], *spatial(rows))
+    if steps and attention.compression and attention.compression.stride:
+        stride = attention.compression.stride[0]
+        rows_t = memory_time_rows(attention.rel_pos_mem_t, grid[0], steps * memory[0], stride)
+        times = torch.einsum("bathwd,tkd->bathwk", tokens, rows_t)
+        for span, bias in zip(spans[:-1], times.chunk(steps, 5), strict=True):
+            add(span, bias[..., None, None])
+    times = torch.einsum("bathwd,tkd->bathwk", tokens, axis_rows(attention.rel_pos_t, grid[0], key_grid[0]))
+    add(spans[-1], times[..., None, None])
+    result = scores.softmax(3) @ v
+    maps = q[:, :, 1:].reshape(-1, *grid, q.shape[3]).permute(0, 4, 1, 2, 3).contiguous()
+    added = maps.reshape(*q.shape[:2], q.shape[3], -1).transpose(2, 3)
+    result = result + torch.cat([torch.zeros_like(q[:, :, :1]), added], 2)
+    projected: Tensor = attention.proj(result.transpose(1, 2).flatten(2))
+    return projected
+
+
+def make_model(depth: int, crop: int, reach: int, gap: int) -> MeMViT:
+    """MeMViT-16, or its first blocks on smaller clips for a trial."""
+    torch.manual_seed(0)
+    config = replace(memvit_config("16x4"), crop=crop, depth=depth)
+    config = replace(config, widen=config.widen if depth > 14 else config.widen[:2], q_strides=config.q_strides[:depth])
+    memory = MemoryConfig(reach=reach, gap=gap, exclude=tuple(range(1, depth, 2)))
+    model = MeMViT(config, memory, num_classes=400).eval()
+    for name, parameter in model.named_parameters():
+        if "rel_pos" in name:
+            nn.init.normal_(parameter, std=0.2)
+    return model
+
+
+def seconds(action: Callable[[], object]) -> float:
+    before = time.process_time()
+    action()
+    return time.process_time() - before
+
+
+def summary(samples: list[float]) -> dict[str, float]:
+    low, middle, high = statistics.quantiles(samples, n=4) if len(samples) > 1 else samples * 3
+    return {"median_s": round(middle, 4), "p25_s": round(low, 4), "p75_s": round(high, 4)}
+
+
+def compare(model: MeMViT, clip: Tensor, rounds: int) -> list[dict[str, Any]]:
+    baseline = Baseline(model)
+    steps = model.memory.reach * model.memory.gap + 2
+    clips = [torch.roll(clip, step, 3) for step in range(steps)]
+    state, error = model.init_state(len(clip)), 0.0
+    with torch.no_grad():
+        for one in clips:
+            expected = baseline.step(one)
+            ours, state = model(one, state)
+            error = max(error, float((ours - expected).abs().max() / expected.std()))
+    if error > 1e-3:
+        raise SystemExit(f"the two disagree by {error:.1e}")
+    kept = baseline.bytes_kept()
+    training = model.init_state(len(clip), pending=True)
+    with torch.no_grad():
+        for one in clips[:-1]:
+            _, training = model(one, training)
+
+    def ours_forward() -> None:
+        with torch.no_grad():
+            model(clip, state)
+
+    def baseline_forward() -> None:
+        with torch.no_grad():
+            baseline.step(clip)
+
+    def ours_train() -> None:
+        model(clip, training)[0].square().sum().backward()
+        model.zero_grad()
+
+    def baseline_train() -> None:
+        baseline.step(clip).square().sum().backward()
+        model.zero_grad()
+
+    actions = {"ours": (ours_forward, ours_train), "baseline": (baseline_forward, baseline_train)}
+    samples: dict[str, tuple[list[float], list[float]]] = {name: ([], []) for name in actions}
+    for _ in range(rounds):
+        for name, pair in actions.items():
+            for action, taken in zip(pair, samples[name], strict=True):
+                taken.append(seconds(action))
+    rows = []
+    for name, (forward, train) in samples.items():
+        size = state.nbytes() if name == "ours" else kept
+        rows.append(
+            {
+                "name": name,
+                "n": rounds,
+                "forward": summary(forward),
+                "train": summary(train),
+                "state_mb": round(size / 1e6, 2),
+                "largest_relative_error": error,
+            }
+        )
+    for kind in ("forward", "train"):
+        ratio = rows[0][kind]["median_s"] / rows[1][kind]["median_s"]
+        rows.append({"name": f"{kind}: ours / baseline", "ratio": round(ratio, 3)})
+    return rows
+
+
+def curve(depth: int, crop: int, gap: int, reaches: list[int], clip: Tensor, rounds: int) -> list[dict[str, Any]]:
+    """Forward time against the number of remembered clips; 0 = no layer remembers."""
+    models = {}
+    for reach in reaches:
+        model = make_model(depth, crop, max(reach, 1), gap)
+        if not reach:
+            nothing = replace(model.memory, exclude=tuple(range(depth)))
+            model = MeMViT(model.config, nothing, num_classes=400).eval()
+        state = model.init_state(len(clip))
+        with torch.no_grad():
+            for _ in range(max(reach, 1) * gap + 1):
+                _, state = model(clip, state)
+        models[reach] = (model, state)
+    samples: dict[int, list[float]] = {reach: [] for reach in reaches}
+    with torch.no_grad():
+        for _ in range(rounds):
+            for reach, (model, state) in models.items():
+                samples[reach].append(seconds(lambda model=model, state=state: model(clip, state)))
+    return [{"name": f"M = {reach}", "n": rounds, **summary(taken)} for reach, taken in samples.items()]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--depth", type=int, default=16)
+    parser.add_argument("--crop", type=int, default=224)
+    parser.add_argument("--reach", type=int, default=2)
+    parser.add_argument("--gap", type=int, default=1)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--curve", type=int, nargs="*", default=[], metavar="M")
+    parser.add_argument("--out", type=Path)
+    given = parser.parse_args()
+    clip = torch.randn(1, 3, 16, given.crop, given.crop, generator=torch.Generator().manual_seed(0))
+    rows = compare(make_model(given.depth, given.crop, given.reach, given.gap), clip, given.rounds)
+    if given.curve:
+        rows += curve(given.depth, given.crop, given.gap, given.curve, clip, given.rounds)
+    load = f"{os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else "unknown"
+    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
+    result = {
+        "what": f"MeMViT, {given.depth} blocks, 16 x {given.crop}^2, M = {given.reach}, G = {given.gap}: CPU-seconds",
+        "command": "python benchmarks/memvit.py "
+        + " ".join(f"--{k} {' '.join(map(str, v)) if isinstance(v, list) else v}" for k, v in vars(given).items() if v),
+        "commit": commit.stdout.strip(),
+        "date": datetime.date.today().isoformat(),
+        "machine": f"{os.cpu_count()} {platform.machine()} cores (load {load}, other jobs included), no GPU, "
+        f"torch {torch.__version__}, {torch.get_num_threads()} threads",
+        "rows": rows,
+    }
+    text = json.dumps(result, indent=1) + "\n"
+    print(text, end="")
+    if given.out is not None:
+        given.out.parent.mkdir(parents=True, exist_ok=True)
+        given.out.write_text(text)
+
+
+if __name__ == "__main__":
+    main()
