@@ -109,11 +109,13 @@ class _Streaming(torch.autograd.Function):
         if not torch.is_grad_enabled():
             found = _streaming_gradients(fixed_BCTHW, moved_BCTHW, filter_TCKK, gradients[0], dilation, groups)
             return *found, None, None
-        # A second derivative is wanted.
-        y = correlate_plain(fixed_BCTHW, moved_BCTHW, filter_TCKK, dilation, groups)
-        wanted = [tensor for tensor in inputs if tensor.requires_grad]
+        # A second derivative is wanted. Both frames come from one clip: derivatives are asked at aliases, or that for
+        # the fixed frame would hold the way through the moved one too.
+        aliases = [tensor.view_as(tensor) for tensor in inputs]
+        y = correlate_plain(aliases[0], aliases[1], aliases[2], dilation, groups)
+        wanted = [alias for alias in aliases if alias.requires_grad]
         each = iter(torch.autograd.grad(y, wanted, gradients[0], create_graph=True))
-        return *(next(each) if tensor.requires_grad else None for tensor in inputs), None, None
+        return *(next(each) if alias.requires_grad else None for alias in aliases), None, None
 
 
 def _streaming_gradients(

@@ -1,0 +1,119 @@
+"""What the classical backbones promise beyond the contract of all clip models; numbers are held by golden files."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from wholereel.models import create_model
+from wholereel.models.slowfast import SlowFast, pack, slow_frames, unpack
+from wholereel.models.video_resnet import Conv2Plus1D, middle_width
+
+
+def clips(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def slowfast(**options) -> SlowFast:
+    torch.manual_seed(0)
+    model = create_model("slowfast_8x8_50", num_classes=5, **({"width": 16, "zero_init": False} | options)).eval()
+    assert isinstance(model, SlowFast)
+    return model
+
+
+def test_packing_loses_nothing() -> None:
+    slow, fast = clips(2, 3, 4, 5, 6), clips(2, 2, 12, 5, 6, seed=1)
+    packed = pack(slow, fast)
+    assert packed.shape == (2, 3 + 2 * 3, 4, 5, 6)
+    again = unpack(packed, alpha=3, fast_channels=2)
+    assert torch.equal(again[0], slow)
+    assert torch.equal(again[1], fast)
+    assert torch.equal(packed[:, 3 + 1 * 3 + 2, 1], fast[:, 1, 1 * 3 + 2])  # channel 1, frame 2 of slow frame 1
+    with pytest.raises(ValueError, match="12 fast frames are no multiple of 5"):
+        pack(slow[:, :, :1].expand(-1, -1, 5, -1, -1), fast)
+
+
+def test_slow_frames_are_the_documented_ones() -> None:
+    assert slow_frames(32, 8).tolist() == [0, 10, 20, 31]
+    assert slow_frames(32, 4).tolist() == [0, 4, 8, 13, 17, 22, 26, 31]
+    model, x = slowfast(), clips(1, 3, 8, 33, 33)
+    with torch.no_grad():
+        assert torch.equal(model(x), model((x[:, :, [0, 7]], x)))
+        # a clip that alpha does not divide goes on with its last frame
+        last = x[:, :, 4:5].expand(-1, -1, 3, -1, -1)
+        assert torch.equal(model(x[:, :, :5]), model(torch.cat((x[:, :, :5], last), 2)))
+
+
+def test_without_lateral_weights_the_slow_pathway_does_not_see_the_fast_one() -> None:
+    model = slowfast()
+    for name in ("res2", "res3", "res4", "res5"):
+        nn.init.zeros_(getattr(model, name).fusion.conv.weight)
+    slow, fast, other = clips(1, 3, 2, 33, 33), clips(1, 3, 8, 33, 33, seed=1), clips(1, 3, 8, 33, 33, seed=2)
+    with torch.no_grad():
+        pooled = [model.forward_head(model.forward_features((slow, x)), pre_logits=True) for x in (fast, other)]
+    assert pooled[0].shape == (1, 32 * 16 + 32 * 2)
+    assert torch.equal(pooled[0][:, : 32 * 16], pooled[1][:, : 32 * 16])
+    assert not torch.equal(pooled[0][:, 32 * 16 :], pooled[1][:, 32 * 16 :])
+
+
+@pytest.mark.parametrize("name", ["slowfast_8x8_50", "ir_csn_26"])
+def test_fully_convolutional_head_is_every_window_by_itself(name: str) -> None:
+    model = create_model(name, num_classes=5, width=16).eval()
+    if name == "slowfast_8x8_50":
+        maps = pack(clips(2, 512, 2, 4, 5), clips(2, 64, 8, 4, 5, seed=1))
+    else:
+        maps = clips(2, 128, 2, 4, 5)
+    with torch.no_grad():
+        logits = model.forward_windows(maps, (3, 3))
+        assert logits.shape == (2, 5, 2, 3)
+        for row, column in [(0, 0), (1, 2)]:
+            window = maps[..., row : row + 3, column : column + 3]
+            torch.testing.assert_close(logits[..., row, column], model.forward_head(window), rtol=1e-5, atol=1e-6)
+    with pytest.raises(ValueError, match=r"windows of \(7, 7\) positions in a map of \(4, 5\)"):
+        model.forward_windows(maps, (7, 7))
+
+
+@pytest.mark.parametrize(
+    ("planes", "middle"),
+    [((64, 64), 144), ((64, 128), 230), ((128, 128), 288), ((128, 256), 460), ((256, 512), 921), ((512, 512), 1152)],
+)
+def test_middle_widths_are_the_papers(planes: tuple[int, int], middle: int) -> None:
+    assert middle_width(*planes) == middle
+    factorised = sum(parameter.numel() for parameter in Conv2Plus1D(*planes, middle, 1).parameters()) - 2 * middle
+    assert abs(factorised / (27 * planes[0] * planes[1]) - 1) < 0.01
+
+
+def test_factorised_convolution_reproduces_a_separable_one() -> None:
+    torch.manual_seed(0)
+    convolution = Conv2Plus1D(2, 3, 6, 2).double()
+    spatial, temporal = convolution[0], convolution[3]
+    kernel = torch.einsum("omt,mixy->oitxy", temporal.weight[..., 0, 0], spatial.weight[:, :, 0])
+    x = clips(1, 2, 5, 6, 7).double()
+    linear = temporal(spatial(x))  # without norm and ReLU
+    torch.testing.assert_close(linear, nn.functional.conv3d(x, kernel, stride=2, padding=1), rtol=1e-10, atol=1e-12)
+
+
+def test_detection_form_keeps_the_size_of_res4_and_the_weights() -> None:
+    plain, dilated = create_model("slow_8x8_50", width=8), create_model("slow_8x8_50", width=8, dilated=True)
+    assert {key: value.shape for key, value in plain.state_dict().items()} == {
+        key: value.shape for key, value in dilated.state_dict().items()
+    }
+    assert plain.forward_features(clips(1, 3, 2, 64, 64)).shape[3:] == (2, 2)
+    assert dilated.eval().forward_features(clips(1, 3, 2, 64, 64)).shape[3:] == (4, 4)
+    assert dilated.feature_info[-1]["reduction"] == (1, 16, 16)
+
+
+@pytest.mark.parametrize("name", ["i3d_50", "slowfast_4x16_50", "ip_csn_26", "r2plus1d_34", "corrnet_26"])
+def test_one_frame_is_a_clip(name: str) -> None:
+    model = create_model(name, num_classes=5, width=16).eval()
+    with torch.no_grad():
+        assert model(clips(1, 3, 1, 20, 24)).isfinite().all()
+
+
+def test_modes_of_channel_separation() -> None:
+    relu = create_model("ip_csn_26", width=16, relu_between=True)
+    assert isinstance(relu.get_submodule("layer1.0.conv2.0.2"), nn.ReLU)
+    assert create_model("ir_csn_26", width=16, mode="group:4").get_submodule("layer1.0.conv2.0").groups == 4
+    with pytest.raises(ValueError, match="'ir', 'ip', 'dense' or 'group:G'"):
+        create_model("ir_csn_26", mode="depthwise")
