@@ -17,6 +17,7 @@ from wholereel.models import create_model, list_models
 from wholereel.models.mvit import MViT
 from wholereel.models.mvit_config import MvitConfig, block_plans, every_block, tiny_config, v2_config
 from wholereel.models.mvit_keys import convert_keys, detect_layout, export_keys, fit_tensors, grown_table
+from wholereel.models.weights import load_clip_weights
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "memvit"
 
@@ -124,7 +125,7 @@ def test_torchvision_weights_give_torchvision_logits_and_go_back(version: int) -
 
 
 @pytest.mark.parametrize("version", [1, 2])
-@pytest.mark.parametrize("layout", ["slowfast", "torchvision", "pytorchvideo"])
+@pytest.mark.parametrize("layout", ["pyslowfast", "torchvision", "pytorchvideo"])
 def test_layouts_round_trip(layout: str, version: int) -> None:
     _, model = small(version)
     exported = export_keys(model, layout)
@@ -139,8 +140,25 @@ def test_layouts_round_trip(layout: str, version: int) -> None:
     assert all(torch.equal(back[key], own[key]) for key in own)
     with pytest.raises(ValueError, match="layout 'memvit' is not that of a network with pool_first=False"):
         export_keys(model, "memvit")
-    with pytest.raises(ValueError, match="layout must be one of slowfast, memvit, torchvision, pytorchvideo"):
+    with pytest.raises(ValueError, match="layout must be one of pyslowfast, memvit, torchvision, pytorchvideo"):
         export_keys(model, "caffe2")
+
+
+def test_files_of_other_layouts_load_by_name(tmp_path: Path) -> None:
+    reference, ours = small(1)
+    torch.save({"model": reference.state_dict()}, tmp_path / "torchvision.pth")
+    load_clip_weights(ours, f"file:{tmp_path / 'torchvision.pth'}")
+    assert torch.equal(ours.blocks[2].attn.pool_k.weight, reference.blocks[2].attn.pool_k.pool.weight)
+    assert torch.equal(ours.cls_token[0, 0], reference.pos_encoding.class_token)
+    apart = MViT(replace(ours.config, separate_qkv=True), num_classes=5).eval()
+    torch.save(export_keys(ours, "pytorchvideo"), tmp_path / "pytorchvideo.pth")
+    load_clip_weights(apart, f"file:{tmp_path / 'pytorchvideo.pth'}")
+    x = clips(1, 3, 4, 32, 32)
+    torch.testing.assert_close(apart(x), ours(x), rtol=1e-5, atol=1e-6)
+    source = create_model("memvit_tiny", num_classes=5, width=8)
+    torch.save({"model_state": source.state_dict(), "epoch": 3, "cfg": "MVIT: {}"}, tmp_path / "memvit.pyth")
+    target = create_model("memvit_tiny", num_classes=4, width=8, weights=f"file:{tmp_path / 'memvit.pyth'}")
+    assert torch.equal(target.blocks[1].attn.compress_k.weight, source.blocks[1].attn.compress_k.weight)
 
 
 def test_weights_of_another_size_are_fitted() -> None:

@@ -20,6 +20,7 @@ from wholereel.layers.mlp import DropPath, Mlp
 from wholereel.layers.pooling_attention import Compression, PoolingAttention
 from wholereel.layers.token_pooling import NORM_EPS, Grid, pool_tokens
 from wholereel.models.clip_model import ClipModel, ModelInfo
+from wholereel.models.layouts import Layout
 from wholereel.models.mvit_config import (
     BlockPlan,
     MvitConfig,
@@ -29,6 +30,7 @@ from wholereel.models.mvit_config import (
     v1_config,
     v2_config,
 )
+from wholereel.models.mvit_layouts import MEMVIT, PYSLOWFAST, PYTORCHVIDEO, TORCHVISION
 
 __all__ = ["Block", "MViT", "mvit_tiny", "mvitv1_b", "mvitv2_b", "mvitv2_s"]
 
@@ -207,6 +209,12 @@ class MViT(ClipModel):
         self.head = Head(self.num_features, num_classes, dropout).to(like)
         self.head.apply(self._init)
 
+    def layouts(self) -> tuple[Layout, ...]:
+        """PySlowFast or MeMViT (whose names are ours); torchvision, or pytorchvideo where q, k and v are apart."""
+        if self.config.pool_first:
+            return (MEMVIT,)
+        return PYSLOWFAST, PYTORCHVIDEO if self.config.separate_qkv else TORCHVISION
+
     def no_weight_decay(self) -> set[str]:
         """Names of the position tables and the class token."""
         return {name for name, _ in self.named_parameters() if "rel_pos" in name or name.startswith(("cls_", "pos_"))}
@@ -304,17 +312,25 @@ def mvitv2_b(*, num_classes: int = 400, in_channels: int = 3, dropout: float = 0
 
 
 def mvitv1_b(
-    *, num_classes: int = 400, in_channels: int = 3, dropout: float = 0.5, frames: Literal[16, 32] = 16
+    *,
+    num_classes: int = 400,
+    in_channels: int = 3,
+    dropout: float = 0.5,
+    frames: Literal[16, 32] = 16,
+    separate_qkv: bool = False,
 ) -> MViT:
     """MViTv1-B: 16 frames at stride 4 and 16 blocks (36.6 M parameters), or 32 at stride 3 and 24 blocks (53.1 M).
 
+    Args:
+        separate_qkv: three layers for q, k and v, as in pytorchvideo's files.
     Raises: ValueError: another number of frames.
     """
     sizes = {16: "16x4", 32: "32x3"}
     if frames not in sizes:
         raise ValueError(f"frames must be 16 or 32, got {frames}")
     size = sizes[frames]
-    return _build(replace(v1_config(size), head_dropout=dropout), num_classes, in_channels, int(size[-1]))
+    config = replace(v1_config(size), head_dropout=dropout, separate_qkv=separate_qkv)
+    return _build(config, num_classes, in_channels, int(size[-1]))
 
 
 def mvit_tiny(

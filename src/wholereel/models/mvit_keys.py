@@ -14,12 +14,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from wholereel.models.layouts import Layout, rename, renaming
+from wholereel.models.layouts import rename
 from wholereel.models.mvit import MViT
+from wholereel.models.mvit_layouts import LAYOUTS
 from wholereel.ops.relative_positions import resized_table
 
 __all__ = [
-    "LAYOUTS",
     "convert_keys",
     "detect_layout",
     "export_keys",
@@ -29,33 +29,6 @@ __all__ = [
     "split_qkv",
 ]
 
-SLOWFAST, MEMVIT = Layout("slowfast", lambda key: key), Layout("memvit", lambda key: key)
-TORCHVISION = Layout(
-    "torchvision",
-    renaming(
-        (r"^patch_embed\.proj\.", "conv_proj."),
-        (r"^cls_token$", "pos_encoding.class_token"),
-        (r"^pos_embed_(spatial|temporal|class)$", r"pos_encoding.\1_pos"),
-        (r"\.attn\.proj\.", ".attn.project.0."),
-        (r"\.attn\.pool_([qkv])\.", r".attn.pool_\1.pool."),
-        (r"\.attn\.norm_([qkv])\.", r".attn.pool_\1.norm_act.0."),
-        (r"\.mlp\.fc1\.", ".mlp.0."),
-        (r"\.mlp\.fc2\.", ".mlp.3."),
-        (r"^(blocks\.\d+)\.proj\.", r"\1.project."),
-        (r"^head\.projection\.", "head.1."),
-    ),
-)
-PYTORCHVIDEO = Layout(
-    "pytorchvideo",
-    renaming(
-        (r"^patch_embed\.proj\.", "patch_embed.patch_model."),
-        (r"^(cls_token|pos_embed.*)$", r"cls_positional_encoding.\1"),
-        (r"^norm\.", "norm_embed."),
-        (r"^head\.projection\.", "head.proj."),
-    ),
-)
-LAYOUTS = {layout.name: layout for layout in (SLOWFAST, MEMVIT, TORCHVISION, PYTORCHVIDEO)}
-
 
 def detect_layout(tensors: Mapping[str, Tensor]) -> str:
     """Which of `LAYOUTS` a file has."""
@@ -63,7 +36,7 @@ def detect_layout(tensors: Mapping[str, Tensor]) -> str:
         return "torchvision"
     if any(key.startswith("patch_embed.patch_model.") for key in tensors):
         return "pytorchvideo"
-    return "memvit" if any(".attn.rel_pos_mem_" in key or ".attn.compress_" in key for key in tensors) else "slowfast"
+    return "memvit" if any(".attn.rel_pos_mem_" in key or ".attn.compress_" in key for key in tensors) else "pyslowfast"
 
 
 def fused_qkv(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
