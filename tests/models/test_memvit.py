@@ -292,3 +292,18 @@ def test_settings_without_a_meaning_are_refused() -> None:
         model(clips(1)[0], MemvitState())
     with pytest.raises(ValueError, match="a clip has 8 frames, the model was made for 4"):
         model(clips(1)[0].repeat(1, 1, 2, 1, 1), model.init_state(1))
+
+
+def test_half_precision_streams_nearly_alike() -> None:
+    model, x = make(), clips(2)
+    expected = stream(model, x, torch.zeros(STEPS, 2, dtype=torch.bool), pending=False)
+    state = model.init_state(2)
+    with torch.no_grad():
+        for clip, theirs in zip(x, expected, strict=True):
+            with torch.autocast("cpu", dtype=torch.bfloat16):
+                logits, state = model(clip, state)
+            assert state.layers[0].keys_BELD.dtype == torch.float32
+            assert torch.cosine_similarity(logits.float().flatten(), theirs.flatten(), dim=0) > 0.999
+    model.bfloat16()
+    logits, state = model(x[0].bfloat16(), model.init_state(2))
+    assert state.layers[0].keys_BELD.dtype == logits.dtype == torch.bfloat16
