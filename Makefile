@@ -69,8 +69,11 @@ format: $(VENV)/.dev ## let ruff mend what it can
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: $(VENV)/.bench ## all benchmarks; each checks equality before it measures and writes a result file
+bench: $(VENV)/.bench ## all benchmarks (an hour on a small machine); each checks equality first and writes a result file
 	$(BIN)/python benchmarks/reader.py
+	$(BIN)/python benchmarks/video_level.py
+	$(BIN)/python benchmarks/pack.py
+	$(BIN)/python benchmarks/million_rows.py
 
 effects: $(VENV)/.dev ## learning effects over three seeds (hours on a small machine); writes benchmarks/results/
 	$(BIN)/python benchmarks/effects.py memory_worlds --seeds 0 1 2 --out runs/effects
