@@ -108,12 +108,13 @@ def _in_pyslowfast(two: bool) -> Any:
 
 
 def _slowfast_ptv(golden: Golden, settings: dict[str, Any]) -> Case:
-    frames = golden.meta["input_shapes"][-1][2]
+    slow_shape, fast_shape = golden.meta["input_shapes"]
+    lateral = golden.meta["state_dict"]["blocks.0.multipathway_fusion.conv_fast_to_slow.weight"][0]
     model = slowfast.slowfast(
         _depth(settings),
-        frames,
-        settings["alpha"],
-        settings["fusion_kernel"],
+        fast_shape[2],
+        settings.get("alpha", fast_shape[2] // slow_shape[2]),
+        settings.get("fusion_kernel", lateral[2]),
         num_classes=settings["num_classes"],
         bn_eps=settings["bn_eps"],
         dropout=0.0,
@@ -148,6 +149,12 @@ def _slow_ptv(golden: Golden, settings: dict[str, Any]) -> Case:
     return Case(model, keys_of(model, build_layout(model, "pytorchvideo")), place, deep=_depth(settings) > 100)
 
 
+def _slowonly_mmaction2(golden: Golden, settings: dict[str, Any]) -> Case:
+    model = slow.slow_resnet("slow", _depth(settings), 8, 8, bn_eps=settings["bn_eps"])
+    keys = keys_of(model, build_layout(model, "mmaction2"), "backbone.", "cls_head.")
+    return Case(model, keys, mmaction2_place(slow.RES_STAGES), features=True, deep=_depth(settings) > 100)
+
+
 def _i3d_mmaction2(golden: Golden, settings: dict[str, Any]) -> Case:
     if (settings.get("conv1_stride_t", 2), settings.get("pool1_stride_t", 2)) != (2, 2):
         raise NotUnderstood("no builder for these temporal strides")
@@ -168,6 +175,8 @@ def _vmz(golden: Golden, settings: dict[str, Any]) -> Case:
     model: ClipModel
     if family in CSN_MODES:
         model = csn.csn(CSN_MODES[family], depth, **options)
+    elif family.startswith("mc"):
+        model = video_resnet.torchvision_resnet(int(family[2:]) - 2, **options)
     else:
         kind = "2plus1d" if family == "r2plus1d" else "3d"
         model = video_resnet.vmz_resnet(kind, depth, 8, 112, kind == "3d" and depth not in (18, 34), **options)
@@ -221,6 +230,10 @@ BUILDERS: dict[str, dict[str, Any]] = {
         **dict.fromkeys(("r2plus1d", "r2d"), _r2plus1d_ptv),
         **dict.fromkeys(("slow", "i3d", "c2d"), _slow_ptv),
     },
-    "mmaction2-backbone": {"i3d": _i3d_mmaction2, **dict.fromkeys(CSN_MODES, partial(_csn, layout="mmaction2"))},
-    "vmz": dict.fromkeys(("r2plus1d", "r3d", "resnet3d", *CSN_MODES), _vmz),
+    "mmaction2-backbone": {
+        **dict.fromkeys(("slowonly", "slow"), _slowonly_mmaction2),
+        "i3d": _i3d_mmaction2,
+        **dict.fromkeys(CSN_MODES, partial(_csn, layout="mmaction2")),
+    },
+    "vmz": dict.fromkeys(("r2plus1d", "r3d", "resnet3d", *(f"mc{x}" for x in range(2, 6)), *CSN_MODES), _vmz),
 }

@@ -22,7 +22,6 @@ __all__ = ["COMMANDS", "main"]
 COMMANDS: dict[str, tuple[str, str]] = {
     "demo": ("wholereel.cli.train:demo", "the first run: make videos, train, evaluate, predict, report"),
     "list": ("wholereel.cli.catalogue:list_recipes", "the recipes"),
-    "convert": ("wholereel.cli.convert:convert", "published weights as safetensors, or in another layout"),
     "models": ("wholereel.cli.catalogue:models", "the models, optionally those that match a pattern"),
     "data check": ("wholereel.cli.data:check", "every problem of a data set, before a night is lost"),
     "data list": ("wholereel.cli.data:list_datasets", "published data sets that are read in their official form"),
@@ -46,6 +45,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "metrics coco-keypoints": ("wholereel.cli.metrics:coco_keypoints", "AP of key points, from COCO's files"),
     "stream": ("wholereel.cli.stream:stream", "classes of a live or endless video, clip by clip"),
     "predict": ("wholereel.cli.predict:predict", "classes and timeline of video files"),
+    "convert": ("wholereel.cli.convert:convert", "published weights as safetensors, or in another layout"),
     "doctor": ("wholereel.cli.doctor:doctor", "what this machine has, what is missing, what to do"),
 }
 

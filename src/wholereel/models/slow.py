@@ -8,6 +8,7 @@ Order: settings, network, key layouts, named networks.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
 from typing import Any, ClassVar, Literal
 
@@ -129,8 +130,11 @@ class SlowResNet(ClipModel):
         return f"{following}.conv_a.weight", f"{following}.shortcut_conv.weight"
 
     def layouts(self) -> tuple[Layout, ...]:
-        strided = self.settings["strides_t"] != (1, 1)
-        return (MMACTION2,) if strided else (PYSLOWFAST, pytorchvideo(self.pooled), CAFFE2)
+        if self.settings["strides_t"] != (1, 1):
+            return (MMACTION2,)
+        zoo = (PYSLOWFAST, pytorchvideo(self.pooled), CAFFE2)
+        # MMAction2's C2D and I3D are other networks, its SlowOnly is this one.
+        return zoo if self.pooled else (*zoo, replace(MMACTION2, settings=PYSLOWFAST.settings))
 
 
 # --------------------------------------------------------------------------------------------------------- key layouts
