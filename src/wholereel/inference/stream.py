@@ -109,8 +109,8 @@ class Stream:
         package: folder of a model package or of a run that holds one, or a loaded package.
         mode: see above.
         clips: other clips than the package's; the plan is `contiguous` in any case.
-        frame_rate, half_tick: of a file: its `metadata.frame_rate`, and half of its `metadata.time_base`, so that frames
-            are found as the offline model finds them; nothing for sources without constant rate.
+        frame_rate, half_tick: of a file: its `metadata.frame_rate`, and half of its `metadata.time_base`, so that
+            frames are found as the offline model finds them; nothing for sources without constant rate.
         window: clips that `window` remembers. decay: of `ema`.
         device: `None` = the first GPU where there is one, else the CPU.
         precision: "bf16" computes the clip model under autocast.
