@@ -18,8 +18,8 @@ from wholereel.models.layouts import OWN, rename
 from wholereel.models.weight_conversion import convert_weights, recognise
 from wholereel.models.weights import load_clip_weights
 
-# One of each family; 26 and 50 layers and little width are enough for names.
-PUBLISHED = [name for name in list_models(kind="clip") if not name.startswith("tiny")]
+# Deeper networks have the same names with more numbers in them.
+PUBLISHED = [name for name in list_models(kind="clip") if not name.startswith("tiny") and "_101" not in name]
 SMALL = ["slow_8x8_50", "slowfast_nl_4x16_50", "ir_csn_50", "ip_csn_26", "r2plus1d_34", "corrnet_26", "i3d_nl_50"]
 
 
