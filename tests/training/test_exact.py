@@ -125,6 +125,23 @@ def test_a_real_network_in_single_precision():
     torch.testing.assert_close(own_losses.total(), losses.total(), rtol=1e-6, atol=0)
 
 
+@pytest.mark.parametrize("places", [("last",), ("res3", "last")])
+def test_two_pathways(places):
+    torch.manual_seed(0)
+    model = VideoModel(create_model("slowfast_4x16_50", num_classes=3, width=16), settings(places, value="separate"))
+    model.clip_model.dropout.p = 0.0  # the strategies draw in another order
+    for parameter in model.memories.parameters():
+        nn.init.normal_(parameter, std=parameter.shape[1] ** -0.5)
+    task = ClassificationTask(model, config.Task(), 3).double()
+    clips = clip_batch([0, 1], clips=3)
+    batch = replace(clips, clips_BNTCHW=clips.clips_BNTCHW.tile(1, 1, 4, 1, 4, 4))  # 16 frames of 32 x 32
+    set_training_mode(task, "frozen")
+    expected, losses, _ = backward(task, batch, "full")
+    ours, own_losses, _ = backward(task, batch, "exact")
+    assert_same(ours, expected, 1e-9)
+    torch.testing.assert_close(own_losses.total(), losses.total(), rtol=1e-10, atol=0)
+
+
 @pytest.mark.parametrize("places", ["last", "two"])
 def test_two_forwards_and_one_backward_of_a_stage_per_clip(places):
     task, batch = tiny_task(settings(PLACES[places])), clip_batch([0, 1], clips=5)
