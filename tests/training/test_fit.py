@@ -73,7 +73,9 @@ def test_it_learns_measures_and_packages(tmp_path):
     assert not torch.equal(last["clip_model.fc.weight"], task.state_dict()["model.clip_model.fc.weight"])
 
 
-@pytest.mark.parametrize("name", ["full", "batch_reduction", "multi_iteration/step", "multi_iteration/accumulate"])
+@pytest.mark.parametrize(
+    "name", ["full", "exact", "batch_reduction", "multi_iteration/step", "multi_iteration/accumulate"]
+)
 def test_every_strategy_lowers_the_loss(tmp_path, name):
     name, _, variant = name.partition("/")
     settings = config.Strategy(name, variant or "accumulate")

@@ -15,7 +15,7 @@ import av
 import numpy as np
 from av.video.reformatter import VideoReformatter
 
-__all__ = ["RgbConverter"]
+__all__ = ["RgbConverter", "target_size"]
 
 _THREADS = {"threads": 1} if "threads" in (VideoReformatter.reformat.__doc__ or "") else {}
 # PyAV < 17 looks at colour flags only when source and destination differ, and never at the frame's own range.
@@ -59,6 +59,16 @@ class RgbConverter:
 
     def _turn(self, picture: np.ndarray) -> np.ndarray:
         return np.rot90(picture, self.quarter_turns) if self.quarter_turns else picture
+
+
+def target_size(height: int, width: int, size: int | tuple[int, int] | None) -> tuple[int, int]:
+    """(height, width) that a reader's `size` asks for, of a picture of that height and width: see `VideoReader`."""
+    if size is None:
+        return height, width
+    if isinstance(size, tuple):
+        return size
+    short = min(height, width)
+    return max(1, size * height // short), max(1, size * width // short)
 
 
 def _rows(plane: av.video.plane.VideoPlane, height: int, length: int) -> np.ndarray:

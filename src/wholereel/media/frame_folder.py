@@ -20,6 +20,7 @@ from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
 from wholereel.errors import VideoError
+from wholereel.media._convert import target_size
 from wholereel.media.frames import Frames
 from wholereel.media.remote_files import local_copy
 from wholereel.media.video_reader import VideoMetadata, VideoReader
@@ -142,7 +143,7 @@ class FrameFolder:
         else:
             raise ValueError("read() takes either indices or seconds")
         wanted, places = np.unique(asked, return_inverse=True)
-        height, width = self._target()
+        height, width = target_size(*self._size(), self.size)
         pictures_THWC = np.empty((len(wanted), height, width, 3), dtype=np.uint8)
         for place, index in enumerate(wanted):
             pictures_THWC[place] = np.asarray(self._decode(self._pictures[index], height, width))
@@ -168,15 +169,6 @@ class FrameFolder:
             with _opened(self._pictures[0]) as picture:
                 self._stored = picture.height, picture.width
         return self._stored
-
-    def _target(self) -> tuple[int, int]:
-        height, width = self._size()
-        if self.size is None:
-            return height, width
-        if isinstance(self.size, tuple):
-            return self.size
-        short = min(height, width)
-        return max(1, self.size * height // short), max(1, self.size * width // short)
 
     def _decode(self, path: Path, height: int, width: int) -> Image.Image:
         with _opened(path) as picture:

@@ -24,7 +24,7 @@ import torch
 
 from wholereel.errors import ConfigError, VideoError
 from wholereel.media._container import frame_rate
-from wholereel.media._convert import RgbConverter
+from wholereel.media._convert import RgbConverter, target_size
 from wholereel.media.frames import Frames
 from wholereel.media.video_reader import VideoReader
 
@@ -183,7 +183,7 @@ class LiveSource:
                     continue
                 if converter is None or native != (frame.height, frame.width):
                     native = (frame.height, frame.width)
-                    converter = RgbConverter(native, *_target(native, self.size), 0)
+                    converter = RgbConverter(native, *target_size(*native, self.size), 0)
                     if pixels:  # pictures of another size cannot share a chunk
                         yield _frames(pixels, seconds)
                         pixels, seconds = [], []
@@ -250,15 +250,6 @@ class LiveSource:
 def _is_settled(path: Path) -> bool:
     status = path.stat()
     return status.st_size > 0 and time.time() - status.st_mtime > SETTLED
-
-
-def _target(native: tuple[int, int], size: int | tuple[int, int] | None) -> tuple[int, int]:
-    if isinstance(size, tuple):
-        return size
-    if size is None:
-        return native
-    short = min(native)
-    return max(1, size * native[0] // short), max(1, size * native[1] // short)
 
 
 def _frames(pixels: list[np.ndarray], seconds: list[float]) -> Frames:

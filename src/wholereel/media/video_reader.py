@@ -22,7 +22,7 @@ from torch import Tensor
 from wholereel.errors import VideoError
 from wholereel.media._bitstream import FRAMES_IN_PACKET, TRUSTED_CODECS
 from wholereel.media._container import VideoMetadata, frame_rate, read_metadata
-from wholereel.media._convert import RgbConverter
+from wholereel.media._convert import RgbConverter, target_size
 from wholereel.media._decoder import Decoder, PredictionError
 from wholereel.media._mp4_index import missing_samples, predict_from_mp4_header
 from wholereel.media._packet_index import Timeline, counted_timeline, predict_from_packets
@@ -258,7 +258,7 @@ class VideoReader:
 
     def _new_converter(self) -> RgbConverter:
         metadata = self._describe()
-        height, width = _target(metadata.height, metadata.width, self.size)
+        height, width = target_size(metadata.height, metadata.width, self.size)
         turns = metadata.rotation // 90
         stored = (metadata.width, metadata.height) if turns % 2 else (metadata.height, metadata.width)
         return RgbConverter(stored, height, width, turns)
@@ -288,15 +288,6 @@ def probe_video(path: str | Path) -> VideoMetadata:
 
 def _open_again(path: str, size: int | tuple[int, int] | None, threads: int) -> VideoReader:
     return VideoReader(path, size=size, threads=threads)
-
-
-def _target(height: int, width: int, size: int | tuple[int, int] | None) -> tuple[int, int]:
-    if size is None:
-        return height, width
-    if isinstance(size, tuple):
-        return size
-    short = min(height, width)
-    return max(1, size * height // short), max(1, size * width // short)
 
 
 def _chunks(decoder: Decoder, converter: RgbConverter, timeline: Timeline, begin: int, chunk: int) -> Iterator[Frames]:
