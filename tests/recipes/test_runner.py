@@ -169,16 +169,16 @@ def test_a_run_that_broke_off_goes_on_where_it_was(tiny_run, tmp_path, monkeypat
 
     The folder is spelled in another way and then moved, which must make no difference.
     """
-    evaluate, calls = runner.evaluate, []
+    measure, calls = runner.measure, []
 
     def failing(*args, **kwargs):
         calls.append(kwargs.get("out"))
         if len(calls) == 2:
             raise OSError("disk is gone")
-        return evaluate(*args, **kwargs)
+        return measure(*args, **kwargs)
 
     out = tmp_path / "run"
-    monkeypatch.setattr(runner, "evaluate", failing)
+    monkeypatch.setattr(runner, "measure", failing)
     monkeypatch.chdir(tmp_path)
     with pytest.raises(OSError, match="disk is gone"):
         run_recipe(tiny_run.recipe, "run", **CPU)

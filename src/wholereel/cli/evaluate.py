@@ -47,7 +47,7 @@ def evaluate(
         settings: Change the protocol (views...) or how data are read (data...).
     """
     from wholereel.datasets.manifest import read_manifest
-    from wholereel.evaluation.evaluate import evaluate as measure
+    from wholereel.evaluation.measure import measure
     from wholereel.evaluation.protocols import published_views
     from wholereel.inference.predictor import find_package, package_views
     from wholereel.models.package import load_package

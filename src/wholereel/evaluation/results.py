@@ -88,12 +88,17 @@ class Results:
     per_class: tuple[ClassRow, ...]
     confusion_KK: tuple[tuple[int, ...], ...]
 
+    @property
+    def evaluated(self) -> int:
+        """Samples that were."""
+        return len(self.records)
+
     def to_dict(self) -> dict[str, Any]:
         """Content of `results.json`: no times, no seeds, no machine paths besides those of failed files."""
         return {
             "protocol": dict(self.protocol),
             "samples": self.samples,
-            "evaluated": len(self.records),
+            "evaluated": self.evaluated,
             "faults": [{"id": fault.id, "path": fault.path, "reason": fault.reason} for fault in self.faults],
             "truncated": list(self.truncated),
             "metrics": {name: _json_number(value) for name, value in self.metrics.items()},
@@ -106,7 +111,7 @@ class Results:
         for name, value in self.metrics.items():
             interval = "  [{:.4f}, {:.4f}]".format(*self.intervals[name]) if name in self.intervals else ""
             lines.append(f"  {name:<22}{value:.4f}{interval}")
-        lines.append(f"{len(self.records)} of {self.samples} evaluated")
+        lines.append(f"{self.evaluated} of {self.samples} evaluated")
         lines += [f"  failed: {fault.id}: {fault.reason}" for fault in self.faults]
         return "\n".join(lines)
 

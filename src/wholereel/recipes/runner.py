@@ -26,7 +26,7 @@ from wholereel.datasets.atomic_files import write_text_file
 from wholereel.datasets.manifest import Manifest, read_manifest
 from wholereel.datasets.worlds import make_world
 from wholereel.errors import ConfigError, DataError
-from wholereel.evaluation.evaluate import evaluate
+from wholereel.evaluation.measure import measure
 from wholereel.inference.views import check_views
 from wholereel.models.conversion import to_clip_level, to_video_level
 from wholereel.models.package import load_package, save_package
@@ -305,7 +305,7 @@ def _validation(train: Train, val: Data, manifest: Manifest, context: _Context) 
 
     def validate(task: Task) -> Mapping[str, float]:
         package = as_package(task, train, manifest.classes[label])
-        results = evaluate(
+        results = measure(
             package,
             samples,
             views_of(train),
@@ -322,7 +322,7 @@ def _validation(train: Train, val: Data, manifest: Manifest, context: _Context) 
 
 def _evaluate(stage: Evaluate, directory: Path, context: _Context) -> dict[str, Any]:
     data = _data(stage.data, context)
-    results = evaluate(
+    results = measure(
         _package(stage.model, context),
         _manifest(data),
         stage.views,
@@ -334,7 +334,7 @@ def _evaluate(stage: Evaluate, directory: Path, context: _Context) -> dict[str, 
         out=directory,
     )
     context.say(str(results))
-    return {"metrics": dict(results.metrics), "evaluated": len(results.records), "samples": results.samples}
+    return {"metrics": dict(results.metrics), "evaluated": results.evaluated, "samples": results.samples}
 
 
 def _convert(stage: Convert, directory: Path, context: _Context) -> dict[str, Any]:

@@ -54,10 +54,13 @@ RULES: dict[str, Rule] = {
     "model.memory.clip_pos": NOT_NEGATIVE,
 }
 
-# By `task.multi_label`: what evaluation measures, each with the smallest number of classes; the first is the default.
-METRICS: dict[bool, dict[str, int]] = {
-    False: {"video_top1": 2, "video_top5": 6, "video_mean_class": 1, "clip_top1_shared": 1, "clip_top1_alone": 1},
-    True: {"video_map": 1, "video_map_weighted": 1, "video_hit1": 2, "video_hit5": 6},
+# By kind of task and `task.multi_label`: what evaluation measures, each with the smallest number of classes; the first
+# is the default.
+METRICS: dict[str, dict[bool, dict[str, int]]] = {
+    "classify": {
+        False: {"video_top1": 2, "video_top5": 6, "video_mean_class": 1, "clip_top1_shared": 1, "clip_top1_alone": 1},
+        True: {"video_map": 1, "video_map_weighted": 1, "video_hit1": 2, "video_hit5": 6},
+    },
 }
 # By `task.multi_label`: the rule of the views that belongs to the other kind of labels.
 FOREIGN_COMBINE: dict[bool, str] = {False: "sigmoid_max", True: "softmax_mean"}
@@ -94,7 +97,7 @@ def check_train(train: Train) -> None:
 
 def select_of(train: Train) -> str:
     """The metric that chooses the best model: `train.select`, or the usual one of the kind of labels."""
-    return train.select or next(iter(METRICS[train.task.multi_label]))
+    return train.select or next(iter(_metrics(train)))
 
 
 def check_select(train: Train, classes: int) -> None:
@@ -102,12 +105,18 @@ def check_select(train: Train, classes: int) -> None:
 
     Raises: ConfigError: naming those that it does.
     """
-    measured = [name for name, least in METRICS[train.task.multi_label].items() if classes >= least]
+    measured = [name for name, least in _metrics(train).items() if classes >= least]
     if select_of(train) not in measured:
         raise ConfigError(
             f"select={select_of(train)!r} is not measured with task.multi_label={train.task.multi_label} and {classes} "
             f"classes. Measured: {', '.join(measured)}."
         )
+
+
+def _metrics(train: Train) -> dict[str, int]:
+    """What evaluation measures of this task; of a kind that is not in the table, what it measures of a classifier."""
+    task = train.task
+    return METRICS.get(task.kind, METRICS["classify"])[task.multi_label]
 
 
 def _value(settings: Any, path: str) -> Any:
