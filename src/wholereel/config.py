@@ -116,6 +116,8 @@ class Memory:
         ref_positions: S_ref of `position_norm="ref"`.
         clip_pos: learned vectors per relative clip index, for at most this many clips; 0 = none.
         rescale_head: divide the head's weights by 1.5 when a block is put in front of it: logits stay equal at step 0.
+        detach: the memory is a constant for the gradient; W_k and W_v learn nothing. An ablation, not a mode to train
+            in.
     """
 
     after: tuple[str, ...] = ("last",)
@@ -128,6 +130,7 @@ class Memory:
     ref_positions: int | None = None
     clip_pos: int = 0
     rescale_head: bool = True
+    detach: bool = False
 
 
 @dataclass(frozen=True)

@@ -52,6 +52,7 @@ class CollaborativeMemory(nn.Module):
             row. 0 = none.
         init_std: of the projections; dim^-0.5 where `None`. W_o starts at zero, so a new block only scales (by 1.5,
             `gate`).
+        detach: pushes are constants for the gradient: W_k and W_v (W_i) learn nothing.
     Raises: ValueError: a combination without a meaning.
     """
 
@@ -68,6 +69,7 @@ class CollaborativeMemory(nn.Module):
         ref_positions: int | None = None,
         clip_pos: int = 0,
         init_std: float | None = None,
+        detach: bool = False,
     ) -> None:
         super().__init__()
         mem_dim = max(1, dim // 4) if mem_dim is None else mem_dim
@@ -84,7 +86,7 @@ class CollaborativeMemory(nn.Module):
             raise ValueError(f"clip_pos is added before the keys, but interaction={interaction!r} has none")
         self.dim, self.mem_dim, self.value_dim = dim, mem_dim if keyed else 1, value_dim
         self.interaction, self.infusion = interaction, infusion
-        self.position_norm, self.ref_positions = position_norm, ref_positions
+        self.position_norm, self.ref_positions, self.detach = position_norm, ref_positions, detach
         self.init_std = dim**-0.5 if init_std is None else init_std
         if keyed:
             self.w_k = nn.Linear(dim, mem_dim, bias=False)
@@ -153,7 +155,8 @@ class CollaborativeMemory(nn.Module):
         """
         features_BNDS = self._features(x_BNCTHW)
         with _full_precision(x_BNCTHW):
-            return self._push(features_BNDS, valid_BN, order_BN)
+            state = self._push(features_BNDS, valid_BN, order_BN)
+        return state.detach() if self.detach else state
 
     def query(self, x_BNCTHW: Tensor) -> Tensor:
         """Pool(X_n) W_q, `(B, N, P)`; ones of width 1 for `avg` and `max`, which every clip reads alike."""

@@ -77,6 +77,7 @@ def build_memory(dim: int, memory: config.Memory) -> CollaborativeMemory:
         position_norm=memory.position_norm,
         ref_positions=memory.ref_positions,
         clip_pos=memory.clip_pos,
+        detach=memory.detach,
     )
 
 
