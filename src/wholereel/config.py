@@ -47,6 +47,8 @@ class Clips:
         stride: distance of a clip's frames, in frames of `frame_rate`.
         frame_rate: common frame rate that the video's time line is resampled to; `None` = each video's own.
         coverage: N = clamp(ceil(duration / span), 1, count) for each video; missing clips are masked.
+        least: in training N is drawn for each step from `least` to `count`, for all videos and ranks alike; `None` = it
+            is always `count`. Against models that know one N only.
     """
 
     plan: Plan = "stratified"
@@ -55,6 +57,7 @@ class Clips:
     stride: int = 8
     frame_rate: float | None = None
     coverage: bool = False
+    least: int | None = None
 
 
 @dataclass(frozen=True)

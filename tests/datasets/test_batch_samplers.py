@@ -7,6 +7,7 @@ from wholereel.datasets.batch_samplers import (
     EpochBatches,
     StreamPlace,
     batch_indices,
+    clips_of_step,
     seeded_generator,
     steps_per_epoch,
     stream_rows,
@@ -176,3 +177,11 @@ def test_streams_resume_at_any_step():
 def test_impossible_batches_are_refused(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def test_clips_of_a_step_are_drawn_evenly_and_alike_on_all_ranks():
+    drawn = [clips_of_step(2, 5, seed=0, epoch=1, step=step) for step in range(400)]
+    assert drawn == [clips_of_step(2, 5, seed=0, epoch=1, step=step) for step in range(400)]
+    assert drawn != [clips_of_step(2, 5, seed=0, epoch=2, step=step) for step in range(400)]
+    assert all(70 < drawn.count(count) < 130 for count in (2, 3, 4, 5))
+    assert {clips_of_step(3, 3, seed=0, epoch=0, step=step) for step in range(9)} == {3}

@@ -5,7 +5,7 @@ import torch
 
 from tests.datasets.broken_files import add_broken, data_set, truncated_video
 from wholereel.config import Augment, Clips, Data
-from wholereel.datasets.batch_samplers import batch_indices
+from wholereel.datasets.batch_samplers import batch_indices, clips_of_step
 from wholereel.datasets.loader import TooManyFaultsError, clip_loader
 from wholereel.datasets.manifest import Manifest, Sample, read_manifest
 
@@ -50,6 +50,28 @@ def test_the_number_of_clips_is_fixed_in_training(healthy, clips):
     evaluated = next(clip_loader(healthy, replace(DATA, clips=clips), train=False, seed=5, batch=3).epoch(0))
     assert evaluated.valid_BN.shape[1] < 9
     assert evaluated.valid_BN.all()
+
+
+def test_the_number_of_clips_may_be_drawn_for_each_step(healthy):
+    data = replace(DATA, clips=replace(DATA.clips, count=4, least=2))
+    loader = clip_loader(healthy, data, train=True, seed=5, batch=1)
+    batches = list(loader.epoch(0))
+    counts = [batch.valid_BN.shape[1] for batch in batches]
+    assert set(counts) == {2, 3, 4}
+    assert counts == [clips_of_step(2, 4, seed=5, epoch=0, step=step) for step in range(11)]
+    assert all(batch.valid_BN.all() for batch in batches)
+    assert same(list(loader.epoch(0, start_step=7)), batches[7:])
+    other = clip_loader(healthy, data, train=True, seed=5, batch=1, rank=1, world_size=2)
+    assert [batch.valid_BN.shape[1] for batch in other.epoch(0)] == counts[:5]
+    evaluated = clip_loader(healthy, data, train=False, seed=5, batch=3).epoch(0)
+    assert {batch.valid_BN.shape[1] for batch in evaluated} == {4}
+
+
+def test_masked_videos_fit_a_drawn_number_of_clips(healthy):
+    data = replace(DATA, clips=Clips("stratified", 9, 4, 2, coverage=True, least=8))
+    batches = list(clip_loader(healthy, data, train=True, seed=5, batch=3).epoch(0))
+    assert {batch.valid_BN.shape[1] for batch in batches} <= {8, 9}
+    assert not any(batch.valid_BN[:, -1].any() for batch in batches)
 
 
 def test_an_epoch_resumes_in_its_middle(healthy):

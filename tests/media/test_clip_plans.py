@@ -150,6 +150,7 @@ def test_a_part_shorter_than_a_frame_shows_one_frame():
         (lambda: plan_clips(0, 25.0, Clips()), "got 0 frames"),
         (lambda: plan_clips(9, 25.0, Clips(stride=0)), "clips.stride must be at least 1, got 0"),
         (lambda: check_clips(Clips(count=-1)), "clips.count must be at least 1, got -1"),
+        (lambda: check_clips(Clips(count=4, least=5)), "clips.least must be from 1 to clips.count = 4, got 5"),
         (lambda: check_clips(Clips(plan="dense")), "clips.plan='dense' is unknown; legal are stratified, random, unif"),
         (lambda: check_clips(Clips(frame_rate=0.0)), "clips.frame_rate must be positive, got 0.0"),
         (lambda: plan_clips(50, 25.0, Clips(plan="uniform"), start=2.5), "no frame between 2.5 s and 2.0 s"),

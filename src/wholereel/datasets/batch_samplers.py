@@ -16,7 +16,17 @@ from torch import Tensor
 
 from wholereel.errors import ConfigError
 
-__all__ = ["EpochBatches", "StreamPlace", "batch_indices", "seeded_generator", "steps_per_epoch", "stream_rows"]
+__all__ = [
+    "EpochBatches",
+    "StreamPlace",
+    "batch_indices",
+    "clips_of_step",
+    "seeded_generator",
+    "steps_per_epoch",
+    "stream_rows",
+]
+
+STEP_DRAWS = 2  # in seeds of what belongs to a step; draws of samples have other numbers in this place
 
 
 def seeded_generator(*numbers: int) -> torch.Generator:
@@ -80,6 +90,12 @@ def batch_indices(
     if not 0 <= step < steps_per_epoch(length, batch, world_size, drop_last=False):
         raise ValueError(f"an epoch of {length} samples has no step {step} of {batch} x {world_size}")
     return _share(epoch_order(length, seed=seed, epoch=epoch, shuffle=shuffle), batch, step, rank, world_size)
+
+
+def clips_of_step(least: int, most: int, *, seed: int, epoch: int, step: int) -> int:
+    """N of a step's videos, drawn evenly from `least` to `most`; the same on all ranks."""
+    generator = seeded_generator(seed, epoch, step, STEP_DRAWS)
+    return int(torch.randint(least, most + 1, (), generator=generator))
 
 
 def _share(order: Tensor, batch: int, step: int, rank: int, world_size: int) -> list[int]:

@@ -1,8 +1,8 @@
 """From a manifest to clips in memory: what one sample of an epoch is, and how samples become a batch.
 
-A sample is a pure function of (seed, epoch, index): its draws come from a generator of its own, whoever loads it and
-when. A sample that cannot be read is replaced by a deterministic other one in training, and left out (and listed) in
-evaluation.
+A sample is a pure function of (seed, epoch, index) and of the number of clips asked for: its draws come from a
+generator of its own, whoever loads it and when. A sample that cannot be read is replaced by a deterministic other one
+in training, and left out (and listed) in evaluation.
 """
 
 from __future__ import annotations
@@ -10,13 +10,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from wholereel.batches import Boxes, ClipBatch, Fault, Target
-from wholereel.config import Data
+from wholereel.config import Clips, Data
 from wholereel.datasets.batch_samplers import seeded_generator
 from wholereel.datasets.clip_boxes import batched_boxes, boxes_of_sample, center_cropped, has_detections, pixel_boxes
 from wholereel.datasets.events import labels_between
@@ -30,10 +31,18 @@ from wholereel.media.frame_folder import open_frames
 from wholereel.media.key_clips import key_clip, plan_key_clips
 from wholereel.media.padded_clips import plan_padded_clips
 
-__all__ = ["ClipDataset", "ClipSample", "collate"]
+__all__ = ["ClipDataset", "ClipSample", "SampleKey", "collate"]
 
 TRUNCATED = "truncated: the last frame that decodes is repeated"
 REPLACEMENTS = 10  # tries to find a readable sample before the data set counts as broken
+
+
+class SampleKey(NamedTuple):
+    """Which sample, and how many clips its batch has; `None` = as many as there are."""
+
+    epoch: int
+    sample: int
+    clips: int | None = None
 
 
 @dataclass(frozen=True)
@@ -48,6 +57,7 @@ class ClipSample:
         fault: the sample that should have been here and could not be read; or this one, where frames of these clips do
             not decode; or `None`.
         boxes: at the key frame, in pixels of the crop, or `None` in sets without key frames.
+        batch_clips: N of the batch that this sample is for, at least its own; `None` = no wish.
     """
 
     id: str
@@ -56,6 +66,7 @@ class ClipSample:
     labels: Mapping[str, Tensor]
     fault: Fault | None = None
     boxes: Boxes | None = None
+    batch_clips: int | None = None
 
 
 class ClipDataset(Dataset[ClipSample]):
@@ -98,29 +109,30 @@ class ClipDataset(Dataset[ClipSample]):
     def __len__(self) -> int:
         return len(self.samples)
 
-    def __getitem__(self, key: tuple[int, int]) -> ClipSample:
-        """Clips of sample `index` in `epoch`.
+    def __getitem__(self, key: SampleKey | tuple[int, int]) -> ClipSample:
+        """Clips of sample `index` in `epoch`; with a third number so many of them instead of `data.clips.count`.
 
         Raises: DataError: in training, neither the sample nor its replacements can be read.
         """
-        epoch, index = key
+        key = SampleKey(*key)
         try:
-            return self._load(epoch, index)
+            return self._load(key)
         except DataError as error:
-            fault = Fault(self.samples[index].id, str(self.samples[index].path), str(error))
-            return self._replaced(epoch, index, fault) if self.train else self._left_out(index, fault)
+            fault = Fault(self.samples[key.sample].id, str(self.samples[key.sample].path), str(error))
+            return self._replaced(key, fault) if self.train else self._left_out(key.sample, fault)
 
-    def _load(self, epoch: int, index: int) -> ClipSample:
-        sample = self.samples[index]
-        generator = seeded_generator(self.seed, epoch, index)
+    def _load(self, key: SampleKey) -> ClipSample:
+        sample = self.samples[key.sample]
+        clips = self.data.clips if key.clips is None else replace(self.data.clips, count=key.clips, least=None)
+        generator = seeded_generator(self.seed, key.epoch, key.sample)
         side = self._augment.side(generator) if self.train else self._center.side
-        read, rate = self._read(sample, side, generator)
+        read, rate = self._read(sample, side, clips, generator)
         clips_NTCHW, boxes = self._crop(sample, read.clips_NTCHW, generator)
         labels = self._labels(sample)
         if self.train and sample.events and "label" in labels:
             labels["label"] = self._shown(sample, read.seconds_NT, rate)
         note = Fault(sample.id, str(sample.path), TRUNCATED, kind="truncated") if read.truncated else None
-        return ClipSample(sample.id, clips_NTCHW, read.seconds_NT, labels, note, boxes)
+        return ClipSample(sample.id, clips_NTCHW, read.seconds_NT, labels, note, boxes, key.clips)
 
     def _crop(self, sample: Sample, clips_NTCHW: Tensor, generator: torch.Generator) -> tuple[Tensor, Boxes | None]:
         """Pixels and boxes after the same geometry."""
@@ -138,21 +150,28 @@ class ClipDataset(Dataset[ClipSample]):
             clips_NTCHW, cropped = self._center(clips_NTCHW), center_cropped(scaled, self._center.crop)
         return clips_NTCHW, boxes_of_sample(chosen, cropped, key, len(self.classes.get("label", ())))
 
-    def _read(self, sample: Sample, side: int, generator: torch.Generator) -> tuple[ClipFrames, float]:
+    def _read(self, sample: Sample, side: int, clips: Clips, generator: torch.Generator) -> tuple[ClipFrames, float]:
         if self._cache is not None:
             kept = self._cache.open(sample.path, frame_rate=sample.frame_rate)
-            return self._plan_and_read(kept, kept.frame_count, kept.frame_rate, sample, generator), kept.frame_rate
+            read = self._plan_and_read(kept, kept.frame_count, kept.frame_rate, sample, clips, generator)
+            return read, kept.frame_rate
         with open_frames(sample.path, frame_rate=sample.frame_rate, size=side) as reader:
             rate = float(reader.metadata.frame_rate)
-            return self._plan_and_read(reader, reader.frame_count, rate, sample, generator), rate
+            return self._plan_and_read(reader, reader.frame_count, rate, sample, clips, generator), rate
 
     def _plan_and_read(
-        self, source: FrameSource, count: int, rate: float, sample: Sample, generator: torch.Generator
+        self,
+        source: FrameSource,
+        count: int,
+        rate: float,
+        sample: Sample,
+        clips: Clips,
+        generator: torch.Generator,
     ) -> ClipFrames:
         begin = max(sample.start or 0.0, sample.key_seconds or 0.0)
         if begin >= count / rate:
             raise VideoError(sample.path, f"lasts {count / rate:.2f} s", f"a part from {begin:.2f} s on")
-        clips, start, end = self.data.clips, sample.start, sample.end
+        start, end = sample.start, sample.end
         left_pad = float(sample.meta.get("left_pad", 0.0))
         if left_pad:
             times = plan_padded_clips(count, rate, clips, left_pad, end=end, generator=generator)
@@ -180,11 +199,11 @@ class ClipDataset(Dataset[ClipSample]):
             shown_K[list(labels_between(sample.events, first, last, rate))] = 1.0
         return shown_K
 
-    def _replaced(self, epoch: int, index: int, fault: Fault) -> ClipSample:
-        generator = seeded_generator(self.seed, epoch, index, 1)
+    def _replaced(self, key: SampleKey, fault: Fault) -> ClipSample:
+        generator = seeded_generator(self.seed, key.epoch, key.sample, 1)
         for other in torch.randint(len(self.samples), (REPLACEMENTS,), generator=generator).tolist():
             try:
-                sample = self._load(epoch, other)
+                sample = self._load(key._replace(sample=other))
             except DataError:
                 continue  # counted when its own turn comes, as it is listed then where it is truncated
             return replace(sample, fault=replace(fault, replaced_by=sample.id))
@@ -225,22 +244,21 @@ def _frame_cache(data: Data, train: bool, cache_dir: Path | None) -> FrameCache:
     return FrameCache(cache_dir, low)
 
 
-def collate(samples: Sequence[ClipSample], clips: int | None = None) -> ClipBatch:
+def collate(samples: Sequence[ClipSample]) -> ClipBatch:
     """Make a batch; videos with fewer clips than others repeat their last clip, with `valid_BN` False there.
+
+    N is what the samples wish (`batch_clips`), or the largest number of clips among them.
 
     Args:
         samples: at least one. Those without clips are left out, only their faults are kept; if none has clips the batch
             is empty (B = 0).
-        clips: N of the batch, at least that of every sample; `None` = the largest N among them.
-    Raises: ValueError: a sample with more clips.
     """
     faults = tuple(sample.fault for sample in samples if sample.fault is not None)
     kept = [sample for sample in samples if len(sample.clips_NTCHW)]
     rows = kept or list(samples[:1])  # one sample gives the shapes of an empty batch
     most = max(len(sample.clips_NTCHW) for sample in rows)
-    if clips is not None and most > clips:
-        raise ValueError(f"a sample has {most} clips, a batch was to have {clips}")
-    largest = (clips if kept else None) or most  # nothing to repeat in a sample without clips
+    wanted = max(sample.batch_clips or 0 for sample in rows)
+    largest = max(wanted, most) if kept else most  # nothing to repeat in a sample without clips
     counts_B = torch.tensor([len(sample.clips_NTCHW) for sample in rows])
     labels = {name: torch.stack([sample.labels[name] for sample in rows]) for name in rows[0].labels}
     count = len(kept)

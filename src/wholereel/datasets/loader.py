@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -15,9 +14,9 @@ import torch
 from torch.utils.data import DataLoader, Sampler
 
 from wholereel.batches import ClipBatch, Fault
-from wholereel.config import Data
-from wholereel.datasets.batch_samplers import EpochBatches
-from wholereel.datasets.clip_dataset import ClipDataset, collate
+from wholereel.config import Clips, Data
+from wholereel.datasets.batch_samplers import EpochBatches, clips_of_step
+from wholereel.datasets.clip_dataset import ClipDataset, SampleKey, collate
 from wholereel.datasets.manifest import Manifest
 from wholereel.errors import DataError
 
@@ -56,7 +55,8 @@ def clip_loader(
     """A loader for one rank.
 
     Training shuffles, leaves out the last incomplete step and replaces samples that cannot be read; its batches have
-    `data.clips.count` clips a video on all ranks, masked where a video has fewer. Evaluation keeps
+    `data.clips.count` clips a video on all ranks (or the number drawn for the step, see `Clips.least`), masked where a
+    video has fewer. Evaluation keeps
     the order of the manifest and every sample, replaces nothing and repeats nothing: batches may be smaller, even empty
     (B = 0), and list what could not be read; ranks get disjoint samples.
 
@@ -73,15 +73,24 @@ def clip_loader(
 
 
 @dataclass
-class _Position(Sampler[list[tuple[int, int]]]):
+class _Position(Sampler[list[SampleKey]]):
     """Where the next pass over the data begins; set, not constructed, since the loader's workers outlive an epoch."""
 
     batches: EpochBatches
+    clips: Clips | None  # of training, where N is the same for all samples of a step
     epoch: int = 0
     start_step: int = 0
 
-    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        return self.batches.batches(self.epoch, self.start_step)
+    def __iter__(self) -> Iterator[list[SampleKey]]:
+        for step, keys in enumerate(self.batches.batches(self.epoch, self.start_step), self.start_step):
+            count = self._count(step)
+            yield [SampleKey(epoch, index, count) for epoch, index in keys]
+
+    def _count(self, step: int) -> int | None:
+        if self.clips is None or self.clips.least is None:
+            return None if self.clips is None else self.clips.count
+        seed = self.batches.seed
+        return clips_of_step(self.clips.least, self.clips.count, seed=seed, epoch=self.epoch, step=step)
 
 
 class ClipLoader:
@@ -92,14 +101,14 @@ class ClipLoader:
     ) -> None:
         self.dataset, self.batches, self.root = dataset, batches, root
         self.steps_per_epoch = batches.steps_per_epoch
-        self._position = _Position(batches)
+        # In training N is fixed: some strategies talk to the other ranks after each clip.
+        self._position = _Position(batches, dataset.data.clips if dataset.train else None)
         workers = dataset.data.workers
         self._loader: DataLoader[ClipBatch] | None = DataLoader(
             dataset,  # type: ignore[arg-type]
             batch_sampler=self._position,
             num_workers=workers,
-            # In training N is fixed: some strategies talk to the other ranks after each clip.
-            collate_fn=partial(collate, clips=dataset.data.clips.count) if dataset.train else collate,
+            collate_fn=collate,
             persistent_workers=workers > 0,
             multiprocessing_context=start_method if workers else None,
             pin_memory=torch.cuda.is_available(),

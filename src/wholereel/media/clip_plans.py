@@ -298,6 +298,8 @@ def check_clips(clips: Clips) -> None:
     for name in ("count", "frames", "stride"):
         if getattr(clips, name) < 1:
             raise ConfigError(f"clips.{name} must be at least 1, got {getattr(clips, name)}")
+    if clips.least is not None and not 1 <= clips.least <= clips.count:
+        raise ConfigError(f"clips.least must be from 1 to clips.count = {clips.count}, got {clips.least}")
     if clips.frame_rate is not None and not clips.frame_rate > 0:
         raise ConfigError(f"clips.frame_rate must be positive, got {clips.frame_rate}")
 
