@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from wholereel import config
-from wholereel.config import Clips, Data, Memory, Model, Optim, Strategy, Task, Train, Views
+from wholereel.config import Clips, Data, Memory, Model, Optim, Task, Train, Views
 from wholereel.datasets.manifest import Manifest
 from wholereel.errors import ConfigError
 from wholereel.training.checks import RULES, check_select, check_train, select_of
@@ -31,7 +31,6 @@ FIELDS = {
     "combine='softmax_mean' does not fit task.multi_label=True; use 'task' or 'sigmoid_max'": Train(
         MODEL, DATA, Task(multi_label=True), views=Views(combine="softmax_mean")
     ),
-    "compile=True would change nothing: strategy 'exact'": Train(MODEL, DATA, strategy=Strategy("exact"), compile=True),
     "combine='sigmoid_max' does not fit task.multi_label=False": Train(MODEL, DATA, views=Views(combine="sigmoid_max")),
 }
 

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import itertools
 from contextlib import nullcontext
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from tests.training.test_strategies import MASK, assert_same, backward, relative_error
 from tests.training.tiny import clip_batch, tiny_task
 from wholereel import config
+from wholereel.errors import ConfigError
+from wholereel.memory.state import VideoState
 from wholereel.models.registry import create_model
 from wholereel.models.video_model import VideoModel, merge_clips
 from wholereel.tasks.classification import ClassificationTask
@@ -110,6 +112,60 @@ def test_batch_statistics_of_all_clips_together_are_another_function():
     joint, _, _ = backward(task, batch, "full")
     ours, _, _ = backward(task, batch, "exact")
     assert relative_error(ours, joint) > 0.01
+
+
+class KeyClipTask(ClassificationTask):
+    """Judges the top left corner of the middle clip alone; the others push, and their summaries hold nothing else."""
+
+    every_clip_predicts = False
+
+    @dataclass(frozen=True)
+    class Summary:
+        push: VideoState
+        corners: tuple[Tensor, ...] = ()
+
+    def __init__(self, task):
+        super().__init__(task.model, task.task, task.num_classes)
+        self.encoded = []
+
+    def corners(self, x_BNCTHW, batch, clips):
+        middle = batch.valid_BN.shape[1] // 2
+        here = range(batch.valid_BN.shape[1])[clips]
+        return (x_BNCTHW[:, here.index(middle), :, 0, 0, 0],) if middle in here else ()
+
+    def encode(self, batch, clips=slice(None)):
+        self.encoded.append(clips)
+        clips_BNCTHW = self.inputs(batch, clips)
+        x_BNCTHW = self.model.run_segment(0, clips_BNCTHW.flatten(0, 1)).unflatten(0, clips_BNCTHW.shape[:2])
+        push = self.model.push_at(0, x_BNCTHW, batch.valid_BN[:, clips])
+        return self.Summary(VideoState((push,)), self.corners(x_BNCTHW, batch, clips))
+
+    def read(self, summary, memory, batch, clips=slice(None)):
+        block = self.model.blocks()[0][1]
+        maps = [corner_BD[:, None, :, None, None, None] for corner_BD in summary.corners]
+        return tuple(self.model.head(block.infuse(block.pop_pooled(memory.places[0], x), x)) for x in maps)
+
+    def finish(self, x_BNCTHW, batch, clips=slice(None)):
+        corners = self.corners(x_BNCTHW, batch, clips)
+        return tuple(self.model.head(corner_BD[:, None, :, None, None, None]) for corner_BD in corners)
+
+    def judge(self, outputs, batch):
+        (logits_B1K,) = itertools.chain.from_iterable(outputs)
+        return self.losses(logits_B1K, batch, torch.ones_like(batch.valid_BN[:, :1]))
+
+
+@pytest.mark.parametrize("places", ["last", "middle"])
+def test_a_task_that_judges_one_clip_of_several(places):
+    task = KeyClipTask(tiny_task(settings(PLACES[places]))).double()
+    batch = clip_batch([0, 1, 2], clips=3, valid=torch.tensor([[True, True, True], [False, True, True], [True] * 3]))
+    expected, losses, _ = backward(task, batch, "full")
+    ours, own_losses, _ = backward(task, batch, "exact")
+    assert_same(ours, expected, 1e-10)
+    torch.testing.assert_close(own_losses.total(), losses.total(), rtol=1e-12, atol=0)
+    if places == "last":  # context clips learn only through the memory, and they do
+        assert task.encoded == [slice(None), *[slice(n, n + 1) for n in range(3)] * 2]
+    with pytest.raises(ConfigError, match="KeyClipTask: clips that only push into the memory"):
+        create_strategy(config.Strategy("multi_iteration"), nullcontext).check(task)
 
 
 def test_a_real_network_in_single_precision():
@@ -237,3 +293,21 @@ def test_autocast_reaches_both_passes():
         return torch.cat([p.grad.flatten() for p in task.parameters()])
 
     assert torch.nn.functional.cosine_similarity(run("exact"), run("full"), dim=0) > 0.99
+
+
+@pytest.mark.parametrize("places", ["last", "two"])
+def test_compiled_stages_give_the_eager_gradient(places):
+    results = []
+    for compiled in (False, True):
+        task = with_dropout(tiny_task(settings(PLACES[places]), norm="batch"), 0.3)
+        if compiled:
+            task.model.compile_stages("aot_eager")
+        set_training_mode(task, "train")
+        torch.manual_seed(7)
+        gradients, _, _ = backward(task, clip_batch([0, 1, 2], valid=MASK), "exact")
+        results.append((gradients, task.state_dict()))
+    (eager, eager_state), (compiled, compiled_state) = results
+    assert relative_error(compiled, eager) < 1e-5
+    assert compiled_state.keys() == eager_state.keys()
+    for key, tensor in eager_state.items():  # statistics included: updated once
+        torch.testing.assert_close(compiled_state[key], tensor, rtol=1e-5, atol=1e-6)

@@ -13,7 +13,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any, TypeVar, cast
 
@@ -39,7 +39,8 @@ class Summary(State):
 
     Args:
         push: what the clip contributes to its video's memory; empty without memory.
-        query_BP: pooled query, P = 0 without memory. pooled_BD: pooled features, float32 or wider.
+        query_BP: pooled query, P = 0 without memory. pooled_BD: pooled features, float32 or wider. Both have a clip
+            axis, `(B, N, ...)`, where they speak of several clips.
     """
 
     push: VideoState
@@ -124,6 +125,18 @@ class VideoModel(nn.Module):
     def info(self) -> ModelInfo:
         return self.clip_model.info
 
+    def compile_stages(self, backend: str = "inductor") -> None:
+        """Compile the clip model stage by stage, in place; keys stay as they are.
+
+        Not the model as a whole: strategies and streams run the stages and the memory between them one by one, and what
+        lies between stages is small.
+        """
+        # Dropout must draw what it draws without compilation, so that a pass can be repeated.
+        options = {"fallback_random": True} if backend == "inductor" else None
+        for stage in self.clip_model.stages.values():
+            # Stages are often of one class: each gets a cache of its own, and sizes stay constants.
+            stage.compile(backend=backend, options=options, dynamic=False, isolate_recompiles=True)
+
     def init_state(
         self,
         batch_size: int,
@@ -172,7 +185,21 @@ class VideoModel(nn.Module):
         Returns: logits `(B, N, K)`, or `(B, K)` for `BCTHW`; and the state with the new clips.
         Raises: ValueError: wrong shapes, a state of another model, a video without any valid clip.
         """
-        clips_BNCTHW = _with_clip_axis(clips)
+        x_BNCTHW, places = self._through_blocks(_with_clip_axis(clips), state, valid_BN, order_BN)
+        logits_BNK = self.head(x_BNCTHW)
+        return logits_BNK if clips.ndim == 6 else logits_BNK[:, 0], places
+
+    def infused(self, clips_BNCTHW: Tensor, valid_BN: Tensor | None = None) -> Tensor:
+        """What the head reads: `forward` without it, `(B, N, C, T, H, W)`; behind a block in front of the head T, H
+        and W are 1.
+
+        Raises: ValueError: see `forward`.
+        """
+        return self._through_blocks(clips_BNCTHW, None, valid_BN, None)[0]
+
+    def _through_blocks(
+        self, clips_BNCTHW: Tensor, state: VideoState | None, valid_BN: Tensor | None, order_BN: Tensor | None
+    ) -> tuple[Tensor, VideoState]:
         batch_clips = clips_BNCTHW.shape[:2]
         if state is not None and len(state.places) != len(self.places):
             raise ValueError(f"the state has {len(state.places)} places, the model {len(self.places)}: {self.places}")
@@ -190,9 +217,7 @@ class VideoModel(nn.Module):
             infused = infused[..., None, None, None].to(x_BCTHW.dtype) if place == LAST else infused
             x_BCTHW = infused.flatten(0, 1)
             places.append(place_state)
-        logits = self.clip_model.forward_head(self.run_segment(len(self.places), x_BCTHW))
-        logits = logits if clips.ndim == 5 else logits.unflatten(0, batch_clips)
-        return logits, VideoState(tuple(places))
+        return self.run_segment(len(self.places), x_BCTHW).unflatten(0, batch_clips), VideoState(tuple(places))
 
     def run_segment(self, index: int, x_BCTHW: Tensor) -> Tensor:
         """The stages between two blocks: segment 0 reads pixels, segment i what block i-1 infused."""
@@ -264,26 +289,50 @@ class VideoModel(nn.Module):
             order_B: int64 index of the clip in its video, for `clip_pos`; 0 where `None`.
         Raises: ValueError: the model has blocks, but not exactly one, in front of the head; or it reads all tokens.
         """
+        order_B1 = None if order_B is None else order_B[:, None]
+        summary = self.summarise(clip_BCTHW[:, None], order_BN=order_B1)
+        return replace(summary, query_BP=summary.query_BP[:, 0], pooled_BD=summary.pooled_BD[:, 0])
+
+    def summarise(
+        self, clips_BNCTHW: Tensor, valid_BN: Tensor | None = None, *, order_BN: Tensor | None = None
+    ) -> Summary:
+        """`encode` of several clips of each video: one push of all, and a clip axis in the rest, `(B, N, P)` and
+        `(B, N, D)`.
+
+        Args:
+            clips_BNCTHW: normalised.
+            valid_BN: bool; False clips do not push.
+            order_BN: int64 index of each clip in its video, for `clip_pos`; counted from 0 where `None`.
+        Raises: ValueError: see `encode`.
+        """
         block = self._last_block()
-        x_BNCTHW = self.run_segment(0, clip_BCTHW)[:, None]
-        pooled_BD = _pooled(x_BNCTHW)[:, 0]
+        x_BNCTHW = self.run_segment(0, clips_BNCTHW.flatten(0, 1)).unflatten(0, clips_BNCTHW.shape[:2])
+        pooled_BND = _pooled(x_BNCTHW)
         if block is None:
-            return Summary(VideoState(), pooled_BD[:, :0], pooled_BD)
-        push = block.push(x_BNCTHW, order_BN=None if order_B is None else order_B[:, None])
-        return Summary(VideoState((push,)), block.query(x_BNCTHW)[:, 0], pooled_BD)
+            return Summary(VideoState(), pooled_BND[..., :0], pooled_BND)
+        push = block.push(x_BNCTHW, valid_BN, order_BN=order_BN)
+        return Summary(VideoState((push,)), block.query(x_BNCTHW), pooled_BND)
 
     def read(self, summary: Summary, state: VideoState) -> Tensor:
-        """Logits `(B, K)` of a clip under any memory of its video; the clip's own push must be in it already.
+        """Logits `(B, K)` of a clip under any memory of its video, `(B, N, K)` of several; their own pushes must be in
+        it already (that of the summary is not looked at).
 
         Raises: ValueError: see `encode`.
         """
         block = self._last_block()
-        pooled_BND = summary.pooled_BD[:, None]
+        several = summary.pooled_BD.ndim == 3
+        query_BNP, pooled_BND = (t if several else t[:, None] for t in (summary.query_BP, summary.pooled_BD))
         if block is not None:
-            popped_BNV = block.read(state.places[0], summary.query_BP[:, None])
-            pooled_BND = block.infuse_pooled(popped_BNV, pooled_BND)
+            pooled_BND = block.infuse_pooled(block.read(state.places[0], query_BNP), pooled_BND)
         weights = next(self.clip_model.parameters())
-        return self.clip_model.forward_head(pooled_BND[:, 0, :, None, None, None].to(weights.dtype))
+        x_BDTHW = pooled_BND.flatten(0, 1)[..., None, None, None].to(weights.dtype)
+        logits_BNK = self.clip_model.forward_head(x_BDTHW).unflatten(0, pooled_BND.shape[:2])
+        return logits_BNK if several else logits_BNK[:, 0]
+
+    def head(self, x_BNCTHW: Tensor) -> Tensor:
+        """Logits `(B, N, K)` of what the last segment gave."""
+        logits: Tensor = self.clip_model.forward_head(x_BNCTHW.flatten(0, 1))
+        return logits.unflatten(0, x_BNCTHW.shape[:2])
 
     def _last_block(self) -> CollaborativeMemory | None:
         """The block in front of the head where it is the only one; `None` without memory."""

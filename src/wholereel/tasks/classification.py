@@ -64,11 +64,6 @@ class ClassificationTask(Task):
             label_smoothing=self.task.label_smoothing,
         )
 
-    def forward(self, batch: ClipBatch) -> Losses:
-        """Losses of all clips at once."""
-        clip_logits_BNK, _ = self.model(self.inputs(batch), None, batch.valid_BN)
-        return self.losses(clip_logits_BNK, batch)
-
     def predict(self, batch: ClipBatch, alone: bool = False) -> Prediction:
         """Scores of the videos and logits of their clips, without gradient; the module's mode is the caller's.
 

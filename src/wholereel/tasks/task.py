@@ -1,20 +1,32 @@
 """What every task offers to the training loop, its strategies and the evaluation.
 
 A task is a module that owns the model, its losses and (later kinds) teachers and further heads. Extra axes: K classes.
+
+The loss of a video is made of four functions, which `forward` drives with all clips at once and strategies clip by
+clip: what a clip gives (`encode`: all of its pixels that matters), what is said of it under a memory (`read`), the same
+from feature maps that all blocks have infused (`finish`, where blocks stand elsewhere), and the judgement of all that
+was said (`judge`). The base class says logits for every clip; a task that judges other things (boxes of one clip out of
+several) replaces the four.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
-from typing import ClassVar, Protocol, Self
+from collections.abc import Iterable, Sequence
+from typing import Any, ClassVar, Protocol, Self
 
+import torch
 from torch import Tensor, nn
 
 from wholereel.batches import ClipBatch, Losses, Prediction, Target
+from wholereel.memory.collaborative import NO_CLIP
+from wholereel.memory.state import VideoState
 from wholereel.models.video_model import VideoModel
+from wholereel.ops.checks import check_all
 
-__all__ = ["Counts", "Task"]
+__all__ = ["ALL_CLIPS", "ClipSummary", "Counts", "Task"]
+
+ALL_CLIPS = slice(None)
 
 
 class Counts(Protocol):
@@ -30,11 +42,19 @@ class Counts(Protocol):
         """Named numbers."""
 
 
+class ClipSummary(Protocol):
+    """What `Task.encode` returns: a frozen dataclass of tensors (nested as one likes), one of them this one.
+
+    Attributes:
+        push: what valid clips contribute to their videos' memory, merged over the clips that were encoded together.
+    """
+
+    @property
+    def push(self) -> VideoState: ...
+
+
 class Task(nn.Module, ABC):
     """A learning problem.
-
-    `forward(batch)` is `losses(model(inputs(batch)), batch)`. The pieces stand alone for strategies that run the
-    clips of a video one after the other.
 
     Attributes:
         model: judges clips; its memory ties the clips of a video together.
@@ -52,16 +72,52 @@ class Task(nn.Module, ABC):
         """The batch's clips as the model wants them: clips_BNCTHW, normalised, in the parameters' type.
 
         Args:
-            clips: which of the N clips; all where `None`. One at a time, the others stay uint8.
+            clips: which of the N clips; all where `None`. Those left out stay uint8.
         """
 
     @abstractmethod
     def losses(self, clip_logits_BNK: Tensor, batch: ClipBatch, valid_BN: Tensor | None = None) -> Losses:
         """Losses of given logits; `valid_BN` (default: the batch's) may leave out more clips, or videos altogether."""
 
-    @abstractmethod
+    def encode(self, batch: ClipBatch, clips: slice = ALL_CLIPS) -> ClipSummary:
+        """All that the loss needs of these clips' pixels, with graph where gradients are on.
+
+        Asked for models that summarise (`VideoModel.summarises`) only. Summaries of different clips may differ: shapes,
+        types, and whether there is anything besides the push.
+        """
+        order_BN = batch.valid_BN.cumsum(1) - batch.valid_BN.long()
+        return self.model.summarise(self.inputs(batch, clips), batch.valid_BN[:, clips], order_BN=order_BN[:, clips])
+
+    def read(self, summary: Any, memory: VideoState, batch: ClipBatch, clips: slice = ALL_CLIPS) -> Any:
+        """What is said of clips, given the memory of their videos: any nesting of tensors that `judge` understands.
+
+        Args:
+            summary: what `encode` made of the same clips; its push may have been emptied.
+        """
+        return self.model.read(summary, memory)
+
+    def finish(self, x_BNCTHW: Tensor, batch: ClipBatch, clips: slice = ALL_CLIPS) -> Any:
+        """What `read` gives, from the clips' last feature maps, which all blocks have infused.
+
+        Args:
+            x_BNCTHW: what the last segment of the model gave for these clips.
+        """
+        return self.model.head(x_BNCTHW)
+
+    def judge(self, outputs: Sequence[Any], batch: ClipBatch) -> Losses:
+        """Losses of what was said (by `read` or `finish`) of the batch's clips, in their order, some at a time."""
+        return self.losses(torch.cat(list(outputs), dim=1), batch)
+
     def forward(self, batch: ClipBatch) -> Losses:
-        """All clips of all videos at once."""
+        """All clips of all videos at once.
+
+        Raises: ValueError: a video without any valid clip.
+        """
+        check_all(batch.valid_BN.any(1), NO_CLIP)
+        if self.model.summarises:
+            summary = self.encode(batch)
+            return self.judge([self.read(summary, summary.push, batch)], batch)
+        return self.judge([self.finish(self.model.infused(self.inputs(batch), batch.valid_BN), batch)], batch)
 
     @abstractmethod
     def predict(self, batch: ClipBatch, alone: bool = False) -> Prediction:

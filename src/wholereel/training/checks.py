@@ -79,11 +79,6 @@ def check_train(train: Train) -> None:
         raise ConfigError(f"optim.betas must both be {BELOW_ONE[1]}, got {train.optim.betas}.")
     if train.optim.name == "sgd" and train.optim.nesterov and train.optim.momentum == 0:
         raise ConfigError("optim.nesterov needs optim.momentum above 0, got 0.")
-    if train.compile and train.strategy.name == "exact":
-        raise ConfigError(
-            "compile=True would change nothing: strategy 'exact' runs the stages one by one, not the compiled model. "
-            "Use compile=False."
-        )
     check_clips(train.data.clips)
     if train.views is None:
         return

@@ -212,7 +212,7 @@ def train_task(
     prepare_norms(task, mode, world_size=ranks.world_size, device=device)
     distributed.broadcast_module(task, ranks)
     if train.compile:
-        task.model.compile()
+        task.model.compile_stages()
     optimizer = create_optimizer(task, train.optim)
     average = None if train.optim.ema is None else WeightAverage(task, train.optim.ema)
     torch.manual_seed(train.seed * 1_000_003 + ranks.rank + 1)  # from here on, ranks draw different dropout

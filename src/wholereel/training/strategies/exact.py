@@ -14,17 +14,18 @@ clip draw the same random numbers.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from typing import Literal, TypeVar
+from functools import partial
+from typing import Any, Literal, TypeVar
 
 import torch
 from torch import Tensor
 
 from wholereel.batches import ClipBatch, Losses, map_tensors
 from wholereel.memory.state import PlaceState
-from wholereel.models.video_model import Summary, merge_clips
-from wholereel.tasks.task import Task
+from wholereel.models.video_model import merge_clips
+from wholereel.tasks.task import ClipSummary, Task
 from wholereel.training.norms import running_statistics_kept
 from wholereel.training.randomness import draw_seeds, seeded
 from wholereel.training.strategies.strategy import Autocast, Plan, Scale, Step
@@ -67,21 +68,20 @@ class Exact:
 def _through_summaries(task: Task, batch: ClipBatch, scale: Scale, autocast: Autocast) -> Losses:
     """No block, or one in front of the head: what is kept of a clip is a few numbers."""
     model, device = task.model, batch.valid_BN.device
-    seeds = draw_seeds(batch.valid_BN.shape[1])
+    clips = _clips_of(batch)
+    seeds = draw_seeds(len(clips))
 
-    def encode(n: int) -> Summary:
+    def encode(n: int) -> ClipSummary:
         with seeded(seeds[n], device), autocast():
-            before_B = batch.valid_BN[:, :n].sum(1)
-            summary = model.encode(_clip(task, batch, n), order_B=before_B)
-            return replace(summary, push=summary.push.reset(~batch.valid_BN[:, n]))
+            return task.encode(batch, clips[n])
 
     with torch.no_grad():
-        kept = [encode(n) for n in range(len(seeds))]
+        kept = [encode(n) for n in range(len(clips))]
     leaves = [map_tensors(summary, _leaf) for summary in kept]
     with autocast():
         memory = merge_clips([leaf.push for leaf in leaves], batch.valid_BN)
-        clip_logits_BNK = torch.stack([model.read(leaf, memory) for leaf in leaves], dim=1)
-        losses = task.losses(clip_logits_BNK, batch)
+        outputs = [task.read(leaf, memory, batch, clip) for leaf, clip in zip(leaves, clips, strict=True)]
+        losses = task.judge(outputs, batch)
     scale(losses).backward()
     encoder = [
         *model.memories.parameters(),
@@ -90,73 +90,74 @@ def _through_summaries(task: Task, batch: ClipBatch, scale: Scale, autocast: Aut
     if any(parameter.requires_grad for parameter in encoder):
         with running_statistics_kept(model):
             for n, leaf in enumerate(leaves):
-                _send_back(encode(n), leaf)
+                _send_back(partial(encode, n), leaf)
     return losses
 
 
 def _through_maps(task: Task, batch: ClipBatch, scale: Scale, autocast: Autocast) -> Losses:
     """Blocks anywhere: segment by segment, the feature maps of all clips at each block being kept."""
     model, valid_BN = task.model, batch.valid_BN
-    device, clips, blocks = valid_BN.device, valid_BN.shape[1], len(model.places)
-    seeds = [draw_seeds(clips) for _ in range(blocks + 1)]
+    device, blocks, clips = valid_BN.device, len(model.places), _clips_of(batch)
+    seeds = [draw_seeds(len(clips)) for _ in range(blocks + 1)]
+    order_BN = valid_BN.cumsum(1) - valid_BN.long()
 
     def segment(
-        index: int, n: int, x_BCTHW: Tensor | None, memory: PlaceState | None
-    ) -> tuple[Tensor, PlaceState | None]:
-        """Read block `index` - 1, run segment `index`, and push into block `index`, or judge."""
+        index: int, n: int, x_BNCTHW: Tensor | None, memory: PlaceState | None
+    ) -> tuple[Any, PlaceState | None]:
+        """Read block `index` - 1, run segment `index`, and push into block `index`, or say what is to be judged."""
         with seeded(seeds[index][n], device), autocast():
-            if x_BCTHW is None or memory is None:
-                x_BCTHW = _clip(task, batch, n)
+            if x_BNCTHW is None or memory is None:
+                x_BNCTHW = task.inputs(batch, clips[n])
             else:
-                x_BCTHW = model.infuse_at(index - 1, x_BCTHW, memory)
-            x_BCTHW = model.run_segment(index, x_BCTHW)
+                x_BNCTHW = model.infuse_at(index - 1, x_BNCTHW, memory)
+            x_BNCTHW = model.run_segment(index, x_BNCTHW.flatten(0, 1)).unflatten(0, x_BNCTHW.shape[:2])
             if index == blocks:
-                return model.clip_model.forward_head(x_BCTHW), None
-            before_B1 = valid_BN[:, :n].sum(1, keepdim=True)
-            return x_BCTHW, model.push_at(index, x_BCTHW, valid_BN[:, n : n + 1], order_BN=before_B1)
+                return task.finish(x_BNCTHW, batch, clips[n]), None
+            return x_BNCTHW, model.push_at(index, x_BNCTHW, valid_BN[:, clips[n]], order_BN=order_BN[:, clips[n]])
 
-    maps: list[list[Tensor | None]] = [[None] * clips]  # what segment i reads, before block i - 1 infuses it
+    maps: list[list[Any]] = [[None] * len(clips)]  # what segment i reads, before block i - 1 infuses it
     pushes: list[list[PlaceState]] = []
     memories: list[PlaceState | None] = [None]
     with torch.no_grad():
         for index in range(blocks + 1):
-            results = [segment(index, n, maps[index][n], memories[index]) for n in range(clips)]
+            results = [segment(index, n, maps[index][n], memories[index]) for n in range(len(clips))]
             maps.append([x for x, _ in results])
             if index < blocks:
                 pushes.append([push for _, push in results if push is not None])
                 memories.append(merge_clips(pushes[index], valid_BN))
-    logits = [_leaf(x) for x in maps.pop() if x is not None]
+    outputs = [_leaves(output) for output in maps.pop()]
     with autocast():
-        losses = task.losses(torch.stack(logits, dim=1), batch)
+        losses = task.judge(outputs, batch)
     scale(losses).backward()
     with running_statistics_kept(model):
-        ahead: list[tuple[Tensor, PlaceState | None]] = [(x, None) for x in logits]  # leaves that hold the gradients
+        ahead: list[tuple[Any, PlaceState | None]] = [(output, None) for output in outputs]  # they hold the gradients
         for index in reversed(range(blocks + 1)):
             if not _learns(task, index):
                 break
             memory = _leaves(memories[index])
             inputs = [_leaves(x) for x in maps.pop()]
-            for n in range(clips):
-                _send_back(segment(index, n, inputs[n], memory), ahead[n])
+            for n in range(len(clips)):
+                _send_back(partial(segment, index, n, inputs[n], memory), ahead[n])
             if index > 0 and memory is not None:
                 own = [map_tensors(push, _leaf) for push in pushes.pop()]
-                _send_back(merge_clips(own, valid_BN), memory)
-                ahead = [(x, push) for x, push in zip(inputs, own, strict=True) if x is not None]
+                _send_back(partial(merge_clips, own, valid_BN), memory)
+                ahead = list(zip(inputs, own, strict=True))
     return losses
 
 
 def _learns(task: Task, index: int) -> bool:
     """Does anything up to segment `index` have parameters to learn?"""
     model = task.model
+    if index == len(model.places):
+        return any(p.requires_grad for p in task.parameters())
     stages = [model.clip_model.stages[name] for names in model.segments[: index + 1] for name in names]
     blocks = [block for _, block in model.blocks()[: index + 1]]
-    head = [getattr(model.clip_model, model.clip_model.classifier)] if index == len(model.places) else []
-    return any(p.requires_grad for module in [*stages, *blocks, *head] for p in module.parameters())
+    return any(p.requires_grad for module in [*stages, *blocks] for p in module.parameters())
 
 
-def _clip(task: Task, batch: ClipBatch, n: int) -> Tensor:
-    """Clip n of each video, `BCTHW`."""
-    return task.inputs(batch, slice(n, n + 1))[:, 0]
+def _clips_of(batch: ClipBatch) -> list[slice]:
+    """The clips of a batch one by one."""
+    return [slice(n, n + 1) for n in range(batch.valid_BN.shape[1])]
 
 
 def _leaf(tensor: Tensor) -> Tensor:
@@ -167,10 +168,16 @@ def _leaves(value: T) -> T:
     return map_tensors(value, _leaf)
 
 
-def _send_back(outputs: object, leaves: object) -> None:
-    """Backward from recomputed values, with the gradients that their stand-ins have received."""
-    pairs = zip(_tensors(outputs), _tensors(leaves), strict=True)
-    sent = [(out, leaf.grad) for out, leaf in pairs if out.requires_grad and leaf.grad is not None]
+def _send_back(compute: Callable[[], object], leaves: object) -> None:
+    """Compute values anew and go backward from them, with the gradients that their stand-ins have received.
+
+    Where these have received none, nothing is computed: such a clip has no part in the loss.
+    """
+    received = [leaf.grad for leaf in _tensors(leaves)]
+    if all(gradient is None for gradient in received):
+        return
+    pairs = zip(_tensors(compute()), received, strict=True)
+    sent = [(out, gradient) for out, gradient in pairs if out.requires_grad and gradient is not None]
     if sent:
         torch.autograd.backward([out for out, _ in sent], [gradient for _, gradient in sent])
 
