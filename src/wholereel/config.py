@@ -49,6 +49,11 @@ class Clips:
         coverage: N = clamp(ceil(duration / span), 1, count) for each video; missing clips are masked.
         least: in training N is drawn for each step from `least` to `count`, for all videos and ranks alike; `None` = it
             is always `count`. Against models that know one N only.
+        window: of sets of key frames: seconds over which the middles of the clips are spread, half of them on each side
+            of the key frame (N odd); `None` = one after another without gaps. Clips whose middle lies outside the film
+            are masked.
+        window_grid: distances from the key frame are rounded to whole multiples of so many seconds, so that key frames
+            share clips (1 = clips of a film are encoded once a second); `None` = not rounded.
     """
 
     plan: Plan = "stratified"
@@ -58,6 +63,8 @@ class Clips:
     frame_rate: float | None = None
     coverage: bool = False
     least: int | None = None
+    window: float | None = None
+    window_grid: float | None = None
 
 
 @dataclass(frozen=True)
@@ -66,7 +73,8 @@ class Augment:
 
     Args:
         short_side: range of the short side in pixels after jitter, inclusive.
-        crop: side of the square crop; random in training, centre at test.
+        crop: side of the square crop; random in training, centre at test. 0 = whole pictures, for tasks of kind
+            `detect` on videos that all have one shape.
         flip: probability of a horizontal flip. Zero where left and right mean something.
         color_jitter: strength of brightness, contrast and saturation jitter, 0 = off.
         per_clip: independent draws for the clips of one video.
@@ -94,6 +102,8 @@ class Data:
             possible.
         workers: loader processes; 0 = none.
         max_bad: largest fraction of samples replaced in one epoch before training stops.
+        judged: of sets of key frames, in training: boxes of the key frame alone (`"centre"`), or also those of other
+            key frames of the film that are the middle of a clip (`"all"`).
     """
 
     root: str | None = None
@@ -105,6 +115,7 @@ class Data:
     cache: bool = False
     workers: int = 2
     max_bad: float = 0.01
+    judged: Literal["centre", "all"] = "centre"
 
 
 @dataclass(frozen=True)

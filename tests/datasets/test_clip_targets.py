@@ -81,6 +81,46 @@ def test_boxes_of_a_batch(square):
     assert [len(annotated[0, index].boxes.xyxy_R4) for index in range(2)] == [2, 0]
 
 
+def window(square, **data):
+    """Key frames at 0.5, 1.0 and 1.5 s, each with the square and another box; clips half a second apart."""
+    boxes = [
+        (Box(key, SQUARE, (0,)), Box(key, (0.0, 0.0, 0.1, 1.0), (place,))) for place, key in enumerate((0.5, 1, 1.5))
+    ]
+    samples = tuple(key_sample(square, f"{own[0].seconds}", own[0].seconds, *own) for own in boxes)
+    clips = replace(DATA.clips, count=5, window=2.0)
+    return Manifest(samples, CLASSES, square.parent, True), replace(DATA, clips=clips, **data)
+
+
+def test_all_key_frames_in_a_window_are_judged(square):
+    manifest, data = window(square, judged="all", augment=Augment((32, 32), 0, flip=0.0))
+    batch = collate([ClipDataset(manifest, data, train=True, seed=0)[0, index] for index in range(2)])
+    assert batch.clips_BNTCHW.shape[-2:] == (HEIGHT, WIDTH)  # whole pictures
+    assert batch.valid_BN.tolist() == [[False, True, True, True, True], [True, True, True, True, False]]
+    boxes = batch.target.boxes
+    # Clip 2 holds the sample's own key frame; clips 3 and 4 of the first and clips 1 and 3 of the second hold others.
+    assert boxes.video_R.tolist() == [0] * 6 + [1] * 6
+    assert boxes.clip_R.tolist() == [2, 2, 3, 3, 4, 4, 1, 1, 2, 2, 3, 3]
+    assert boxes.labels_RK[1::2].argmax(1).tolist() == [0, 1, 2, 0, 1, 2]
+    assert boxes.xyxy_R4[0].tolist() == pytest.approx([14, 8, 26, 20])
+    # In evaluation a key frame is judged by itself.
+    tested = ClipDataset(manifest, data, train=False, seed=0)[0, 0]
+    assert tested.boxes.clip_R.tolist() == [2, 2]
+    assert tested.boxes.xyxy_R4[0].tolist() == pytest.approx([14, 8, 26, 20])
+
+
+def test_training_leaves_out_boxes_that_the_crop_cut_away(square):
+    manifest, data = window(square, augment=Augment((32, 32), 24, flip=0.0))
+    dataset = ClipDataset(manifest, data, train=True, seed=0)
+    seen = set()
+    for epoch in range(12):
+        boxes = dataset[epoch, 0].boxes
+        sides = boxes.xyxy_R4[:, 2:] - boxes.xyxy_R4[:, :2]
+        assert (sides >= 1).all()
+        assert len(boxes.labels_RK) == len(boxes.xyxy_R4) == len(boxes.clip_R)
+        seen.add(len(sides))
+    assert seen == {1, 2}  # the box at the left edge, 4 of 40 pixels, is now and then outside
+
+
 def test_a_key_frame_behind_the_end(square):
     manifest = Manifest((key_sample(square, "a", 2.0),), CLASSES, square.parent, True)
     with pytest.raises(DataError, match=r"lasts 2\.00 s, expected a part from 2\.00 s on"):

@@ -2,7 +2,9 @@ import pytest
 import torch
 
 from wholereel.config import Clips
-from wholereel.media.key_clips import key_clip, plan_key_clips
+from wholereel.errors import ConfigError
+from wholereel.media.clip_plans import check_clips
+from wholereel.media.key_clips import key_clip, key_offsets, plan_key_clips
 
 
 def reference(center: int, half: int, stride: int, frames: int) -> list[int]:
@@ -51,3 +53,52 @@ def test_a_common_rate_means_the_same_times_in_every_file(rate):
 def test_key_frames_outside_are_refused(key, start, end):
     with pytest.raises(ValueError, match=f"no key frame at {key} s between"):
         plan_key_clips(300, 30.0, Clips("uniform", 1, 4, 1), key, start=start, end=end)
+
+
+def windowed(count, window, grid=None):
+    return Clips("uniform", count, 8, 2, window=window, window_grid=grid)
+
+
+@pytest.mark.parametrize(
+    ("clips", "offsets"),
+    [
+        (windowed(5, 10.0), [-5.0, -2.5, 0.0, 2.5, 5.0]),
+        (windowed(5, 10.0, 1.0), [-5.0, -3.0, 0.0, 3.0, 5.0]),  # halves go outwards, on both sides
+        (windowed(15, 30.0, 1.0), [-15, -13, -11, -9, -6, -4, -2, 0, 2, 4, 6, 9, 11, 13, 15]),
+        (windowed(1, 10.0), [0.0]),
+    ],
+)
+def test_a_window_spreads_the_middles_evenly(clips, offsets):
+    assert key_offsets(clips, 10.0).tolist() == pytest.approx(offsets)
+    found = plan_key_clips(900, 10.0, clips, 40.0)
+    assert found.middles_N.tolist() == [round(10 * (40 + offset)) for offset in offsets]
+    alone = [plan_key_clips(900, 10.0, Clips("uniform", 1, 8, 2), 40.0 + offset).indices_NT[0] for offset in offsets]
+    assert torch.equal(found.indices_NT, torch.stack(alone))
+    assert found.valid_N.all()
+
+
+def test_clips_outside_the_film_are_masked():
+    found = plan_key_clips(900, 10.0, windowed(5, 10.0), 4.0)
+    assert found.valid_N.tolist() == [False, True, True, True, True]
+    found = plan_key_clips(900, 10.0, windowed(5, 10.0), 89.0)
+    assert found.valid_N.tolist() == [True, True, True, False, False]
+    found = plan_key_clips(900, 10.0, windowed(5, 10.0), 31.0, start=30.0, end=33.5)  # a part: 33.5 is not in it
+    assert found.valid_N.tolist() == [False, False, True, False, False]
+    assert found.indices_NT.min() >= 300
+    assert found.indices_NT.max() <= 334
+    without_gaps = plan_key_clips(300, 10.0, Clips("uniform", 3, 8, 4), 1.0)
+    assert without_gaps.valid_N.tolist() == [False, True, True]
+
+
+@pytest.mark.parametrize(
+    ("clips", "words"),
+    [
+        (windowed(4, 10.0), r"clips\.window needs an odd number of clips, one of which holds the key frame: 4"),
+        (windowed(5, 2.0, 1.0), r"puts them 0\.5 s apart: closer than clips\.window_grid=1\.0"),
+        (windowed(5, 0.0), r"clips\.window must be positive, got 0\.0"),
+        (windowed(5, 10.0, -1.0), r"clips\.window_grid must be positive, got -1\.0"),
+    ],
+)
+def test_windows_that_cannot_be(clips, words):
+    with pytest.raises(ConfigError, match=words):
+        check_clips(clips)

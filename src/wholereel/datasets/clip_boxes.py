@@ -6,6 +6,7 @@ R boxes, K classes. Not here: the draw that moves pixels and boxes together (`me
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -15,7 +16,7 @@ from torchvision.transforms.v2 import functional as F
 from wholereel.batches import Boxes
 from wholereel.datasets.sample import Box, Sample
 
-__all__ = ["batched_boxes", "boxes_of_sample", "center_cropped", "has_detections", "pixel_boxes"]
+__all__ = ["batched_boxes", "boxes_of_clips", "boxes_of_sample", "center_cropped", "has_detections", "pixel_boxes"]
 
 
 def has_detections(samples: Sequence[Sample]) -> bool:
@@ -33,20 +34,35 @@ def pixel_boxes(boxes: Sequence[Box], height: int, width: int) -> tv_tensors.Bou
 
 
 def center_cropped(boxes: tv_tensors.BoundingBoxes, crop: int) -> tv_tensors.BoundingBoxes:
-    """Boxes in the square in the middle, as `media.augment.test_crops` cuts it; clamped to it."""
+    """Boxes in the square in the middle, as `media.augment.test_crops` cuts it; clamped to it. `crop` 0: all stay."""
+    if not crop:
+        return boxes
     height, width = boxes.canvas_size
     top, left = -(-(height - crop) // 2), -(-(width - crop) // 2)
     return F.crop(boxes, top, left, crop, crop)
 
 
-def boxes_of_sample(boxes: Sequence[Box], xyxy_R4: Tensor, clip: int, classes: int) -> Boxes:
+def boxes_of_clips(parts: Sequence[Boxes]) -> Boxes:
+    """Boxes of one sample from those of its clips, in order."""
+    joined = batched_boxes(parts)
+    return replace(joined, video_R=torch.zeros_like(joined.video_R))
+
+
+def boxes_of_sample(
+    boxes: Sequence[Box], xyxy_R4: Tensor, clip: int, classes: int, *, least_side: float = 0.0
+) -> Boxes:
     """Boxes of one sample, as video 0.
 
     Args:
         boxes: what they are. xyxy_R4: where they are in the clip.
         clip: the clip that holds the key frame.
         classes: K; 0 = labels are not wanted.
+        least_side: boxes of which a crop has left less than so many pixels are left out.
     """
+    xyxy_R4 = torch.as_tensor(xyxy_R4).as_subclass(Tensor)
+    if least_side:
+        seen_R = ((xyxy_R4[:, 2:] - xyxy_R4[:, :2]) >= least_side).all(1)
+        xyxy_R4, boxes = xyxy_R4[seen_R], [box for box, seen in zip(boxes, seen_R.tolist(), strict=True) if seen]
     rows = len(boxes)
     labels_RK = torch.zeros(rows, classes)
     for row, box in enumerate(boxes if classes else ()):
@@ -55,7 +71,7 @@ def boxes_of_sample(boxes: Sequence[Box], xyxy_R4: Tensor, clip: int, classes: i
     scores = [1.0 if box.score is None else box.score for box in boxes]
     tracked = all(box.track is not None for box in boxes)
     return Boxes(
-        xyxy_R4=torch.as_tensor(xyxy_R4).as_subclass(Tensor),
+        xyxy_R4=xyxy_R4,
         video_R=torch.zeros(rows, dtype=torch.int64),
         clip_R=torch.full((rows,), clip),
         seconds_R=torch.tensor([box.seconds for box in boxes], dtype=torch.float64),

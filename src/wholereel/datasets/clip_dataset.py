@@ -19,21 +19,30 @@ from torch.utils.data import Dataset
 from wholereel.batches import Boxes, ClipBatch, Fault, Target
 from wholereel.config import Clips, Data
 from wholereel.datasets.batch_samplers import seeded_generator
-from wholereel.datasets.clip_boxes import batched_boxes, boxes_of_sample, center_cropped, has_detections, pixel_boxes
+from wholereel.datasets.clip_boxes import (
+    batched_boxes,
+    boxes_of_clips,
+    boxes_of_sample,
+    center_cropped,
+    has_detections,
+    pixel_boxes,
+)
 from wholereel.datasets.events import labels_between
 from wholereel.datasets.frame_cache import FrameCache
 from wholereel.datasets.manifest import Manifest, Sample
+from wholereel.datasets.sample import Box
 from wholereel.errors import ConfigError, DataError, VideoError
 from wholereel.media.augment import CenterCrop, TrainAugment
 from wholereel.media.clip_plans import check_clips, plan_clips
 from wholereel.media.clip_reading import ClipFrames, FrameSource, read_clips
 from wholereel.media.frame_folder import open_frames
-from wholereel.media.key_clips import key_clip, plan_key_clips
+from wholereel.media.key_clips import key_clip, key_offsets, plan_key_clips
 from wholereel.media.padded_clips import plan_padded_clips
 
 __all__ = ["ClipDataset", "ClipSample", "SampleKey", "collate"]
 
 TRUNCATED = "truncated: the last frame that decodes is repeated"
+LEAST_SIDE = 1.0  # pixels that a training crop must leave of a box (our choice)
 REPLACEMENTS = 10  # tries to find a readable sample before the data set counts as broken
 
 
@@ -56,7 +65,9 @@ class ClipSample:
         labels: by label space: int64 scalar, or float32 multi-hot K.
         fault: the sample that should have been here and could not be read; or this one, where frames of these clips do
             not decode; or `None`.
-        boxes: at the key frame, in pixels of the crop, or `None` in sets without key frames.
+        boxes: at the key frame, in pixels of the crop, or `None` in sets without key frames; with `data.judged="all"`
+            also those of the other clips.
+        valid_N: bool, clips that lie in the video; `None` = all.
         batch_clips: N of the batch that this sample is for, at least its own; `None` = no wish.
     """
 
@@ -67,6 +78,7 @@ class ClipSample:
     fault: Fault | None = None
     boxes: Boxes | None = None
     batch_clips: int | None = None
+    valid_N: Tensor | None = None
 
 
 class ClipDataset(Dataset[ClipSample]):
@@ -105,6 +117,7 @@ class ClipDataset(Dataset[ClipSample]):
         self._center = CenterCrop(data.augment)
         self._cache = _frame_cache(data, train, cache_dir) if data.cache else None
         self._only_detected = not train and has_detections(self.samples)
+        self._films = _films(self.samples) if train and data.judged == "all" else {}
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -127,28 +140,45 @@ class ClipDataset(Dataset[ClipSample]):
         generator = seeded_generator(self.seed, key.epoch, key.sample)
         side = self._augment.side(generator) if self.train else self._center.side
         read, rate = self._read(sample, side, clips, generator)
-        clips_NTCHW, boxes = self._crop(sample, read.clips_NTCHW, generator)
+        offsets_N = key_offsets(clips, clips.frame_rate or rate)
+        clips_NTCHW, boxes = self._crop(sample, read.clips_NTCHW, offsets_N, generator)
         labels = self._labels(sample)
         if self.train and sample.events and "label" in labels:
             labels["label"] = self._shown(sample, read.seconds_NT, rate)
         note = Fault(sample.id, str(sample.path), TRUNCATED, kind="truncated") if read.truncated else None
-        return ClipSample(sample.id, clips_NTCHW, read.seconds_NT, labels, note, boxes, key.clips)
+        return ClipSample(sample.id, clips_NTCHW, read.seconds_NT, labels, note, boxes, key.clips, read.valid_N)
 
-    def _crop(self, sample: Sample, clips_NTCHW: Tensor, generator: torch.Generator) -> tuple[Tensor, Boxes | None]:
-        """Pixels and boxes after the same geometry."""
+    def _crop(
+        self, sample: Sample, clips_NTCHW: Tensor, offsets_N: Tensor, generator: torch.Generator
+    ) -> tuple[Tensor, Boxes | None]:
+        """Pixels and boxes after the same geometry; `offsets_N`: seconds from the key frame to the clips' middles."""
         if sample.key_seconds is None:
             if self.train:
                 return self._augment(clips_NTCHW, generator=generator).clips_NTCHW, None
             return self._center(clips_NTCHW), None
-        chosen = [box for box in sample.boxes if not (self._only_detected and box.score is None)]
-        count, key = len(clips_NTCHW), key_clip(len(clips_NTCHW))
-        scaled = pixel_boxes(chosen, *clips_NTCHW.shape[-2:])
-        if self.train:
-            augmented = self._augment(clips_NTCHW, [scaled] * count, generator=generator)
-            clips_NTCHW, cropped = augmented.clips_NTCHW, augmented.boxes[key]
-        else:
-            clips_NTCHW, cropped = self._center(clips_NTCHW), center_cropped(scaled, self._center.crop)
-        return clips_NTCHW, boxes_of_sample(chosen, cropped, key, len(self.classes.get("label", ())))
+        chosen = self._boxes_of_clips(sample, offsets_N)
+        scaled = [pixel_boxes(boxes, *clips_NTCHW.shape[-2:]) for boxes in chosen]
+        classes = len(self.classes.get("label", ()))
+        if not self.train:
+            key = key_clip(len(clips_NTCHW))
+            cropped = center_cropped(scaled[key], self._center.crop)
+            return self._center(clips_NTCHW), boxes_of_sample(chosen[key], cropped, key, classes)
+        augmented = self._augment(clips_NTCHW, scaled, generator=generator)
+        parts = [
+            boxes_of_sample(boxes, moved, clip, classes, least_side=LEAST_SIDE)
+            for clip, (boxes, moved) in enumerate(zip(chosen, augmented.boxes, strict=True))
+        ]
+        return augmented.clips_NTCHW, boxes_of_clips(parts)
+
+    def _boxes_of_clips(self, sample: Sample, offsets_N: Tensor) -> list[Sequence[Box]]:
+        """Boxes that are judged, by clip: those of the key frame, and of other key frames where all are."""
+        chosen: list[Sequence[Box]] = [()] * len(offsets_N)
+        if self._films and sample.key_seconds is not None:
+            film = self._films[sample.path]
+            chosen = [film.get(_moment(sample.key_seconds + offset), ()) for offset in offsets_N.tolist()]
+        own = [box for box in sample.boxes if not (self._only_detected and box.score is None)]
+        chosen[key_clip(len(chosen))] = own
+        return chosen
 
     def _read(self, sample: Sample, side: int, clips: Clips, generator: torch.Generator) -> tuple[ClipFrames, float]:
         if self._cache is not None:
@@ -220,6 +250,20 @@ class ClipDataset(Dataset[ClipSample]):
         return ClipSample(fault.id, nothing, seconds, self._labels(self.samples[index]), fault)
 
 
+def _films(samples: Sequence[Sample]) -> dict[Path, dict[int, tuple[Box, ...]]]:
+    """Boxes of each film by the moment of their key frame."""
+    films: dict[Path, dict[int, tuple[Box, ...]]] = {}
+    for sample in samples:
+        if sample.key_seconds is not None:
+            films.setdefault(sample.path, {})[_moment(sample.key_seconds)] = sample.boxes
+    return films
+
+
+def _moment(seconds: float) -> int:
+    """Milliseconds: sums of seconds are compared."""
+    return round(1000 * seconds)
+
+
 def _check_labels(samples: Sequence[Sample], source: Path) -> None:
     names = samples[0].labels.keys() if samples else ()
     for sample in samples:
@@ -267,11 +311,20 @@ def collate(samples: Sequence[ClipSample]) -> ClipBatch:
     return ClipBatch(
         clips_BNTCHW=torch.stack([_padded(sample.clips_NTCHW, largest) for sample in rows])[:count],
         seconds_BNT=torch.stack([_padded(sample.seconds_NT, largest) for sample in rows])[:count],
-        valid_BN=(torch.arange(largest) < counts_B[:, None])[:count],
+        valid_BN=((torch.arange(largest) < counts_B[:, None]) & _valid(rows, largest))[:count],
         target=Target({name: values[:count] for name, values in labels.items()}, boxes),
         ids=tuple(sample.id for sample in kept),
         faults=faults,
     )
+
+
+def _valid(rows: Sequence[ClipSample], count: int) -> Tensor:
+    """Clips that lie in their videos, bool; padding counts as if it did."""
+    valid = torch.ones(len(rows), count, dtype=torch.bool)
+    for row, sample in enumerate(rows):
+        if sample.valid_N is not None:
+            valid[row, : len(sample.valid_N)] = sample.valid_N
+    return valid
 
 
 def _padded(clips_N: Tensor, count: int) -> Tensor:

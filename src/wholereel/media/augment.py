@@ -20,7 +20,7 @@ from torchvision.transforms.v2 import functional as F
 from wholereel.config import Augment
 from wholereel.errors import ConfigError
 
-__all__ = ["Augmented", "Draw", "TrainAugment", "CenterCrop", "test_crops", "scaled_size"]
+__all__ = ["Augmented", "Draw", "TrainAugment", "CenterCrop", "scaled_size", "test_crops", "whole_pictures"]
 
 Moving = TypeVar("Moving", Tensor, tv_tensors.BoundingBoxes, tv_tensors.KeyPoints)
 
@@ -139,7 +139,9 @@ class TrainAugment:
         if (new_height, new_width) != (height, width):
             part = F.resize(part, [new_height, new_width], antialias=True)
         top, left = int(draw.top * (new_height - crop + 1)), int(draw.left * (new_width - crop + 1))
-        if isinstance(part, tv_tensors.TVTensor):
+        if crop == 0:
+            pass  # whole pictures
+        elif isinstance(part, tv_tensors.TVTensor):
             part = F.crop(part, top, left, crop, crop)
         else:  # a view: the pixels are copied once, when the batch is made
             part = part[..., top : top + crop, left : left + crop]
@@ -158,14 +160,22 @@ class TrainAugment:
 
 class CenterCrop:
     """The crop of evaluation: one square in the middle of frames whose short side is the smallest of the training
-    range."""
+    range; or the whole frames, where training has them."""
 
     def __init__(self, augment: Augment) -> None:
         check_augment(augment)
         self.side, self.crop = augment.short_side[0], augment.crop
 
     def __call__(self, clips_NTCHW: Tensor) -> Tensor:
-        return test_crops(clips_NTCHW, self.side, self.crop, 1)
+        return test_crops(clips_NTCHW, self.side, self.crop, 1) if self.crop else whole_pictures(clips_NTCHW, self.side)
+
+
+def whole_pictures(pixels_NTCHW: Tensor, short_side: int) -> Tensor:
+    """Pictures of this short side, nothing cut off; scaled here unless the reader did so."""
+    height, width = pixels_NTCHW.shape[-2:]
+    if min(height, width) == short_side:
+        return pixels_NTCHW
+    return F.resize(pixels_NTCHW, list(scaled_size(height, width, short_side)), antialias=True)
 
 
 def test_crops(pixels_NTCHW: Tensor, short_side: int, crop: int, crops: int) -> Tensor:
@@ -208,9 +218,10 @@ def scaled_size(height: int, width: int, short_side: int) -> tuple[int, int]:
 def check_augment(augment: Augment) -> None:
     """Raise ConfigError where the settings cannot be used."""
     low, high = augment.short_side
-    if not 1 <= augment.crop <= low <= high:
+    if not (1 <= augment.crop <= low <= high or (augment.crop == 0 and 1 <= low <= high)):
         raise ConfigError(
-            f"augment: crop {augment.crop} and short_side ({low}, {high}) do not fit; legal is 1 <= crop <= low <= high"
+            f"augment: crop {augment.crop} and short_side ({low}, {high}) do not fit; "
+            "legal is 1 <= crop <= low <= high, or crop 0 for whole pictures"
         )
     if not 0 <= augment.flip <= 1:
         raise ConfigError(f"augment.flip is a probability from 0 to 1, got {augment.flip}")

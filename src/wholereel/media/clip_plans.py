@@ -300,8 +300,25 @@ def check_clips(clips: Clips) -> None:
             raise ConfigError(f"clips.{name} must be at least 1, got {getattr(clips, name)}")
     if clips.least is not None and not 1 <= clips.least <= clips.count:
         raise ConfigError(f"clips.least must be from 1 to clips.count = {clips.count}, got {clips.least}")
-    if clips.frame_rate is not None and not clips.frame_rate > 0:
-        raise ConfigError(f"clips.frame_rate must be positive, got {clips.frame_rate}")
+    for name in ("frame_rate", "window", "window_grid"):
+        value = getattr(clips, name)
+        if value is not None and not value > 0:
+            raise ConfigError(f"clips.{name} must be positive, got {value}")
+    if clips.window is not None:
+        _check_window(clips)
+
+
+def _check_window(clips: Clips) -> None:
+    if clips.least is not None:
+        raise ConfigError(f"clips.window needs the same number of clips in all steps: clips.least={clips.least}")
+    if clips.count % 2 == 0:
+        raise ConfigError(f"clips.window needs an odd number of clips, one of which holds the key frame: {clips.count}")
+    step = (clips.window or 0.0) / max(clips.count - 1, 1)
+    if clips.window_grid is not None and clips.count > 1 and step < clips.window_grid - SLACK:
+        raise ConfigError(
+            f"clips.window={clips.window} with {clips.count} clips puts them {step:.3g} s apart: closer than "
+            f"clips.window_grid={clips.window_grid}"
+        )
 
 
 def _time_line(duration: float, rate: float, start: float | None, end: float | None) -> tuple[float, int]:

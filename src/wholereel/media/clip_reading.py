@@ -30,11 +30,13 @@ class ClipFrames:
         clips_NTCHW: uint8.
         seconds_NT: float64, the frames' own times.
         truncated: as in `Frames`.
+        valid_N: bool, as planned.
     """
 
     clips_NTCHW: Tensor
     seconds_NT: Tensor
     truncated: bool
+    valid_N: Tensor
 
 
 def read_clips(source: FrameSource, times: ClipTimes) -> ClipFrames:
@@ -47,4 +49,5 @@ def read_clips(source: FrameSource, times: ClipTimes) -> ClipFrames:
     else:
         frames = source.read(seconds=times.seconds_NT.flatten())
     shape = times.seconds_NT.shape
-    return ClipFrames(frames.pixels_TCHW.unflatten(0, shape), frames.seconds_T.unflatten(0, shape), frames.truncated)
+    clips_NTCHW, seconds_NT = frames.pixels_TCHW.unflatten(0, shape), frames.seconds_T.unflatten(0, shape)
+    return ClipFrames(clips_NTCHW, seconds_NT, frames.truncated, times.valid_N)
