@@ -1,0 +1,476 @@
+"""One step of a model as a file that runs without this library: clip in, logits out, memory in and out by name.
+
+    exported = export_model(model, "model.onnx")             # or .pt2, for torch.export.load
+    program = ExportedStep("model.onnx")
+    state = program.initial_state()
+    for clip_BCTHW, starts_B in clips:
+        logits, state = program(clip_BCTHW, starts_B, state)
+
+Every model with the contract `prediction, state = model(clip, state)` is served, and plain clip models, whose state is
+empty. The state is a plain mapping of names to tensors of fixed shapes, `"0.sum_BPV"` being a field of the first
+block's; rows where `starts_B` is true forget before the clip is read, inside the program. A state of zeros with all
+rows starting is the memory of nothing.
+What was written is run against the module for a few steps, and refused where it differs.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from wholereel.errors import CheckpointError, ConfigError, closest, import_extra
+from wholereel.inference.predictor import find_package
+from wholereel.models.clip_model import ModelInfo
+from wholereel.models.package import load_package
+from wholereel.models.registry import create_model, list_models
+from wholereel.models.weights import read_description
+
+__all__ = ["FORMATS", "Exported", "ExportedStep", "Step", "export_model", "export_program", "source_model"]
+
+FORMATS = (".pt2", ".onnx")
+METADATA_KEY = "wholereel.json"
+CLIP, STARTS, STATE, LOGITS, NEXT = "clip", "starts", "state.", "logits", "next."
+TOLERANCE = 1e-3  # of the logits' and states' spread; float32 kernels of two runtimes differ by 1e-6 to 1e-4
+
+NamedState = dict[str, Tensor]
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What was written.
+
+    Args:
+        path: the file.
+        inputs, outputs: names and shapes of the tensors, in order; a free batch axis is written as 0.
+        largest_error: of logits and states against the module, relative to their spread.
+        steps: that were compared.
+    """
+
+    path: Path
+    inputs: Mapping[str, tuple[int, ...]]
+    outputs: Mapping[str, tuple[int, ...]]
+    largest_error: float
+    steps: int
+
+
+class Step(nn.Module):
+    """A model as a function of tensors and one mapping of tensors.
+
+    Args:
+        model: with `init_state` and `forward(clip, state)`; or a clip model without state.
+        state_options: of `model.init_state`.
+    """
+
+    def __init__(self, model: nn.Module, state_options: Mapping[str, Any] | None = None) -> None:
+        super().__init__()
+        self.model = model
+        self.state_options = dict(state_options or {})
+        self.init: Callable[..., Any] | None = getattr(model, "init_state", None)
+        self.state_type = None if self.init is None else type(self.init(1, **self.state_options))
+
+    def initial_state(self, batch_size: int) -> NamedState:
+        """The memory of nothing; empty for models without one."""
+        state: NamedState = {} if self.init is None else dict(self.init(batch_size, **self.state_options).as_dict())
+        return state
+
+    def forward(self, clip_BCTHW: Tensor, starts_B: Tensor, state: NamedState) -> tuple[Any, NamedState]:
+        """One clip of each row.
+
+        Args:
+            clip_BCTHW: normalised.
+            starts_B: bool; rows whose video begins with this clip.
+            state: of the step before.
+        Returns: what the model predicts (logits, or several of them as a tuple), and the state for the next step.
+        """
+        if self.state_type is None:
+            return self.model(clip_BCTHW), {}
+        prediction, after = self.model(clip_BCTHW, self.state_type.from_dict(state).reset(starts_B))
+        return prediction, dict(after.as_dict())
+
+
+def export_program(
+    model: nn.Module,
+    clip_shape: tuple[int, int, int, int],
+    *,
+    batch_size: int | None = 1,
+    state_options: Mapping[str, Any] | None = None,
+) -> tuple[torch.export.ExportedProgram, dict[str, Any]]:
+    """The program of one step, in evaluation mode, and the arguments that it was traced with.
+
+    Args:
+        clip_shape: (C, T, H, W).
+        batch_size: rows of the program; `None` = any number.
+        state_options: of `model.init_state`, e.g. `clips` of models that keep the tokens of all clips.
+    """
+    step = Step(model, _state_options(model, clip_shape, state_options)).eval()
+    rows = 2 if batch_size is None else batch_size
+    like = next(model.parameters())
+    example: dict[str, Any] = {
+        "clip_BCTHW": torch.zeros(rows, *clip_shape, dtype=like.dtype, device=like.device),
+        "starts_B": torch.ones(rows, dtype=torch.bool, device=like.device),
+        "state": step.initial_state(rows),
+    }
+    dynamic = None
+    if batch_size is None:
+        batch = torch.export.Dim("batch")
+        rows_free = {0: batch}
+        dynamic = {
+            "clip_BCTHW": rows_free,
+            "starts_B": rows_free,
+            "state": dict.fromkeys(example["state"], rows_free),
+        }
+    with torch.no_grad(), _quiet():
+        program = torch.export.export(step, (), example, dynamic_shapes=dynamic, strict=False)
+    _drop_empty_regions(program)
+    return program, example
+
+
+def _drop_empty_regions(program: torch.export.ExportedProgram) -> None:
+    """Regions without autocast whose result nobody reads: torch 2.14 writes them, but cannot read them again."""
+    for node in reversed(list(program.graph.nodes)):
+        if node.name.startswith("wrap_with_autocast") and not node.users:
+            program.graph.erase_node(node)
+    program.graph_module.delete_all_unused_submodules()
+    program.graph_module.recompile()
+
+
+def _state_options(
+    model: nn.Module, clip_shape: tuple[int, int, int, int], given: Mapping[str, Any] | None
+) -> dict[str, Any]:
+    """What `init_state` needs to know of the clips: models name it differently."""
+    options = dict(given or {})
+    code = getattr(getattr(model, "init_state", None), "__code__", None)
+    names = () if code is None else code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
+    if "size" in names:
+        options.setdefault("size", clip_shape[2:])
+    if "clip_shape" in names and options.get("clips") is not None:
+        options.setdefault("clip_shape", clip_shape)
+    return options
+
+
+def export_model(
+    model: nn.Module,
+    target: str | Path,
+    *,
+    clip_shape: tuple[int, int, int, int] | None = None,
+    batch_size: int | None = 1,
+    state_options: Mapping[str, Any] | None = None,
+    description: Mapping[str, Any] | None = None,
+    steps: int = 4,
+    tolerance: float = TOLERANCE,
+) -> Exported:
+    """Write one step of a model, then run what was written against the module.
+
+    Args:
+        target: `.pt2` (a program of torch.export) or `.onnx` (needs the extra `export`); replaced in one step.
+        clip_shape: (C, T, H, W); that of the model's training clips where `None`.
+        batch_size: rows of the program; `None` = any number.
+        state_options: of `model.init_state`.
+        description: anything that JSON can hold, written into the file: classes, how the input is made, licence.
+        steps: clips that are compared; the first row begins anew in the last but one.
+        tolerance: largest error, relative to the spread of each output.
+    Raises:
+        ConfigError: another suffix, or a model that cannot be exported, with the reason.
+        CheckpointError: what was written computes something else.
+        MissingExtraError: ONNX without its packages.
+    """
+    target = Path(target)
+    if target.suffix not in FORMATS:
+        raise ConfigError(f"{target}: a step is written as {' or '.join(FORMATS)}.")
+    model = model.eval()
+    shape = clip_shape or _clip_shape(model)
+    try:
+        program, example = export_program(model, shape, batch_size=batch_size, state_options=state_options)
+    except (torch._dynamo.exc.UserError, RuntimeError) as error:
+        reason = str(error).splitlines()[0]
+        raise ConfigError(f"{type(model).__name__} cannot be exported for clips {shape}: {reason}") from error
+    step = Step(model, _state_options(model, shape, state_options)).eval()
+    content = {**_described(step, shape, example, batch_size), **dict(description or {})}
+    part = target.with_name(f".{target.stem}.part{target.suffix}")
+    write = _write_onnx if target.suffix == ".onnx" else _write_pt2
+    write(program, example, content, part)
+    try:
+        error_found = _largest_error(step, ExportedStep(part), example, batch_size, steps)
+    except Exception:
+        part.unlink(missing_ok=True)
+        raise
+    if not error_found <= tolerance:
+        part.unlink(missing_ok=True)
+        found = f"outputs that differ from the module's by {error_found:.1e} of their spread"
+        raise CheckpointError(target, found, f"at most {tolerance:.0e}", "Nothing was written.")
+    os.replace(part, target)
+    return Exported(target, content["inputs"], content["outputs"], error_found, steps)
+
+
+def source_model(
+    source: str, *, model: str | None = None, classes: int = 400, options: Mapping[str, Any] | None = None
+) -> tuple[nn.Module, tuple[int, int, int, int], dict[str, Any]]:
+    """A model by where it is: a run or package, a file of weights, or a name of the registry (fresh weights).
+
+    Args:
+        source: one of the three.
+        model: the network of a file of weights that does not say it.
+        classes: of a fresh model.
+        options: of the network's builder; a package has its own.
+    Returns: the model, (C, T, H, W) of its clips, and what an exported file should say of it.
+    Raises: ConfigError: none of the three, or options for a package. CheckpointError: weights that do not fit.
+    """
+    options, path = dict(options or {}), Path(source).expanduser()
+    if path.is_dir():
+        if options or model is not None:
+            raise ConfigError(f"{source} is a run or package: it has its own network and options.")
+        package = load_package(find_package(path))
+        clips, channels = package.clips, len(package.mean)
+        shape = (channels, clips.frames, package.crop, package.crop)
+        described = {
+            "model": asdict(package.spec),
+            "classes": list(package.classes),
+            "task": asdict(package.task),
+            "input": {
+                "mean": package.mean,
+                "std": package.std,
+                "short_side": package.short_side,
+                "clips": asdict(clips),
+            },
+        }
+        return package.model, shape, {**described, **dict(package.extra)}
+    if path.is_file():
+        written = read_description(path)
+        name = model or written.get("model")
+        if name is None:
+            raise ConfigError(f"{source} does not say which network it is of; name it with --model.")
+        options = {**written.get("options", {}), **options}
+        network = create_model(name, num_classes=written.get("num_classes", classes), weights=f"file:{path}", **options)
+    else:
+        if source not in list_models():
+            raise ConfigError(f"{source!r} is no folder, no file and no model.{closest(source, list_models())}")
+        name, network = source, create_model(source, num_classes=classes, **options)
+    described = {"model": {"name": name, "options": options}, "licence": network.info.licence}
+    return network, _clip_shape(network), described
+
+
+def _clip_shape(model: nn.Module) -> tuple[int, int, int, int]:
+    info: ModelInfo = model.info  # type: ignore[assignment]
+    first = next(module for module in model.modules() if isinstance(module, (nn.Conv2d, nn.Conv3d)))
+    channels = first.in_channels if len(info.mean) != first.in_channels else len(info.mean)
+    return channels, info.frames, info.crop, info.crop
+
+
+def _described(
+    step: Step, clip_shape: tuple[int, ...], example: Mapping[str, Any], batch_size: int | None
+) -> dict[str, Any]:
+    rows = batch_size or 0
+    state = {f"{STATE}{name}": [rows, *tensor.shape[1:]] for name, tensor in example["state"].items()}
+    dtypes = {f"{STATE}{name}": str(tensor.dtype).removeprefix("torch.") for name, tensor in example["state"].items()}
+    dtypes = {CLIP: str(example["clip_BCTHW"].dtype).removeprefix("torch."), STARTS: "bool", **dtypes}
+    with torch.no_grad():
+        logits, _ = step(**example)
+    several = isinstance(logits, tuple)
+    heads = {f"{LOGITS}.{i}": part for i, part in enumerate(logits)} if several else {LOGITS: logits}
+    outputs = {name: [rows, *tensor.shape[1:]] for name, tensor in heads.items()}
+    info = getattr(step.model, "info", None)
+    return {
+        "inputs": {CLIP: [rows, *clip_shape], STARTS: [rows], **state},
+        "dtypes": dtypes,
+        "outputs": outputs | {name.replace(STATE, NEXT, 1): shape for name, shape in state.items()},
+        "input": None if info is None else asdict(info),
+    }
+
+
+def _write_pt2(
+    program: torch.export.ExportedProgram, example: Mapping[str, Any], content: Mapping[str, Any], path: Path
+) -> None:
+    with _quiet():
+        torch.export.save(program, path, extra_files={METADATA_KEY: json.dumps(content)})
+
+
+def _write_onnx(
+    program: torch.export.ExportedProgram, example: Mapping[str, Any], content: Mapping[str, Any], path: Path
+) -> None:
+    onnx = import_extra("onnx", extra="export", purpose="writing ONNX")
+    import_extra("onnxscript", extra="export", purpose="writing ONNX")
+    import_extra("onnxruntime", extra="export", purpose="checking what was written as ONNX")
+    inputs = [name for name in content["inputs"] if name != STARTS or example["state"]]
+    with _quiet():
+        made = torch.onnx.export(
+            program, input_names=inputs, output_names=list(content["outputs"]), dynamo=True, verbose=False
+        )
+    if made is None:
+        raise ConfigError("torch.onnx.export gave no program")
+    proto = made.model_proto
+    _rename(proto, inputs, list(content["outputs"]))
+    entry = proto.metadata_props.add()
+    entry.key, entry.value = METADATA_KEY, json.dumps(content)
+    onnx.save(proto, str(path))
+
+
+def _rename(proto: Any, inputs: list[str], outputs: list[str]) -> None:
+    """Names of the graph's own inputs and outputs, which the exporter takes as wishes only."""
+    found_in, found_out = [value.name for value in proto.graph.input], [value.name for value in proto.graph.output]
+    if len(found_in) not in (len(inputs), len(inputs) + 1) or len(found_out) != len(outputs):
+        raise ConfigError(
+            f"the ONNX graph has inputs {found_in} and outputs {found_out}, expected {inputs} and {outputs}"
+        )
+    renamed = dict(zip(found_in, inputs, strict=False)) | dict(zip(found_out, outputs, strict=True))
+    if len(renamed) != len(set(found_in[: len(inputs)]) | set(found_out)):
+        raise ConfigError(f"the ONNX graph passes an input through unchanged: {sorted(set(found_in) & set(found_out))}")
+    del proto.graph.input[len(inputs) :]  # a flag that models without state do not read
+    for value in (*proto.graph.input, *proto.graph.output, *proto.graph.value_info):
+        value.name = renamed.get(value.name, value.name)
+    for node in proto.graph.node:
+        for names in (node.input, node.output):
+            names[:] = [renamed.get(name, name) for name in names]
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the exporters' advice on their own innards."""
+    noisy = [logging.getLogger(name) for name in ("torch.onnx", "torch.export", "onnxscript", "onnx_ir")]
+    levels = [logger.level for logger in noisy]
+    try:
+        for logger in noisy:
+            logger.setLevel(logging.ERROR)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, level in zip(noisy, levels, strict=True):
+            logger.setLevel(level)
+
+
+class ExportedStep:
+    """A file of `export_model`, run by torch (`.pt2`) or onnxruntime on the CPU (`.onnx`).
+
+    Attributes:
+        description: what was written with it: `inputs`, `outputs`, `dtypes`, `input` (how clips are made), and more.
+    Raises: CheckpointError: not such a file. MissingExtraError: ONNX without its packages.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self._run, text = (_open_onnx if self.path.suffix == ".onnx" else _open_pt2)(self.path)
+        if not text:
+            raise CheckpointError(self.path, "no description in it", "a file written by wholereel export")
+        self.description: dict[str, Any] = json.loads(text)
+        self.state_names = tuple(
+            name.removeprefix(STATE) for name in self.description["inputs"] if name.startswith(STATE)
+        )
+
+    def initial_state(self, batch_size: int = 1) -> NamedState:
+        """Zeros; with all rows starting they are the memory of nothing."""
+        shapes, dtypes = self.description["inputs"], self.description["dtypes"]
+        return {
+            name: torch.zeros(shapes[STATE + name][0] or batch_size, *shapes[STATE + name][1:]).to(
+                getattr(torch, dtypes[STATE + name])
+            )
+            for name in self.state_names
+        }
+
+    def __call__(self, clip_BCTHW: Tensor, starts_B: Tensor, state: NamedState) -> tuple[Any, NamedState]:
+        """See `Step.forward`.
+
+        Raises: ValueError: names or shapes that the program was not made for.
+        """
+        given = {CLIP: clip_BCTHW, STARTS: starts_B, **{STATE + name: tensor for name, tensor in state.items()}}
+        expected = self.description["inputs"]
+        if set(given) != set(expected):
+            raise ValueError(f"the program has the inputs {sorted(expected)}, got {sorted(given)}")
+        for name, tensor in given.items():
+            if any(a not in (0, b) for a, b in zip(expected[name], tensor.shape, strict=True)):
+                raise ValueError(f"{name} must have the shape {tuple(expected[name])}, got {tuple(tensor.shape)}")
+        return self._run(clip_BCTHW, starts_B, state, self.description)
+
+
+Run = Callable[[Tensor, Tensor, NamedState, Mapping[str, Any]], tuple[Any, NamedState]]
+
+
+def _open_pt2(path: Path) -> tuple[Run, str]:
+    extra = {METADATA_KEY: ""}
+    try:
+        with _quiet():
+            module = torch.export.load(path, extra_files=extra).module()
+    except Exception as error:  # the archive reader raises whatever the bytes make it stumble over
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise CheckpointError(path, f"cannot be read ({reason})", "a .pt2 written by wholereel export") from error
+
+    def run(
+        clip_BCTHW: Tensor, starts_B: Tensor, state: NamedState, description: Mapping[str, Any]
+    ) -> tuple[Any, NamedState]:
+        with torch.no_grad():
+            logits, after = module(clip_BCTHW=clip_BCTHW, starts_B=starts_B, state=state)
+        return logits, after
+
+    return run, extra[METADATA_KEY]
+
+
+def _open_onnx(path: Path) -> tuple[Run, str]:
+    runtime = import_extra("onnxruntime", extra="export", purpose="running ONNX")
+    try:
+        options = runtime.SessionOptions()
+        options.log_severity_level = 3
+        options.intra_op_num_threads = torch.get_num_threads()
+        session = runtime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    except Exception as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise CheckpointError(path, f"cannot be read ({reason})", "an .onnx file") from error
+    read = {value.name for value in session.get_inputs()}
+
+    def run(
+        clip_BCTHW: Tensor, starts_B: Tensor, state: NamedState, description: Mapping[str, Any]
+    ) -> tuple[Any, NamedState]:
+        tensors = {CLIP: clip_BCTHW, STARTS: starts_B, **{STATE + name: tensor for name, tensor in state.items()}}
+        feed = {name: tensor.detach().cpu().numpy() for name, tensor in tensors.items() if name in read}
+        names = list(description["outputs"])
+        made = dict(zip(names, map(torch.from_numpy, session.run(names, feed)), strict=True))
+        logits = [tensor for name, tensor in made.items() if not name.startswith(NEXT)]
+        after = {name.removeprefix(NEXT): tensor for name, tensor in made.items() if name.startswith(NEXT)}
+        return (tuple(logits) if len(logits) > 1 else logits[0]), after
+
+    return run, session.get_modelmeta().custom_metadata_map.get(METADATA_KEY, "")
+
+
+def _largest_error(
+    step: Step, program: ExportedStep, example: Mapping[str, Any], batch_size: int | None, steps: int
+) -> float:
+    """Over a few steps of noise; the state that goes in is each one's own."""
+    generator = torch.Generator().manual_seed(0)
+    rows = 3 if batch_size is None else batch_size  # another number than the trace had
+    ours = theirs = None
+    worst = 0.0
+    for number in range(steps):
+        starts_B = torch.zeros(rows, dtype=torch.bool)
+        starts_B[:1] = number == steps - 2
+        starts_B |= number == 0
+        like = example["clip_BCTHW"]
+        clip = torch.randn(rows, *like.shape[1:], generator=generator).to(like)
+        if ours is None or theirs is None:
+            theirs = program.initial_state(rows)
+            ours = {name: tensor.to(like.device) for name, tensor in theirs.items()}
+        with torch.no_grad():
+            expected, ours = step(clip, starts_B.to(like.device), ours)
+        found, theirs = program(clip, starts_B.to(like.device), theirs)
+        pairs = [(found, expected)] if isinstance(expected, Tensor) else list(zip(found, expected, strict=True))
+        pairs += [(theirs[name], ours[name]) for name in ours]
+        worst = max(worst, *(_relative(a, b) for a, b in pairs))
+    return worst
+
+
+def _relative(found: Tensor, expected: Tensor) -> float:
+    found, expected = found.detach().cpu().double(), expected.detach().cpu().double()
+    if found.shape != expected.shape or not found.isfinite().all():
+        return float("inf")
+    if not found.numel():
+        return 0.0
+    spread = max(float(expected.std(correction=0)), 1e-3 * float(expected.abs().max()), 1e-12)
+    return float((found - expected).abs().max()) / spread
