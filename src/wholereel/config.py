@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 __all__ = [
     "Aggregate",
+    "Audio",
     "Augment",
     "Clips",
     "Convert",
@@ -33,6 +34,7 @@ __all__ = [
 
 Aggregate = Literal["logits", "prob", "max", "clip", "mix"]
 Plan = Literal["stratified", "random", "uniform", "contiguous", "classic", "offset", "segments"]
+FrontEnd = Literal["wave", "log_mel", "log_filter_bank", "mfcc", "vmz_log_mel"]
 Interaction = Literal["assoc", "avg", "max", "nl_dot", "nl_softmax"]
 
 
@@ -75,16 +77,39 @@ class Augment:
         short_side: range of the short side in pixels after jitter, inclusive.
         crop: side of the square crop; random in training, centre at test. 0 = whole pictures, for tasks of kind
             `detect` on videos that all have one shape.
-        flip: probability of a horizontal flip. Zero where left and right mean something.
+        flip: probability of a horizontal flip; `None` = 0.5, but 0 in data sets whose labels know left and right. Where
+            such a data set is flipped, its labels and joints follow (`mirror.json`).
         color_jitter: strength of brightness, contrast and saturation jitter, 0 = off.
         per_clip: independent draws for the clips of one video.
     """
 
     short_side: tuple[int, int] = (128, 160)
     crop: int = 112
-    flip: float = 0.5
+    flip: float | None = None
     color_jitter: float = 0.0
     per_clip: bool = False
+
+
+@dataclass(frozen=True)
+class Audio:
+    """Sound of the clips, cut by time and mixed to one channel.
+
+    Args:
+        front_end: `"wave"`, or what a network sees of it (`media/audio_features.py`).
+        rate: samples per second, whatever is stored.
+        seconds: length from the beginning of each clip on; `None` = as long as the clip.
+        columns: resize spectra to so many columns; `None` = as many as the front end makes.
+        options: keyword arguments of the front end.
+        only: read no pictures: clips have no frames (T = 0). Files of sound alone can only be read so, and need
+            `clips.frame_rate`.
+    """
+
+    front_end: FrontEnd = "wave"
+    rate: int = 16_000
+    seconds: float | None = None
+    columns: int | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+    only: bool = False
 
 
 @dataclass(frozen=True)
@@ -96,6 +121,7 @@ class Data:
         split: rows with this value in the manifest's `split` column; `None` = all.
         labels: label columns (one a label space).
         clips, augment: see there.
+        audio: sound of the clips; `None` = not read.
         limit: use only the first so many samples; `None` = all.
         cache: decode every video once, scale it to the short side and keep the frames on disk under the run's cache
             (small videos only). The same pixels with and without, except that jitter of the short side is then not
@@ -111,6 +137,7 @@ class Data:
     labels: tuple[str, ...] = ("label",)
     clips: Clips = field(default_factory=Clips)
     augment: Augment = field(default_factory=Augment)
+    audio: Audio | None = None
     limit: int | None = None
     cache: bool = False
     workers: int = 2

@@ -16,33 +16,27 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from wholereel.batches import Boxes, ClipBatch, Fault, Target
-from wholereel.config import Clips, Data
+from wholereel.batches import Audio, Boxes, ClipBatch, Fault, Poses, Target, map_tensors
+from wholereel.config import Augment, Data
 from wholereel.datasets.batch_samplers import seeded_generator
-from wholereel.datasets.clip_boxes import (
-    batched_boxes,
-    boxes_of_clips,
-    boxes_of_sample,
-    center_cropped,
-    has_detections,
-    pixel_boxes,
-)
+from wholereel.datasets.clip_boxes import batched_boxes, has_detections
+from wholereel.datasets.clip_geometry import Moved, moved
+from wholereel.datasets.clip_poses import batched_poses
+from wholereel.datasets.clip_reader import ClipReader, ReadClips, part_of
+from wholereel.datasets.clip_sound import ClipSound, batched_audio
 from wholereel.datasets.events import labels_between
 from wholereel.datasets.frame_cache import FrameCache
 from wholereel.datasets.manifest import Manifest, Sample
+from wholereel.datasets.mirror import Mirror
 from wholereel.datasets.sample import Box
-from wholereel.errors import ConfigError, DataError, VideoError
-from wholereel.media.augment import CenterCrop, TrainAugment
-from wholereel.media.clip_plans import check_clips, plan_clips
-from wholereel.media.clip_reading import ClipFrames, FrameSource, read_clips
-from wholereel.media.frame_folder import open_frames
-from wholereel.media.key_clips import key_clip, key_offsets, plan_key_clips
-from wholereel.media.padded_clips import plan_padded_clips
+from wholereel.errors import ConfigError, DataError
+from wholereel.media.augment import USUAL_FLIP, CenterCrop, TrainAugment
+from wholereel.media.clip_plans import check_clips
+from wholereel.media.key_clips import key_clip, key_offsets
 
 __all__ = ["ClipDataset", "ClipSample", "SampleKey", "collate"]
 
 TRUNCATED = "truncated: the last frame that decodes is repeated"
-LEAST_SIDE = 1.0  # pixels that a training crop must leave of a box (our choice)
 REPLACEMENTS = 10  # tries to find a readable sample before the data set counts as broken
 
 
@@ -60,15 +54,18 @@ class ClipSample:
 
     Args:
         id: of the sample that was read.
-        clips_NTCHW: uint8, cropped; N = 0 where the sample could not be read (evaluation).
-        seconds_NT: float64, time of each frame.
+        clips_NTCHW: uint8, cropped; N = 0 where the sample could not be read (evaluation), T = 0 where pictures are not
+            asked for.
+        seconds_NT: float64, time of each frame (with T of the plan in any case).
         labels: by label space: int64 scalar, or float32 multi-hot K.
         fault: the sample that should have been here and could not be read; or this one, where frames of these clips do
             not decode; or `None`.
         boxes: at the key frame, in pixels of the crop, or `None` in sets without key frames; with `data.judged="all"`
             also those of the other clips.
-        valid_N: bool, clips that lie in the video; `None` = all.
+        poses: of the frames, in pixels of the crop, or `None` in sets without poses.
+        audio: of the clips (B = 1), or `None`.
         batch_clips: N of the batch that this sample is for, at least its own; `None` = no wish.
+        valid_N: bool, clips that lie in the video; `None` = all.
     """
 
     id: str
@@ -77,6 +74,8 @@ class ClipSample:
     labels: Mapping[str, Tensor]
     fault: Fault | None = None
     boxes: Boxes | None = None
+    poses: Poses | None = None
+    audio: Audio | None = None
     batch_clips: int | None = None
     valid_N: Tensor | None = None
 
@@ -85,13 +84,15 @@ class ClipDataset(Dataset[ClipSample]):
     """Clips of the videos of a manifest; indexed by `(epoch, index)`.
 
     Samples with a key frame are read around it (`media/key_clips.py`) and have boxes: in training all, in evaluation
-    those that a detector found, if there are any in the manifest. The label of a training sample with timed events is
-    what its clips show, each from its first frame to its last; in evaluation it is what the whole video shows.
-    `meta["left_pad"]` seconds before the video are filled with its first frame.
+    those that a detector found, if there are any in the manifest. Poses are those of the frames that are shown. The
+    label of a training sample with timed events is what its clips show, each from its first frame to its last; in
+    evaluation it is what the whole video shows. `meta["left_pad"]` seconds before the video are filled with its first
+    frame, and with silence. Labels and joints that know left and right follow a flip (`mirror.py`); a video whose
+    mirror image has no label is not flipped.
 
     Args:
         manifest: the samples; only the first `data.limit` are used.
-        data: clips, geometry, cache (the other fields belong to the reader of the manifest and the loader).
+        data: clips, geometry, sound, cache (the other fields belong to the reader of the manifest and the loader).
         train: draw geometry and colour, and replace what cannot be read; otherwise crop in the middle.
         seed: of all draws.
         cache_dir: folder of decoded frames; needed where `data.cache` is set.
@@ -111,13 +112,17 @@ class ClipDataset(Dataset[ClipSample]):
         check_clips(data.clips)
         self.samples = manifest.samples[: data.limit]
         _check_labels(self.samples, manifest.root)
-        self.classes, self.multi_label = manifest.classes, manifest.multi_label
+        self.classes, self.multi_label, self.mirror = manifest.classes, manifest.multi_label, manifest.mirror
         self.data, self.train, self.seed = data, train, seed
-        self._augment = TrainAugment(data.augment)
+        self._augment = TrainAugment(_flip_of(data.augment, manifest.mirror))
         self._center = CenterCrop(data.augment)
-        self._cache = _frame_cache(data, train, cache_dir) if data.cache else None
+        cache = _frame_cache(data, train, cache_dir) if data.cache else None
+        self._reader = ClipReader(cache, sound_only=data.audio is not None and data.audio.only)
+        self._sound = None if data.audio is None else ClipSound(data.audio, data.clips)
         self._only_detected = not train and has_detections(self.samples)
         self._films = _films(self.samples) if train and data.judged == "all" else {}
+        # The first sample tells, as with key frames: millions of samples need not be looked at.
+        self._posed = bool(self.samples) and bool(self.samples[0].poses or "labelled" in self.samples[0].meta)
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -139,36 +144,43 @@ class ClipDataset(Dataset[ClipSample]):
         clips = self.data.clips if key.clips is None else replace(self.data.clips, count=key.clips, least=None)
         generator = seeded_generator(self.seed, key.epoch, key.sample)
         side = self._augment.side(generator) if self.train else self._center.side
-        read, rate = self._read(sample, side, clips, generator)
-        offsets_N = key_offsets(clips, clips.frame_rate or rate)
-        clips_NTCHW, boxes = self._crop(sample, read.clips_NTCHW, offsets_N, generator)
-        labels = self._labels(sample)
+        rate = sample.frame_rate
+        read = self._reader.read(sample.path, clips, part_of(sample), side=side, frame_rate=rate, generator=generator)
+        audio = None if self._sound is None else self._sound.read(sample.path, read.begins_N, read.clip_seconds)
+        offsets_N = key_offsets(clips, clips.frame_rate or read.frame_rate)
+        seen = self._moved(sample, read, offsets_N, generator)
+        labels = self._labels(sample, flipped=seen.flipped)
         if self.train and sample.events and "label" in labels:
-            labels["label"] = self._shown(sample, read.seconds_NT, rate)
-        note = Fault(sample.id, str(sample.path), TRUNCATED, kind="truncated") if read.truncated else None
-        return ClipSample(sample.id, clips_NTCHW, read.seconds_NT, labels, note, boxes, key.clips, read.valid_N)
+            labels["label"] = self._shown(sample, read, flipped=seen.flipped)
+        return ClipSample(
+            id=sample.id,
+            clips_NTCHW=seen.clips_NTCHW,
+            seconds_NT=read.seconds_NT,
+            labels=labels,
+            fault=Fault(sample.id, str(sample.path), TRUNCATED, kind="truncated") if read.truncated else None,
+            boxes=seen.boxes,
+            poses=seen.poses,
+            audio=audio,
+            batch_clips=key.clips,
+            valid_N=read.valid_N,
+        )
 
-    def _crop(
-        self, sample: Sample, clips_NTCHW: Tensor, offsets_N: Tensor, generator: torch.Generator
-    ) -> tuple[Tensor, Boxes | None]:
-        """Pixels and boxes after the same geometry; `offsets_N`: seconds from the key frame to the clips' middles."""
-        if sample.key_seconds is None:
-            if self.train:
-                return self._augment(clips_NTCHW, generator=generator).clips_NTCHW, None
-            return self._center(clips_NTCHW), None
-        chosen = self._boxes_of_clips(sample, offsets_N)
-        scaled = [pixel_boxes(boxes, *clips_NTCHW.shape[-2:]) for boxes in chosen]
-        classes = len(self.classes.get("label", ()))
-        if not self.train:
-            key = key_clip(len(clips_NTCHW))
-            cropped = center_cropped(scaled[key], self._center.crop)
-            return self._center(clips_NTCHW), boxes_of_sample(chosen[key], cropped, key, classes)
-        augmented = self._augment(clips_NTCHW, scaled, generator=generator)
-        parts = [
-            boxes_of_sample(boxes, moved, clip, classes, least_side=LEAST_SIDE)
-            for clip, (boxes, moved) in enumerate(zip(chosen, augmented.boxes, strict=True))
-        ]
-        return augmented.clips_NTCHW, boxes_of_clips(parts)
+    def _moved(self, sample: Sample, read: ReadClips, offsets_N: Tensor, generator: torch.Generator) -> Moved:
+        """Pixels, boxes and joints after the same geometry; `offsets_N`: seconds from the key frame to the clips'
+        middles."""
+        if read.pixels_NTCHW is None:
+            crop = self.data.augment.crop
+            return Moved(torch.empty(len(read.seconds_NT), 0, 3, crop, crop, dtype=torch.uint8), None, None, False)
+        return moved(
+            read,
+            self._augment if self.train else self._center,
+            boxes=None if sample.key_seconds is None else self._boxes_of_clips(sample, offsets_N),
+            poses=sample.poses if self._posed else None,
+            classes=len(self.classes.get("label", ())),
+            sides=self.mirror.joints,
+            flippable=self.mirror.flippable(sample.labels),
+            generator=generator,
+        )
 
     def _boxes_of_clips(self, sample: Sample, offsets_N: Tensor) -> list[Sequence[Box]]:
         """Boxes that are judged, by clip: those of the key frame, and of other key frames where all are."""
@@ -180,40 +192,10 @@ class ClipDataset(Dataset[ClipSample]):
         chosen[key_clip(len(chosen))] = own
         return chosen
 
-    def _read(self, sample: Sample, side: int, clips: Clips, generator: torch.Generator) -> tuple[ClipFrames, float]:
-        if self._cache is not None:
-            kept = self._cache.open(sample.path, frame_rate=sample.frame_rate)
-            read = self._plan_and_read(kept, kept.frame_count, kept.frame_rate, sample, clips, generator)
-            return read, kept.frame_rate
-        with open_frames(sample.path, frame_rate=sample.frame_rate, size=side) as reader:
-            rate = float(reader.metadata.frame_rate)
-            return self._plan_and_read(reader, reader.frame_count, rate, sample, clips, generator), rate
-
-    def _plan_and_read(
-        self,
-        source: FrameSource,
-        count: int,
-        rate: float,
-        sample: Sample,
-        clips: Clips,
-        generator: torch.Generator,
-    ) -> ClipFrames:
-        begin = max(sample.start or 0.0, sample.key_seconds or 0.0)
-        if begin >= count / rate:
-            raise VideoError(sample.path, f"lasts {count / rate:.2f} s", f"a part from {begin:.2f} s on")
-        start, end = sample.start, sample.end
-        left_pad = float(sample.meta.get("left_pad", 0.0))
-        if left_pad:
-            times = plan_padded_clips(count, rate, clips, left_pad, end=end, generator=generator)
-        elif sample.key_seconds is None:
-            times = plan_clips(count, rate, clips, start=start, end=end, generator=generator)
-        else:
-            times = plan_key_clips(count, rate, clips, sample.key_seconds, start=start, end=end)
-        return read_clips(source, times)
-
-    def _labels(self, sample: Sample) -> dict[str, Tensor]:
+    def _labels(self, sample: Sample, *, flipped: bool = False) -> dict[str, Tensor]:
         labels = {}
-        for name, label in sample.labels.items():
+        for name, stored in sample.labels.items():
+            label = self.mirror.flipped(name, stored) if flipped else stored
             if isinstance(label, tuple):
                 labels[name] = torch.zeros(len(self.classes[name]))
                 labels[name][list(label)] = 1.0
@@ -221,12 +203,14 @@ class ClipDataset(Dataset[ClipSample]):
                 labels[name] = torch.tensor(label)
         return labels
 
-    def _shown(self, sample: Sample, seconds_NT: Tensor, rate: float) -> Tensor:
+    def _shown(self, sample: Sample, read: ReadClips, *, flipped: bool) -> Tensor:
         """Multi-hot K of the classes that the clips show."""
-        frames_NT = (seconds_NT * rate + 1e-6).floor().long()  # a time that was looked up is one of a frame
+        frames_NT = (read.seconds_NT * read.frame_rate + 1e-6).floor().long()  # a time looked up is one of a frame
         shown_K = torch.zeros(len(self.classes["label"]))
         for first, last in frames_NT[:, [0, -1]].tolist():
-            shown_K[list(labels_between(sample.events, first, last, rate))] = 1.0
+            shown = labels_between(sample.events, first, last, read.frame_rate)
+            mirrored = self.mirror.flipped("label", shown) if flipped else shown
+            shown_K[list(mirrored) if isinstance(mirrored, tuple) else [mirrored]] = 1.0
         return shown_K
 
     def _replaced(self, key: SampleKey, fault: Fault) -> ClipSample:
@@ -245,9 +229,22 @@ class ClipDataset(Dataset[ClipSample]):
 
     def _left_out(self, index: int, fault: Fault) -> ClipSample:
         crop, frames = self.data.augment.crop, self.data.clips.frames
-        nothing = torch.empty(0, frames, 3, crop, crop, dtype=torch.uint8)
+        shown = 0 if self.data.audio is not None and self.data.audio.only else frames
+        nothing = torch.empty(0, shown, 3, crop, crop, dtype=torch.uint8)
         seconds = torch.empty(0, frames, dtype=torch.float64)
-        return ClipSample(fault.id, nothing, seconds, self._labels(self.samples[index]), fault)
+        audio = None if self._sound is None else self._sound.nothing()
+        return ClipSample(fault.id, nothing, seconds, self._labels(self.samples[index]), fault, audio=audio)
+
+
+def _flip_of(augment: Augment, mirror: Mirror) -> Augment:
+    """The settings with a probability of flips that suits the data set."""
+    flip = (0.0 if mirror.knows_sides else USUAL_FLIP) if augment.flip is None else augment.flip
+    if flip and augment.per_clip and mirror.knows_sides:
+        raise ConfigError(
+            f"data.augment.per_clip flips some clips of a video and not others, but the label of a video of this data "
+            f"set changes with a flip; use augment.flip=0 instead of {flip}, or per_clip=False."
+        )
+    return replace(augment, flip=flip)
 
 
 def _films(samples: Sequence[Sample]) -> dict[Path, dict[int, tuple[Box, ...]]]:
@@ -304,18 +301,36 @@ def collate(samples: Sequence[ClipSample]) -> ClipBatch:
     wanted = max(sample.batch_clips or 0 for sample in rows)
     largest = max(wanted, most) if kept else most  # nothing to repeat in a sample without clips
     counts_B = torch.tensor([len(sample.clips_NTCHW) for sample in rows])
-    labels = {name: torch.stack([sample.labels[name] for sample in rows]) for name in rows[0].labels}
     count = len(kept)
-    parts = [sample.boxes for sample in kept if sample.boxes is not None]
-    boxes = batched_boxes(parts) if parts and len(parts) == len(kept) else None
     return ClipBatch(
         clips_BNTCHW=torch.stack([_padded(sample.clips_NTCHW, largest) for sample in rows])[:count],
         seconds_BNT=torch.stack([_padded(sample.seconds_NT, largest) for sample in rows])[:count],
         valid_BN=((torch.arange(largest) < counts_B[:, None]) & _valid(rows, largest))[:count],
-        target=Target({name: values[:count] for name, values in labels.items()}, boxes),
+        target=_target(rows, count),
         ids=tuple(sample.id for sample in kept),
+        audio=_audio(rows, largest, count),
         faults=faults,
     )
+
+
+def _target(rows: Sequence[ClipSample], count: int) -> Target:
+    """Of the first `count` samples: all, or none of the one that only gives shapes."""
+    labels = {name: torch.stack([sample.labels[name] for sample in rows])[:count] for name in rows[0].labels}
+    boxes = [sample.boxes for sample in rows if sample.boxes is not None]
+    poses = [sample.poses for sample in rows if sample.poses is not None]
+    return Target(
+        labels,
+        batched_boxes(boxes) if boxes and len(boxes) == count else None,
+        batched_poses(poses) if poses and len(poses) == count else None,
+    )
+
+
+def _audio(rows: Sequence[ClipSample], clips: int, count: int) -> Audio | None:
+    sounds = [sample.audio for sample in rows if sample.audio is not None]
+    if not sounds:
+        return None
+    audio = batched_audio(sounds, [len(sample.clips_NTCHW) for sample in rows], clips)
+    return map_tensors(audio, lambda tensor: tensor[:count])
 
 
 def _valid(rows: Sequence[ClipSample], count: int) -> Tensor:

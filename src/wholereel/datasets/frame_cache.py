@@ -28,7 +28,7 @@ from wholereel.media.remote_files import local_copy
 
 __all__ = ["FrameCache", "KeptFrames"]
 
-FORMAT = 2  # part of every key: to be raised whenever the same video would give other frames or notes
+FORMAT = 3  # part of every key: to be raised whenever the same video would give other frames or notes
 OPEN_ENTRIES = 8192  # an open entry costs a memory mapping; the system allows about 65,000
 
 
@@ -42,6 +42,7 @@ class KeptFrames:
         frame_rate: frames per second.
         half_tick: half a tick of the file's clock in seconds, for looking frames up by time.
         decodable: the first so many frames decode; the last of them stands in for those behind it.
+        stored: height and width of the picture in the file.
     """
 
     pixels_TCHW: np.ndarray
@@ -49,6 +50,7 @@ class KeptFrames:
     frame_rate: float
     half_tick: float
     decodable: int
+    stored: tuple[int, int]
 
     @property
     def frame_count(self) -> int:
@@ -112,7 +114,7 @@ class FrameCache:
             metadata = reader.metadata
         half_tick = float(metadata.time_base or 0) / 2
         times = {"frame_rate": float(metadata.frame_rate), "half_tick": half_tick, "decodable": decodable,
-                 "seconds": frames.seconds_T.tolist()}  # fmt: skip
+                 "stored": [metadata.height, metadata.width], "seconds": frames.seconds_T.tolist()}  # fmt: skip
         pixels_TCHW = np.ascontiguousarray(frames.pixels_TCHW.numpy())
         write_file(entry.with_suffix(".npy"), lambda file: np.save(file, pixels_TCHW))
         write_text_file(entry.with_suffix(".json"), json.dumps(times))
@@ -124,4 +126,7 @@ def _open_entry(entry: Path) -> KeptFrames:
     times = json.loads(entry.with_suffix(".json").read_bytes())
     pixels_TCHW = np.load(entry.with_suffix(".npy"), mmap_mode="r").view(np.ndarray)
     seconds_T = np.array(times["seconds"])
-    return KeptFrames(pixels_TCHW, seconds_T, times["frame_rate"], times["half_tick"], times["decodable"])
+    height, width = times["stored"]
+    return KeptFrames(
+        pixels_TCHW, seconds_T, times["frame_rate"], times["half_tick"], times["decodable"], (height, width)
+    )

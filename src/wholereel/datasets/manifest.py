@@ -21,6 +21,7 @@ from wholereel.datasets.class_folders import rows_of_class_folders
 from wholereel.datasets.formats.kinetics import VideoNames, rows_of_kinetics
 from wholereel.datasets.formats.pyslowfast import is_list_line, list_text, rows_of_list
 from wholereel.datasets.label_columns import LabelColumn, read_classes, read_label_column
+from wholereel.datasets.mirror import MIRROR_FILE, Mirror, mirror_text, read_mirror
 from wholereel.datasets.remote import fetch_annotations
 from wholereel.datasets.rows import Row, canonical_split, is_known_split
 from wholereel.datasets.sample import Manifest, Sample
@@ -64,7 +65,7 @@ def read_manifest(root: str | Path, *, split: str | None = None, labels: Sequenc
     samples = SampleTable.of((_sample(rows[index], index, folder, columns, multi_label) for index in kept), folder)
     _check_ids(samples, root)
     classes = {name: column.classes for name, column in columns.items()}
-    return Manifest(samples, classes, folder, multi_label, tuple(dropped))
+    return Manifest(samples, classes, folder, multi_label, tuple(dropped), read_mirror(folder, classes))
 
 
 def label_columns(root: str | Path) -> tuple[str, ...]:
@@ -101,7 +102,7 @@ def _is_annotation(name: str) -> bool:
     """Whether a file of this name belongs to the annotations of a folder."""
     path = Path(name)
     of_split = is_known_split(path.stem) and path.suffix in (*TABLES, *LISTS)
-    return name in (*WHOLE_FILES, "classes.json") or of_split
+    return name in (*WHOLE_FILES, "classes.json", MIRROR_FILE) or of_split
 
 
 def _annotation_files(root: Path) -> list[Path]:
@@ -192,7 +193,9 @@ def _check_ids(samples: SampleTable, source: Path) -> None:
 
 
 def write_manifest(manifest: Manifest, path: str | Path) -> None:
-    """Write samples as `.jsonl` or `.csv` with a sidecar `classes.json`, or as a PySlowFast list (`.txt`).
+    """Write samples as `.jsonl` or `.csv`, or as a PySlowFast list (`.txt`).
+
+    The first two get the sidecars `classes.json` and, where left and right matter, `mirror.json`.
 
     Paths inside the file's folder become relative to it. Files appear only when they are complete.
     Raises: ValueError: another suffix, something that a list cannot hold (parts of videos, several labels, splits), or
@@ -212,6 +215,8 @@ def write_manifest(manifest: Manifest, path: str | Path) -> None:
         write_text_file(path, _csv_text(list(records)))
     classes = {name: list(names) for name, names in manifest.classes.items()}
     write_text_file(path.with_name("classes.json"), json.dumps(classes, ensure_ascii=False, indent=1) + "\n")
+    if manifest.mirror != Mirror():
+        write_text_file(path.with_name(MIRROR_FILE), mirror_text(manifest.mirror, manifest.classes))
 
 
 def _record(sample: Sample, manifest: Manifest, folder: str) -> dict[str, Any]:

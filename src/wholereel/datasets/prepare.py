@@ -87,7 +87,7 @@ def prepare(annotations: Annotations) -> Prepared:
     found = kept.split_counts()
     counts = {name or "all": Counts(number, found.get(name, 0)) for name, number in table.split_counts().items()}
     names = tuple(path.relative_to(root).as_posix() if path.is_relative_to(root) else str(path) for path in missing)
-    manifest = Manifest(kept, annotations.classes, root, annotations.multi_label, names)
+    manifest = Manifest(kept, annotations.classes, root, annotations.multi_label, names, annotations.mirror)
     sources = {os.path.relpath(file, root): _sha256(file) for file in annotations.sources}
     return Prepared(manifest, counts, sources, annotations.facts)
 

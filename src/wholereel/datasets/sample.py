@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from wholereel.datasets.mirror import Mirror
+
 __all__ = ["Box", "Event", "Pose", "Sample", "Manifest"]
 
 
@@ -109,6 +111,7 @@ class Manifest:
         classes: names by index, by label column; of the whole source, not of the chosen split only.
         root: folder that the paths are relative to.
         multi_label: labels are tuples of class indices, possibly empty.
+        mirror: what flips from left to right do to labels and joints.
         dropped: files that the source lists and that do not exist (published sets only; elsewhere a missing file is an
             error when it is read).
     """
@@ -118,6 +121,7 @@ class Manifest:
     root: Path
     multi_label: bool = False
     dropped: tuple[str, ...] = ()
+    mirror: Mirror = field(default_factory=Mirror)
 
     def __len__(self) -> int:
         return len(self.samples)

@@ -24,6 +24,7 @@ import torch
 from wholereel.datasets.atomic_files import write_text_file
 from wholereel.datasets.batch_samplers import seeded_generator
 from wholereel.datasets.manifest import write_manifest
+from wholereel.datasets.pose_scaling import scaled_poses
 from wholereel.datasets.sample import Manifest, Sample
 from wholereel.datasets.sample_json import parts_of_sample
 from wholereel.datasets.sample_table import SampleTable
@@ -31,7 +32,7 @@ from wholereel.datasets.shard_encode import Encoding, encode_anew, is_sound_only
 from wholereel.datasets.shard_files import Member, Place, finished_shards, shard_name, write_shard
 from wholereel.errors import DataError, VideoError
 from wholereel.media.byte_ranges import open_bytes, range_path
-from wholereel.media.frame_folder import PICTURE_SUFFIXES
+from wholereel.media.frame_folder import PICTURE_SUFFIXES, open_frames
 
 __all__ = ["Packed", "Unpackable", "pack"]
 
@@ -192,6 +193,9 @@ def _member(source: _Source, manifest: Manifest, scratch: Path, encoding: Encodi
             return Member(key, path.suffix.lower() or ".mp4", path, text, temporary=False)
         target = scratch / f"{key}.mp4"
         encode_anew(path, target, encoding, frame_rate=samples[0].frame_rate)
+        if any(sample.poses for sample in samples):
+            about["samples"] = [_record(_fitted(sample, target), manifest) for sample in samples]
+            text = json.dumps(about, ensure_ascii=False).encode()
         return Member(key, ".mp4", target, text, temporary=True)
     except VideoError as error:
         return str(error).removeprefix(f"{path}: ")
@@ -213,6 +217,15 @@ def _record(sample: Sample, manifest: Manifest) -> dict[str, Any]:
         for column, label in sample.labels.items()
     }
     return record | {"labels": dict(sample.labels), "names": names} | parts_of_sample(sample)
+
+
+def _fitted(sample: Sample, packed: Path) -> Sample:
+    """The sample with its poses, which are in pixels, as they are in the packed file."""
+    if not sample.poses:
+        return sample
+    with open_frames(sample.path, frame_rate=sample.frame_rate) as old, open_frames(packed) as new:
+        before, after = old.metadata, new.metadata
+    return scaled_poses(sample, after.width / before.width, after.height / before.height)
 
 
 def _in_order(
@@ -254,13 +267,13 @@ def _finish(
         path = Path(range_path(out / shard_name(shard), place.offset, place.size, place.suffix))
         where.update(dict.fromkeys(source.samples, path))
     kept = (
-        replace(sample, path=where[number], frame_rate=None)
+        replace(_fitted(sample, where[number]), path=where[number], frame_rate=None)
         for number, sample in enumerate(manifest.samples)
         if number in where
     )
     samples = SampleTable.of(kept, out)
     target = out / "manifest.jsonl"
-    write_manifest(Manifest(samples, manifest.classes, out, manifest.multi_label), target)
+    write_manifest(Manifest(samples, manifest.classes, out, manifest.multi_label, mirror=manifest.mirror), target)
     return Packed(
         manifest=target,
         files=files,

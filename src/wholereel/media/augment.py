@@ -9,7 +9,7 @@ to the data set, which finds in `Augmented.draws` what was flipped.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import torch
@@ -20,7 +20,18 @@ from torchvision.transforms.v2 import functional as F
 from wholereel.config import Augment
 from wholereel.errors import ConfigError
 
-__all__ = ["Augmented", "Draw", "TrainAugment", "CenterCrop", "scaled_size", "test_crops", "whole_pictures"]
+__all__ = [
+    "USUAL_FLIP",
+    "Augmented",
+    "Draw",
+    "TrainAugment",
+    "CenterCrop",
+    "scaled_size",
+    "test_crops",
+    "whole_pictures",
+]
+
+USUAL_FLIP = 0.5
 
 Moving = TypeVar("Moving", Tensor, tv_tensors.BoundingBoxes, tv_tensors.KeyPoints)
 
@@ -102,6 +113,7 @@ class TrainAugment:
         joints: Sequence[tv_tensors.KeyPoints] = (),
         *,
         generator: torch.Generator,
+        flippable: bool = True,
     ) -> Augmented:
         """Crop, flip and recolour.
 
@@ -109,6 +121,7 @@ class TrainAugment:
             clips_NTCHW: uint8, scaled to the short side that `side` drew.
             boxes, joints: one a clip, in pixels of the scaled frames; may be empty.
             generator: the one that `side` drew from.
+            flippable: False = this video is not flipped, whatever was drawn (its mirror image has no label).
         Raises: ValueError: boxes or joints are not one a clip.
         """
         count = len(clips_NTCHW)
@@ -116,6 +129,7 @@ class TrainAugment:
             raise ValueError(f"{count} clips need as many boxes and joints, got {len(boxes)} and {len(joints)}")
         height, width = clips_NTCHW.shape[-2:]
         draws = self.draws(count, min(height, width), generator)
+        draws = draws if flippable else tuple(replace(draw, flip=False) for draw in draws)
         moved_boxes = tuple(self._move(part, draw, height, width) for part, draw in zip(boxes, draws, strict=False))
         moved_joints = tuple(self._move(part, draw, height, width) for part, draw in zip(joints, draws, strict=False))
         if self.augment.per_clip:
@@ -131,13 +145,14 @@ class TrainAugment:
         top, left, flip, *colors = torch.rand(6, generator=generator, dtype=torch.float64).tolist()
         strength = self.augment.color_jitter
         brightness, contrast, saturation = (1 + strength * (2 * color - 1) for color in colors)
-        return Draw(side, top, left, flip < self.augment.flip, (brightness, contrast, saturation))
+        wanted = USUAL_FLIP if self.augment.flip is None else self.augment.flip
+        return Draw(side, top, left, flip < wanted, (brightness, contrast, saturation))
 
     def _move(self, part: Moving, draw: Draw, height: int, width: int) -> Moving:
         crop = self.augment.crop
         new_height, new_width = scaled_size(height, width, draw.side)
         if (new_height, new_width) != (height, width):
-            part = F.resize(part, [new_height, new_width], antialias=True)
+            part = _resized(part, new_height, new_width)
         top, left = int(draw.top * (new_height - crop + 1)), int(draw.left * (new_width - crop + 1))
         if crop == 0:
             pass  # whole pictures
@@ -156,6 +171,14 @@ class TrainAugment:
             pixels = F.adjust_contrast(pixels, contrast)
             pixels = F.adjust_saturation(pixels, saturation)
         return pixels
+
+
+def _resized(part: Moving, height: int, width: int) -> Moving:
+    if isinstance(part, tv_tensors.KeyPoints):  # torchvision scales corners of pixels, but flips their centres
+        corners = tv_tensors.wrap(part.as_subclass(Tensor) + 0.5, like=part)
+        scaled = F.resize(corners, [height, width])
+        return tv_tensors.wrap(scaled.as_subclass(Tensor) - 0.5, like=scaled)
+    return F.resize(part, [height, width], antialias=True)
 
 
 class CenterCrop:
@@ -223,7 +246,7 @@ def check_augment(augment: Augment) -> None:
             f"augment: crop {augment.crop} and short_side ({low}, {high}) do not fit; "
             "legal is 1 <= crop <= low <= high, or crop 0 for whole pictures"
         )
-    if not 0 <= augment.flip <= 1:
+    if augment.flip is not None and not 0 <= augment.flip <= 1:
         raise ConfigError(f"augment.flip is a probability from 0 to 1, got {augment.flip}")
     if not 0 <= augment.color_jitter <= 1:
         raise ConfigError(f"augment.color_jitter is a strength from 0 to 1, got {augment.color_jitter}")

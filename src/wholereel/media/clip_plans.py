@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -217,10 +217,13 @@ class ClipTimes:
         seconds_NT: float64, time of each frame after the video's first frame.
         indices_NT: int64, the same as frames of the file, exact where time stamps are not; `None` where the time line
             is resampled, then frames are found by their time.
+        begins_N: float64, where each clip begins if that is not its first frame: clips may leave the video (frames
+            repeat there, sound does not); `None` = with its first frame.
     """
 
     seconds_NT: Tensor
     indices_NT: Tensor | None
+    begins_N: Tensor | None = field(default=None, kw_only=True)
 
     @property
     def valid_N(self) -> Tensor:
@@ -283,7 +286,9 @@ def _plan_own_frames(
         count = clip_count(total, span, clips.count) if clips.coverage else clips.count
         steps_NT = view_frames(view_starts(clips.plan, total, span, count), span, clips.frames, total)
     indices_NT = (steps_NT + math.ceil(begin * frame_rate - SLACK)).clamp(max=frame_count - 1)
-    return ClipTimes(indices_NT.double() / frame_rate, indices_NT)
+    # The first segment belongs to the clip as a whole, not from the frame on that was taken from it.
+    begins_N = torch.tensor([begin], dtype=torch.float64) if clips.plan == SEGMENTS else None
+    return ClipTimes(indices_NT.double() / frame_rate, indices_NT, begins_N=begins_N)
 
 
 def check_clips(clips: Clips) -> None:

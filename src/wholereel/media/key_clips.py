@@ -115,7 +115,7 @@ def plan_clips_at(
     steps_NT = (starts_N[:, None] + torch.arange(clips.frames) * clips.stride).clamp(min(first, last), last)
     indices_NT = None if clips.frame_rate is not None else steps_NT.clamp(max=frame_count - 1)
     inside_N = (middles_N >= math.floor(begin * rate + SLACK)) & (middles_N <= last)
-    return KeyTimes(steps_NT.double() / rate, indices_NT, middles_N, inside_N)
+    return KeyTimes(steps_NT.double() / rate, indices_NT, middles_N, inside_N, begins_N=starts_N.double() / rate)
 
 
 def _part(duration: float, start: float | None, end: float | None) -> tuple[float, float]:

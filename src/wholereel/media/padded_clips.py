@@ -34,5 +34,7 @@ def plan_padded_clips(
     stop = None if end is None else end + pad / frame_rate
     times = plan_clips(frame_count + pad, frame_rate, clips, end=stop, generator=generator)
     indices_NT = None if times.indices_NT is None else (times.indices_NT - pad).clamp(min=0)
+    begins_N = (times.seconds_NT[:, 0] if times.begins_N is None else times.begins_N) - pad / frame_rate
     seconds_NT = (times.seconds_NT - pad / frame_rate).clamp(min=0.0)
-    return ClipTimes(seconds_NT if indices_NT is None else indices_NT.double() / frame_rate, indices_NT)
+    seconds_NT = seconds_NT if indices_NT is None else indices_NT.double() / frame_rate
+    return ClipTimes(seconds_NT, indices_NT, begins_N=begins_N)

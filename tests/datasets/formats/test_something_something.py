@@ -6,10 +6,10 @@ import pytest
 
 from tests.datasets.formats.folders import folder, rows
 from wholereel.datasets.formats.something_something import (
-    mirrored_classes,
     read_something_something_v1,
     read_something_something_v2,
 )
+from wholereel.datasets.mirror import Mirror
 from wholereel.errors import DataError
 
 LABELS = (
@@ -37,7 +37,7 @@ def test_v1(tmp_path):
         ("1420", "20bn-something-something-v1/1420", "test", {}),
     ]
     assert {sample.frame_rate for sample in found.samples} == {12.0}
-    assert found.facts == {"mirrored": [0, 3, 2, 1, 4]}
+    assert found.mirror == Mirror({"label": (0, 3, 2, 1, -1)})  # the last one's mirror image is no class
     parts = ("labels", "train", "validation", "test")
     assert [file.name for file in found.sources] == [f"something-something-v1-{part}.csv" for part in parts]
     (tmp_path / "something-something-v1-train.csv").write_text("1;Flying\n")
@@ -75,11 +75,3 @@ def test_v2(tmp_path, prefix):
     (tmp_path / f"{prefix}train.json").write_text(json.dumps([entry("1", "Holding [something] tight")]))
     with pytest.raises(DataError, match="entry 1 has the label 'Holding something tight'"):
         read_something_something_v2(tmp_path)
-
-
-def test_mirrored_classes():
-    assert mirrored_classes(LABELS) == (0, 3, 2, 1, 4)  # the last one's mirror image is no class
-    assert mirrored_classes(("Turning the camera left while filming", "Turning the camera right while filming")) == (
-        1,
-        0,
-    )

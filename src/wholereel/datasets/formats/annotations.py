@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from wholereel.datasets.mirror import Mirror
 from wholereel.datasets.sample import Sample
 
 __all__ = ["Annotations"]
@@ -27,6 +28,7 @@ class Annotations:
         sources: the files that were read, in that order.
         multi_label: labels are tuples of class indices.
         facts: what evaluation has to know and samples do not say, ready for JSON (which classes are judged).
+        mirror: what flips from left to right do to labels and joints.
     """
 
     samples: Sequence[Sample]
@@ -35,3 +37,4 @@ class Annotations:
     sources: tuple[Path, ...]
     multi_label: bool = False
     facts: Mapping[str, Any] = field(default_factory=dict)
+    mirror: Mirror = field(default_factory=Mirror)

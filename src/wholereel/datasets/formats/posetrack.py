@@ -15,6 +15,7 @@ from typing import Any
 
 from wholereel.datasets.formats.annotations import Annotations
 from wholereel.datasets.formats.files import json_content
+from wholereel.datasets.mirror import Mirror, mirror_of_joints
 from wholereel.datasets.rows import canonical_split, is_known_split
 from wholereel.datasets.sample import Pose, Sample
 from wholereel.errors import DataError
@@ -50,7 +51,8 @@ def read_posetrack(root: Path, *, frame_rate: float = 25.0) -> Annotations:
     if not files:
         raise DataError(root, "does not hold annotations/{train,val}/*.json", "the official files there")
     samples = tuple(read_posetrack_video(file, root, frame_rate, split=split) for file, split in files)
-    return Annotations(samples, {}, root, tuple(file for file, _ in files), facts={"joints": list(JOINTS)})
+    sources, mirror = tuple(file for file, _ in files), Mirror(joints=mirror_of_joints(JOINTS))
+    return Annotations(samples, {}, root, sources, facts={"joints": list(JOINTS)}, mirror=mirror)
 
 
 def read_posetrack_video(file: Path, root: Path, frame_rate: float, *, split: str | None = None) -> Sample:

@@ -1,24 +1,23 @@
 """Something-Something V1 (folders of pictures, CSV with `;` and no header) and V2 (WebM files, JSON).
 
-Left and right are in the labels: flipping a picture changes its class, see `mirrored_classes`.
+Left and right are in the labels: a flip changes the class (`Annotations.mirror`), so there is none unless asked for.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from wholereel.datasets.formats.annotations import Annotations
 from wholereel.datasets.formats.files import find_file, json_content, text_lines
+from wholereel.datasets.mirror import mirror_of_classes
 from wholereel.datasets.sample import Sample
 from wholereel.errors import DataError
 
-__all__ = ["mirrored_classes", "read_something_something_v1", "read_something_something_v2"]
+__all__ = ["read_something_something_v1", "read_something_something_v2"]
 
 PARTS = {"train": "train", "validation": "val", "test": "test"}
-SIDES = {"left": "right", "right": "left"}
 
 
 def read_something_something_v1(
@@ -41,8 +40,8 @@ def read_something_something_v1(
             id, _, text = line.partition(";")
             labels = _label(places, text.strip(), file, f"line {number}", split)
             samples.append(Sample(id, root / frames / id, None, None, split, labels, frame_rate=frame_rate))
-    facts = {"mirrored": list(mirrored_classes(classes))}
-    return Annotations(tuple(samples), {"label": classes}, root, tuple(sources), facts=facts)
+    mirror = mirror_of_classes({"label": classes})
+    return Annotations(tuple(samples), {"label": classes}, root, tuple(sources), mirror=mirror)
 
 
 def read_something_something_v2(root: Path, *, videos: str = "20bn-something-something-v2") -> Annotations:
@@ -65,19 +64,8 @@ def read_something_something_v2(root: Path, *, videos: str = "20bn-something-som
             id, text = _entry(entry, file, number)
             labels = _label(places, text, file, f"entry {number}", split)
             samples.append(Sample(id, root / videos / f"{id}.webm", None, None, split, labels))
-    facts = {"mirrored": list(mirrored_classes(classes))}
-    return Annotations(tuple(samples), {"label": classes}, root, tuple(sources), facts=facts)
-
-
-def mirrored_classes(classes: Sequence[str]) -> tuple[int, ...]:
-    """The class that a mirrored video of each class shows: that of the label with left and right exchanged.
-
-    A label without either word keeps its class, and so does one whose mirror image is no class of its own.
-    Returns: one index a class; applied twice, every class comes back.
-    """
-    places = {name: index for index, name in enumerate(classes)}
-    swapped = (re.sub(r"\b(left|right)\b", lambda word: SIDES[word[0]], name) for name in classes)
-    return tuple(places.get(name, index) for index, name in enumerate(swapped))
+    mirror = mirror_of_classes({"label": classes})
+    return Annotations(tuple(samples), {"label": classes}, root, tuple(sources), mirror=mirror)
 
 
 def _parts(root: Path, pattern: str) -> Iterator[tuple[Path, str]]:
