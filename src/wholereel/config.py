@@ -16,6 +16,7 @@ __all__ = [
     "Aggregate",
     "Audio",
     "Augment",
+    "BoxHead",
     "Clips",
     "Convert",
     "Data",
@@ -175,6 +176,23 @@ class Memory:
 
 
 @dataclass(frozen=True)
+class BoxHead:
+    """Boxes of people are judged instead of whole clips (tasks of kind `detect`).
+
+    Args:
+        read: who asks a memory in front of the head: `"clip"`, one gate for all boxes of a clip, or `"roi"`, each box.
+        resolution: bins of a box's side, of which the largest value is kept.
+        sampling_ratio: points per bin and side; 0 = as many as the box has positions there.
+        aligned: whether pixel centres are at half numbers.
+    """
+
+    read: Literal["clip", "roi"] = "clip"
+    resolution: int = 7
+    sampling_ratio: int = 0
+    aligned: bool = True
+
+
+@dataclass(frozen=True)
 class Model:
     """A registered clip model, optionally with a memory.
 
@@ -183,12 +201,14 @@ class Model:
         weights: `None`, `"file:PATH"`, `"hub:NAME"` or `"stage:NAME"`; the head is replaced where the classes differ.
         options: keyword arguments of the model's builder.
         memory: `None` = clips are judged one by one.
+        boxes: a head for boxes; `None` = whole clips are judged.
     """
 
     name: str
     weights: str | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
     memory: Memory | None = None
+    boxes: BoxHead | None = None
 
 
 @dataclass(frozen=True)
@@ -196,7 +216,8 @@ class Task:
     """What is learned, and the video-level loss (spec: `tasks/classification.py`).
 
     Args:
-        kind: name in the table of tasks.
+        kind: name in the table of tasks: `classify`; `detect` (boxes at key frames, `multi_label`; aggregates have no
+            say).
         multi_label: sigmoid and binary cross-entropy instead of softmax and cross-entropy.
         aggregate: how clip logits become one loss and one score.
         mix: share of the `clip` loss in `aggregate="mix"`, 0 to 1.

@@ -108,6 +108,10 @@ class ClipModel(nn.Module):
             x_BCTHW = stage(x_BCTHW)
         return x_BCTHW
 
+    def head_map(self, x_BDTHW: Tensor) -> Tensor:
+        """What the head averages over positions: a map of `num_features` channels, for heads that look at places."""
+        return x_BDTHW
+
     def forward_head(self, x_BDTHW: Tensor, pre_logits: bool = False) -> Tensor:
         """Average over positions, dropout, classifier: `(B, K)`; `(B, D)` before dropout if `pre_logits`."""
         pooled_BD = x_BDTHW.mean((2, 3, 4))

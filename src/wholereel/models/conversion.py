@@ -30,7 +30,7 @@ def to_video_level(model: VideoModel, memory: config.Memory) -> tuple[VideoModel
     """
     if model.memory is not None:
         raise ValueError(f"the model has memory already: {model.memory}")
-    converted = VideoModel(copy.deepcopy(model.clip_model), memory)
+    converted = model.rebuilt(copy.deepcopy(model.clip_model), memory)
     like = next(model.parameters())
     converted.memories.to(device=like.device, dtype=like.dtype)
     converted.train(model.training)
@@ -48,7 +48,7 @@ def to_clip_level(model: VideoModel) -> tuple[VideoModel, KeyReport]:
     kept = copy.deepcopy(model)
     report = _rescale(kept, INITIAL_GATE)
     unused = tuple(f"memories.{key}" for key in model.memories.state_dict())
-    return VideoModel(kept.clip_model).train(model.training), KeyReport(unused=unused) + report
+    return model.rebuilt(kept.clip_model, None).train(model.training), KeyReport(unused=unused) + report
 
 
 @torch.no_grad()

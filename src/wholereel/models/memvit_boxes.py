@@ -13,9 +13,9 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torchvision.ops import roi_align
 
 from wholereel.layers.mlp import DropPath, Mlp
+from wholereel.layers.roi_pooling import pool_boxes
 from wholereel.layers.token_pooling import NORM_EPS, Grid
 from wholereel.memory.cached import CachedState, cache_step
 from wholereel.models.memvit_state import MemoryConfig
@@ -68,16 +68,12 @@ class BoxPooling(nn.Module):
 
     def forward(self, tokens_BLD: Tensor, grid: Grid, boxes_R5: Tensor) -> Tensor:
         """`(R, D)` from tokens without class token and boxes row, x1, y1, x2, y2 in pixels."""
-        maps_BDHW = tokens_BLD.unflatten(1, grid).mean(1).movedim(-1, 1)
-        bins_RDHW = roi_align(
-            maps_BDHW,
-            boxes_R5.to(maps_BDHW.dtype),
-            self.config.resolution,
-            spatial_scale=1 / self.config.scale,
-            sampling_ratio=0,
-            aligned=self.config.aligned,
+        maps_BDTHW = tokens_BLD.unflatten(1, grid).movedim(-1, 1)
+        config = self.config
+        pooled_RD = pool_boxes(
+            maps_BDTHW, boxes_R5, scale=1 / config.scale, resolution=config.resolution, aligned=config.aligned
         )
-        return bins_RDHW.amax((2, 3))
+        return pooled_RD.to(tokens_BLD.dtype)
 
 
 def scattered(features_RD: Tensor, boxes_R5: Tensor, rows: int, slots: int) -> BoxSlots:

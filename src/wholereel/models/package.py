@@ -23,7 +23,9 @@ from torch import Tensor
 
 from wholereel import config
 from wholereel.errors import CheckpointError, ConfigError
+from wholereel.models.clip_model import ClipModel
 from wholereel.models.conversion import to_clip_level, to_video_level
+from wholereel.models.detector import Detector
 from wholereel.models.registry import create_model
 from wholereel.models.video_model import VideoModel
 from wholereel.models.weights import PACKAGE_WEIGHTS, KeyReport, fit_clip_weights, read_tensors, weights_path
@@ -127,7 +129,7 @@ def load_package(directory: str | Path) -> Package:
         given = dict(description["input"])
         clips = config.Clips(**given["clips"])
         classes = tuple(description["classes"])
-        model = VideoModel(create_model(spec.name, num_classes=description["num_classes"], **spec.options), spec.memory)
+        model = _with_head(create_model(spec.name, num_classes=description["num_classes"], **spec.options), spec)
         sizes = int(given["short_side"]), int(given["crop"])
         colours = tuple(given["mean"]), tuple(given["std"])
     except (KeyError, TypeError) as error:
@@ -151,7 +153,7 @@ def build_model_with_report(spec: config.Model, num_classes: int) -> tuple[Video
     """
     try:
         clip_model = create_model(spec.name, num_classes=num_classes, **spec.options)
-        model = VideoModel(clip_model, spec.memory)
+        model = _with_head(clip_model, spec)
     except ConfigError:
         raise
     except (ValueError, TypeError) as error:  # an option of the wrong type fails in the midst of the builder
@@ -166,10 +168,16 @@ def build_model_with_report(spec: config.Model, num_classes: int) -> tuple[Video
         plain = {key.removeprefix("clip_model."): value for key, value in tensors.items()}
         report = fit_clip_weights(clip_model, plain, path)
         if spec.memory is not None:
-            model, converted = to_video_level(VideoModel(clip_model), spec.memory)
+            model, converted = to_video_level(
+                _with_head(clip_model, dataclasses.replace(spec, memory=None)), spec.memory
+            )
             report = report + converted
     log.info("%s: %s", path, report)
     return model, report
+
+
+def _with_head(clip_model: ClipModel, spec: config.Model) -> VideoModel:
+    return VideoModel(clip_model, spec.memory) if spec.boxes is None else Detector(clip_model, spec.memory, spec.boxes)
 
 
 def _from_video_level(
@@ -183,7 +191,7 @@ def _from_video_level(
     memory = held or spec.memory
     if held and spec.memory and held != dataclasses.replace(spec.memory, rescale_head=held.rescale_head):
         raise CheckpointError(path, f"holds {held}", str(spec.memory), "Use the same settings or other weights.")
-    video_level = model if spec.memory is not None else VideoModel(model.clip_model, memory)
+    video_level = model if spec.memory is not None else model.rebuilt(model.clip_model, memory)
     parts: dict[str, dict[str, Tensor]] = {"clip_model": {}, "memories": {}}
     for key, value in tensors.items():
         part, _, name = key.partition(".")
@@ -233,4 +241,5 @@ def _model_settings(fields: Mapping[str, Any]) -> config.Model:
     memory = fields["memory"]
     if memory is not None:
         memory = config.Memory(**{**memory, "after": tuple(memory["after"])})
-    return config.Model(**{**fields, "memory": memory})
+    boxes = fields.get("boxes")  # packages of earlier versions know no boxes
+    return config.Model(**{**fields, "memory": memory, "boxes": None if boxes is None else config.BoxHead(**boxes)})

@@ -200,6 +200,10 @@ class SlowFast(ClipModel):
         logits_BK: Tensor = self.get_submodule(self.classifier)(self.dropout(pooled_BD))
         return logits_BK
 
+    def head_map(self, x_BDTHW: Tensor) -> Tensor:
+        slow_BSTHW, fast_BFTHW = unpack(x_BDTHW, self.alpha, self.fast_channels)
+        return torch.cat((slow_BSTHW, fast_BFTHW.unflatten(2, (-1, self.alpha)).mean(3)), 1)
+
     def pool_windows(self, x_BDTHW: Tensor, window: tuple[int, int]) -> Tensor:
         pathways = unpack(x_BDTHW, self.alpha, self.fast_channels)
         return torch.cat([super(SlowFast, self).pool_windows(pathway, window) for pathway in pathways], 1)

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import Any, TypeVar, cast
+from typing import Any, ClassVar, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -85,11 +85,16 @@ def build_memory(dim: int, memory: config.Memory) -> CollaborativeMemory:
 class VideoModel(nn.Module):
     """Any clip model, with or without memory, behind one interface.
 
+    Class attribute `keeps_map`: the head looks at places. Then the last stage's map goes to it as it is, joined to one
+    pathway (`ClipModel.head_map`), and a block in front of the head infuses the map, not its mean.
+
     Args:
         clip_model: judges a clip; its head must be an average over positions followed by a linear layer.
         memory: settings of the blocks; `None` = clips are judged one by one.
     Raises: ValueError: places or sizes that do not fit the model; features of another layout than `BDTHW`.
     """
+
+    keeps_map: ClassVar[bool] = False
 
     def __init__(self, clip_model: ClipModel, memory: config.Memory | None = None) -> None:
         super().__init__()
@@ -103,13 +108,18 @@ class VideoModel(nn.Module):
         stages = list(clip_model.stages)
         self.places = memory_places(clip_model.stages, memory)
         widths = {info["name"]: info["channels"] for info in clip_model.feature_info}
-        widths[LAST] = widths[stages[-1]]  # of the map; a head of two pathways reads fewer numbers than the map has
+        # Of the map; a head of two pathways reads fewer numbers than the map has.
+        widths[LAST] = clip_model.num_features if self.keeps_map else widths[stages[-1]]
         self.memories = nn.ModuleDict()
         if memory is not None:
             self.memories.update({place: build_memory(widths[place], memory) for place in self.places})
         ends = [0, *(stages.index(stages[-1] if place == LAST else place) + 1 for place in self.places), len(stages)]
         # Stage names before, between and after the blocks: one more than there are places, possibly empty.
         self.segments = tuple(tuple(stages[begin:end]) for begin, end in pairwise(ends))
+
+    def rebuilt(self, clip_model: ClipModel, memory: config.Memory | None) -> VideoModel:
+        """Another model with the same head: this clip model, that memory."""
+        return VideoModel(clip_model, memory)
 
     @property
     def num_classes(self) -> int:
@@ -210,11 +220,12 @@ class VideoModel(nn.Module):
         for index, (place, block) in enumerate(self.blocks()):
             x_BCTHW = self.run_segment(index, x_BCTHW)
             earlier = None if state is None else state.places[index]
+            pooled = place == LAST and not self.keeps_map
             infused, place_state = block(
-                x_BCTHW.unflatten(0, batch_clips), valid_BN, earlier, order_BN=order_BN, pooled=place == LAST
+                x_BCTHW.unflatten(0, batch_clips), valid_BN, earlier, order_BN=order_BN, pooled=pooled
             )
             # In front of the head only the pooled features are needed: a map of one position has them as its mean.
-            infused = infused[..., None, None, None].to(x_BCTHW.dtype) if place == LAST else infused
+            infused = infused[..., None, None, None].to(x_BCTHW.dtype) if pooled else infused
             x_BCTHW = infused.flatten(0, 1)
             places.append(place_state)
         return self.run_segment(len(self.places), x_BCTHW).unflatten(0, batch_clips), VideoState(tuple(places))
@@ -224,6 +235,8 @@ class VideoModel(nn.Module):
         stages = self.clip_model.stages
         for name in self.segments[index]:
             x_BCTHW = stages[name](x_BCTHW)
+        if self.keeps_map and self.segments[index] and self.segments[index][-1] == list(stages)[-1]:
+            return self.clip_model.head_map(x_BCTHW)
         return x_BCTHW
 
     def push_at(
@@ -247,7 +260,7 @@ class VideoModel(nn.Module):
         """
         place, block = self.blocks()[index]
         x_BNCTHW = _with_clip_axis(x)
-        if place == LAST:
+        if place == LAST and not self.keeps_map:
             pooled_BND = block.infuse_pooled(block.pop_pooled(memory, x_BNCTHW), _pooled(x_BNCTHW))
             infused = pooled_BND[..., None, None, None].to(x.dtype)
         else:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from wholereel.tasks.classification import ClassificationTask
+from wholereel.tasks.detection import DetectionTask
 
 __all__ = ["TASKS"]
 
-TASKS: dict[str, type[ClassificationTask]] = {
+TASKS: dict[str, type[ClassificationTask] | type[DetectionTask]] = {
     "classify": ClassificationTask,
+    "detect": DetectionTask,
 }

@@ -61,6 +61,7 @@ METRICS: dict[str, dict[bool, dict[str, int]]] = {
         False: {"video_top1": 2, "video_top5": 6, "video_mean_class": 1, "clip_top1_shared": 1, "clip_top1_alone": 1},
         True: {"video_map": 1, "video_map_weighted": 1, "video_hit1": 2, "video_hit5": 6},
     },
+    "detect": {True: {"map": 1, "map_activitynet": 1}},
 }
 # By `task.multi_label`: the rule of the views that belongs to the other kind of labels.
 FOREIGN_COMBINE: dict[bool, str] = {False: "sigmoid_max", True: "softmax_mean"}
@@ -80,7 +81,8 @@ def check_train(train: Train) -> None:
     if train.optim.name == "sgd" and train.optim.nesterov and train.optim.momentum == 0:
         raise ConfigError("optim.nesterov needs optim.momentum above 0, got 0.")
     check_clips(train.data.clips)
-    if train.views is None:
+    _check_kind(train)
+    if train.views is None or train.task.kind == "detect":
         return
     check_views(train.views)
     if train.views.combine == FOREIGN_COMBINE[train.task.multi_label]:
@@ -106,6 +108,20 @@ def check_select(train: Train, classes: int) -> None:
             f"select={select_of(train)!r} is not measured with task.multi_label={train.task.multi_label} and {classes} "
             f"classes. Measured: {', '.join(measured)}."
         )
+
+
+def _check_kind(train: Train) -> None:
+    """Boxes are judged by tasks of one kind alone."""
+    detects = train.task.kind == "detect"
+    if detects != (train.model.boxes is not None):
+        raise ConfigError(
+            f"task.kind={train.task.kind!r} and model.boxes={train.model.boxes} do not fit: a head for boxes goes with "
+            "task.kind='detect', and the other way round."
+        )
+    if detects and not train.task.multi_label:
+        raise ConfigError("task.kind='detect' judges each class by itself: set task.multi_label=True.")
+    if train.data.augment.crop == 0 and not detects:
+        raise ConfigError("data.augment.crop=0 (whole pictures) is for task.kind='detect'; give a size in pixels.")
 
 
 def _metrics(train: Train) -> dict[str, int]:
