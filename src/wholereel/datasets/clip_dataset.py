@@ -31,7 +31,7 @@ from wholereel.datasets.mirror import Mirror
 from wholereel.datasets.sample import Box
 from wholereel.errors import ConfigError, DataError
 from wholereel.media.augment import USUAL_FLIP, CenterCrop, TrainAugment
-from wholereel.media.clip_plans import check_clips
+from wholereel.media.clip_plans import SEGMENTS, check_clips
 from wholereel.media.key_clips import key_clip, key_offsets
 
 __all__ = ["ClipDataset", "ClipSample", "SampleKey", "collate"]
@@ -144,8 +144,15 @@ class ClipDataset(Dataset[ClipSample]):
         clips = self.data.clips if key.clips is None else replace(self.data.clips, count=key.clips, least=None)
         generator = seeded_generator(self.seed, key.epoch, key.sample)
         side = self._augment.side(generator) if self.train else self._center.side
-        rate = sample.frame_rate
-        read = self._reader.read(sample.path, clips, part_of(sample), side=side, frame_rate=rate, generator=generator)
+        read = self._reader.read(
+            sample.path,
+            clips,
+            part_of(sample),
+            side=side,
+            frame_rate=sample.frame_rate,
+            # Without a generator segments show their middle frames; plans that always draw do so in evaluation too.
+            generator=generator if self.train or clips.plan != SEGMENTS else None,
+        )
         audio = None if self._sound is None else self._sound.read(sample.path, read.begins_N, read.clip_seconds)
         offsets_N = key_offsets(clips, clips.frame_rate or read.frame_rate)
         seen = self._moved(sample, read, offsets_N, generator)

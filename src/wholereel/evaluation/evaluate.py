@@ -24,7 +24,7 @@ from wholereel.datasets.manifest import Manifest, Sample
 from wholereel.errors import ConfigError, DataError
 from wholereel.evaluation.gather import gather
 from wholereel.evaluation.loading import ViewBatch, batches, shard
-from wholereel.evaluation.protocol import describe
+from wholereel.evaluation.protocol import Parts, describe
 from wholereel.evaluation.results import Results, VideoRecord, summarise, write_results
 from wholereel.inference.predictor import combine_views, find_package, precision_context
 from wholereel.inference.scoring import ClipChunk, from_rows, score_clips, to_rows
@@ -97,13 +97,28 @@ def evaluate(
     faults = [fault for part in gather(faults) for fault in part]
     if not records:
         raise DataError(manifest.root, f"none of {len(samples)} videos could be read; the first: {faults[0].reason}")
-    numbers = {"classes": len(package.classes), "samples": len(samples)}
-    protocol = describe(views, model=package.spec, task=package.task, **numbers, split=data.split, precision=precision)
+    protocol = describe(
+        views,
+        model=package.spec,
+        task=package.task,
+        classes=len(package.classes),
+        samples=len(samples),
+        split=data.split,
+        precision=precision,
+        parts=_parts(samples),
+    )
     multi_label = package.task.multi_label
     results = summarise(records, faults, classes=package.classes, multi_label=multi_label, protocol=protocol)
     if out is not None and rank == 0:
         write_results(results, Path(out))
     return results
+
+
+def _parts(samples: Sequence[Sample]) -> Parts:
+    """What the samples are of their videos."""
+    if samples[0].key_seconds is not None:
+        return "key_frames"
+    return "padded" if any("left_pad" in sample.meta for sample in samples) else "plain"
 
 
 @contextmanager

@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from wholereel.batches import Fault, map_tensors
 from wholereel.config import Views
+from wholereel.datasets.clip_reader import part_of
 from wholereel.datasets.frame_cache import FrameCache
 from wholereel.datasets.manifest import Sample
 from wholereel.errors import DataError
@@ -31,11 +32,13 @@ class LoadedVideo:
     Args:
         index: place in the manifest.
         views_VTCHW: uint8.
+        valid_V: bool, views that lie in the film; around key frames some may not.
         truncated: the file is cut off.
     """
 
     index: int
     views_VTCHW: Tensor
+    valid_V: Tensor
     truncated: bool
 
 
@@ -85,7 +88,7 @@ def batches(
 
     Args:
         samples: the whole manifest's.
-        views: how each video is read; `Sample.start` and `end` are kept.
+        views: how each video is read; each sample's part, key frame and left padding are kept, as in training.
         batch: videos of a batch, >= 1. workers: processes, 0 = none.
         cache: keeps decoded frames of the views' short side.
         pin_memory: for faster copies to a GPU.
@@ -112,10 +115,20 @@ class _Videos(Dataset[LoadedVideo | Fault]):
     def __getitem__(self, index: int) -> LoadedVideo | Fault:
         sample = self.samples[index]
         try:
-            rate, start, end = sample.frame_rate, sample.start, sample.end
+            part, rate = part_of(sample), sample.frame_rate
             kept = None if self.cache is None else self.cache.open(sample.path, frame_rate=rate)
-            with VideoViews(sample.path, self.views, start=start, end=end, kept=kept, frame_rate=rate) as video:
-                return LoadedVideo(index, video.read().contiguous(), video.truncated)
+            with VideoViews(
+                sample.path,
+                self.views,
+                start=part.start,
+                end=part.end,
+                key_seconds=part.key_seconds,
+                left_pad=part.left_pad,
+                kept=kept,
+                frame_rate=rate,
+            ) as video:
+                valid_V = video.valid_N.repeat_interleave(self.views.crops)
+                return LoadedVideo(index, video.read().contiguous(), valid_V, video.truncated)
         except DataError as error:
             return Fault(sample.id, str(sample.path), str(error))
 
@@ -128,7 +141,7 @@ def _collate(items: Sequence[LoadedVideo | Fault]) -> ViewBatch:
     valid_BV = torch.zeros(len(videos), largest, dtype=torch.bool)
     for row, video in enumerate(videos):
         views_BVTCHW[row, : len(video.views_VTCHW)] = video.views_VTCHW
-        valid_BV[row, : len(video.views_VTCHW)] = True
+        valid_BV[row, : len(video.views_VTCHW)] = video.valid_V
     return ViewBatch(
         views_BVTCHW, valid_BV, tuple(video.index for video in videos), tuple(video.truncated for video in videos),
         tuple(item for item in items if isinstance(item, Fault)),

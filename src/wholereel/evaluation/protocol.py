@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import Any
+from typing import Any, Literal
 
 from wholereel.config import Model, Task, Views
 from wholereel.ops.aggregate import RULES
@@ -27,10 +27,20 @@ PLANS = {
     "uniform": "spread evenly from the first to the last frame",
     "contiguous": "one after another",
 }
+KEY_FRAMES = "around the key frame"
+Parts = Literal["plain", "key_frames", "padded"]
 
 
 def describe(
-    views: Views, *, model: Model, task: Task, classes: int, samples: int, split: str | None, precision: str
+    views: Views,
+    *,
+    model: Model,
+    task: Task,
+    classes: int,
+    samples: int,
+    split: str | None,
+    precision: str,
+    parts: Parts = "plain",
 ) -> dict[str, Any]:
     """Content of `results.json` under "protocol".
 
@@ -39,10 +49,12 @@ def describe(
         model, task: settings of the package.
         classes, samples: their numbers; `samples` counts those that could not be read, too.
         split: of the manifest. precision: "fp32" or "bf16".
+        parts: what samples are of their videos: key frames, observations (some of which begin before the video), or
+            neither.
     """
     memory = None if model.memory is None else {**asdict(model.memory), "after": list(model.memory.after)}
     return {
-        "text": _text(views, model, task, classes, samples, precision),
+        "text": _text(views, model, task, classes, samples, precision, parts),
         "model": model.name,
         "memory": memory,
         "views": asdict(views),
@@ -54,12 +66,15 @@ def describe(
     }
 
 
-def _text(views: Views, model: Model, task: Task, classes: int, samples: int, precision: str) -> str:
+def _text(views: Views, model: Model, task: Task, classes: int, samples: int, precision: str, parts: Parts) -> str:
     clips = views.clips
     rate = "the video's own frames" if clips.frame_rate is None else f"{clips.frame_rate:g} frames per second"
     number = f"1 to {clips.count} clips by length" if clips.coverage else f"{clips.count} clips"
     if clips.plan == "contiguous":
         number = f"up to {clips.count} clips"
+    place = KEY_FRAMES if parts == "key_frames" else PLANS[clips.plan]
+    if parts == "padded":
+        place += "; what would lie before a video is its first frame"
     crops = "1 centre crop" if views.crops == 1 else "3 crops along the longer side"
     if model.memory is None:
         memory = "no memory: each view is judged alone"
@@ -68,7 +83,7 @@ def _text(views: Views, model: Model, task: Task, classes: int, samples: int, pr
     else:
         memory = "one memory per spatial crop holds all its clips"
     return (
-        f"{samples} videos, {classes} classes. {number} ({PLANS[clips.plan]}) of {clips.frames} frames "
+        f"{samples} videos, {classes} classes. {number} ({place}) of {clips.frames} frames "
         f"at stride {clips.stride} on {rate}; {crops} of {views.crop} x {views.crop} pixels "
         f"after scaling the short side to {views.short_side}; "
         f"{memory}; {_combine(views, task)}. {model.name}, {precision}."

@@ -19,9 +19,10 @@ from wholereel.config import Clips, Views
 from wholereel.datasets.frame_cache import KeptFrames
 from wholereel.errors import ConfigError, VideoError
 from wholereel.media.augment import test_crops
-from wholereel.media.clip_plans import FIXED, RANDOM, SEGMENTS, TEST_VIEWS, ClipTimes, check_clips, plan_clips
+from wholereel.media.clip_plans import FIXED, RANDOM, SEGMENTS, TEST_VIEWS, ClipTimes, check_clips
 from wholereel.media.clip_reading import FrameSource, read_clips
 from wholereel.media.frame_folder import open_frames
+from wholereel.media.part_plans import Part, clip_seconds, plan_part
 
 __all__ = ["VideoViews", "check_views", "repeatable"]
 
@@ -62,10 +63,13 @@ class VideoViews:
         path: the video.
         views: clips, crops and sizes.
         start, end: the part of the file that is looked at, in seconds; `None` = all of it.
+        key_seconds: look around this moment, as training does (`media/key_clips.py`).
+        left_pad: seconds before the file that belong to the part; its first frame stands in for them.
         kept: the file's frames at `views.short_side`, read instead of the file.
         frame_rate: of a folder of pictures.
     Attributes:
         seconds_N2: float64, begin and end of each clip in the file.
+        valid_N: bool, clips that lie in the file (around key frames some may not).
         duration: length of the part in seconds.
     Raises: VideoError: not a video, or no frame between start and end. ConfigError: see `check_views`.
     """
@@ -77,6 +81,8 @@ class VideoViews:
         *,
         start: float | None = None,
         end: float | None = None,
+        key_seconds: float | None = None,
+        left_pad: float = 0.0,
         kept: KeptFrames | None = None,
         frame_rate: float | None = None,
     ) -> None:
@@ -90,9 +96,10 @@ class VideoViews:
             else:
                 rate, seconds_F = kept.frame_rate, torch.from_numpy(kept.seconds_T)
             self._source: FrameSource = reader if kept is None else kept
-            plan = self._plan(seconds_F, rate, start, end)
+            plan = self._plan(seconds_F, rate, Part(start, end, key_seconds, left_pad))
             self._open = stack.pop_all()  # from here on the file stays open until the end of the `with` block
         self._times, self.seconds_N2, self.duration = plan.times, plan.seconds_N2, plan.duration
+        self.valid_N = plan.times.valid_N
 
     def __len__(self) -> int:
         """Number of clips N."""
@@ -117,23 +124,24 @@ class VideoViews:
         self.truncated = self.truncated or frames.truncated
         return test_crops(frames.clips_NTCHW, self.views.short_side, self.views.crop, self.views.crops)
 
-    def _plan(self, seconds_F: Tensor, rate: float, start: float | None, end: float | None) -> _Plan:
+    def _plan(self, seconds_F: Tensor, rate: float, part: Part) -> _Plan:
         clips = self.views.clips
         # the reader's own last time, not the header's claim: containers round it, or count frames that do not decode
         whole = float(seconds_F[-1]) + 1 / rate
         try:
-            times = plan_clips(len(seconds_F), rate, clips, start=start, end=end)
+            times = plan_part(len(seconds_F), rate, clips, part)
         except ValueError as error:
             raise VideoError(
                 self.path,
                 str(error),
                 "a part that lies inside the video",
-                "Check start and end in the manifest.",
+                "Check start, end and key_seconds in the manifest.",
             ) from error
-        stop = whole if end is None else min(end, whole)
+        stop = whole if part.end is None else min(part.end, whole)
         # with a variable frame rate, frame / rate is not the frame's time
-        begins_N = times.seconds_NT[:, 0] if times.indices_NT is None else seconds_F[times.indices_NT[:, 0]]
-        span = stop if clips.plan == SEGMENTS else clips.frames * clips.stride / (clips.frame_rate or rate)
-        ends_N = (begins_N + span).clamp(max=stop)
+        first_N = times.seconds_NT[:, 0] if times.indices_NT is None else seconds_F[times.indices_NT[:, 0]]
+        begins_N = first_N if times.begins_N is None else first_N + times.begins_N - times.seconds_NT[:, 0]
+        ends_N = (begins_N + clip_seconds(len(seconds_F), rate, clips, part)).clamp(0.0, stop)
+        begins_N = begins_N.clamp(min=0.0)
         seconds_N2 = torch.stack([begins_N, torch.maximum(ends_N, begins_N)], dim=1)
-        return _Plan(times, seconds_N2, stop - (start or 0.0))
+        return _Plan(times, seconds_N2, stop - (part.start or 0.0))
