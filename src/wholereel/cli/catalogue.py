@@ -9,7 +9,7 @@ from tyro.conf import arg
 from wholereel.cli.text import table
 from wholereel.errors import ConfigError, closest
 
-__all__ = ["list_recipes", "models"]
+__all__ = ["clip_size", "list_recipes", "models"]
 
 
 def list_recipes() -> int:
@@ -38,7 +38,7 @@ def models(
     if not cost:
         print(table([_model_row(name) for name in names], head=("model", "parameters", "clip", "stages")))
         return 0
-    sizes = [_clip_size(text) for text in clip]
+    sizes = [clip_size(text) for text in clip]
     rows = [row for name in names for row in _cost_rows(name, sizes)]
     print(table(rows, head=("model", "clip", "parameters", "weights", "GMAC", "+ attention", "+ correlation", "pairs")))
     print(
@@ -48,7 +48,8 @@ def models(
     return 0
 
 
-def _clip_size(text: str) -> tuple[int, int]:
+def clip_size(text: str) -> tuple[int, int]:
+    """Frames and side in pixels of a text such as 8x224."""
     frames, _, size = text.partition("x")
     if not (frames.isdigit() and size.isdigit() and int(frames) and int(size)):
         raise ConfigError(f"--clip needs FRAMESxSIZE such as 8x224, got {text!r}.")

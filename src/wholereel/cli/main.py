@@ -23,6 +23,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "demo": ("wholereel.cli.train:demo", "the first run: make videos, train, evaluate, predict, report"),
     "list": ("wholereel.cli.catalogue:list_recipes", "the recipes"),
     "models": ("wholereel.cli.catalogue:models", "the models, optionally those that match a pattern"),
+    "profile": ("wholereel.cli.profile:profile", "parameters, multiply-adds and activations, the memory's share"),
     "data check": ("wholereel.cli.data:check", "every problem of a data set, before a night is lost"),
     "data list": ("wholereel.cli.data:list_datasets", "published data sets that are read in their official form"),
     "data prepare": ("wholereel.cli.data:prepare", "a manifest of one of them; says what is missing"),

@@ -12,6 +12,8 @@ Not here: the formulas (`functions.py`), the states (`state.py`), where blocks s
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -312,9 +314,11 @@ class CollaborativeMemory(nn.Module):
         return functions.pop_positions(self._matrix(state)[:, None], queries_BNPS)
 
 
-def _full_precision(tensor: Tensor) -> torch.autocast:
+def _full_precision(tensor: Tensor) -> AbstractContextManager[object]:
     """No autocast inside the block: a product or running sum of clips in half precision loses the memory's small
     differences."""
+    if tensor.is_meta:  # has no autocast that could be switched off
+        return nullcontext()
     return torch.autocast(device_type=tensor.device.type, enabled=False)
 
 
