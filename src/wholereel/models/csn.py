@@ -14,9 +14,12 @@ from functools import partial
 
 from torch import nn
 
+from wholereel.layers.depthwise import DepthwiseConv3d
+from wholereel.layers.pointwise import PointwiseConv3d
 from wholereel.models.layouts import Layout, renaming
 from wholereel.models.video_resnet import DEPTHS, Convolution, VideoResNet, dense, vmz_info
 from wholereel.models.vmz_layout import vmz_caffe2
+from wholereel.ops.depthwise_conv3d import Implementation
 
 __all__ = ["NETWORKS", "ChannelSeparated", "csn", "separated"]
 
@@ -24,31 +27,35 @@ __all__ = ["NETWORKS", "ChannelSeparated", "csn", "separated"]
 class PointThenDepthwise(nn.Sequential):
     """1 x 1 x 1, norm, (ReLU,) depthwise 3 x 3 x 3."""
 
-    def __init__(self, planes: int, stride: int, relu_between: bool) -> None:
+    def __init__(self, planes: int, stride: int, relu_between: bool, implementation: Implementation) -> None:
         super().__init__(
-            nn.Conv3d(planes, planes, 1, bias=False),
+            PointwiseConv3d(planes, planes),
             nn.BatchNorm3d(planes),
             *([nn.ReLU(inplace=True)] if relu_between else []),
-            _grouped(planes, planes, stride),
+            _grouped(planes, planes, stride, implementation),
         )
 
 
-def _grouped(planes: int, groups: int, stride: int) -> nn.Conv3d:
+def _grouped(planes: int, groups: int, stride: int, implementation: Implementation) -> nn.Conv3d:
+    if groups == planes:
+        return DepthwiseConv3d(planes, 3, stride, 1, implementation=implementation)
     return nn.Conv3d(planes, planes, 3, stride=stride, padding=1, groups=groups, bias=False)
 
 
-def separated(mode: str, relu_between: bool = False) -> Convolution:
-    """The convolution of a mode: `ir`, `ip`, `dense` or `group:G`.
+def separated(mode: str, relu_between: bool = False, implementation: Implementation = "auto") -> Convolution:
+    """The convolution of a mode: `ir`, `ip`, `dense` or `group:G`; `implementation` of the depthwise ones.
 
     Raises: ValueError: another mode.
     """
     kind, _, number = mode.partition(":")
     if kind == "ip" and not number:
-        return Convolution(lambda planes, out, mid, stride: PointThenDepthwise(planes, stride, relu_between))
+        return Convolution(
+            lambda planes, out, mid, stride: PointThenDepthwise(planes, stride, relu_between, implementation)
+        )
     if kind == "ir" and not number:
-        return Convolution(lambda planes, out, mid, stride: _grouped(planes, planes, stride))
+        return Convolution(lambda planes, out, mid, stride: _grouped(planes, planes, stride, implementation))
     if kind == "group" and number.isdigit() and int(number):
-        return Convolution(lambda planes, out, mid, stride: _grouped(planes, int(number), stride))
+        return Convolution(lambda planes, out, mid, stride: _grouped(planes, int(number), stride, implementation))
     if mode == "dense":
         return Convolution(dense)
     raise ValueError(f"mode must be 'ir', 'ip', 'dense' or 'group:G' with G > 0, got {mode!r}")
@@ -120,17 +127,20 @@ def csn(
     pool1: bool = True,
     mode: str | None = None,
     relu_between: bool = False,
+    implementation: Implementation = "auto",
 ) -> ChannelSeparated:
     """A row of `NETWORKS`; depth 26 does not widen behind its bottlenecks.
 
     Args:
         mode: see `separated`; the name's where `None`.
         relu_between: a ReLU between the factors of `ip`, which the published networks don't have.
+        implementation: of depthwise convolutions, see `ops.depthwise_conv3d`; `native` also leaves the memory format of
+            clips as it is, which repeats what other code bases compute to the last bit.
         num_classes, in_channels, dropout, width, bn_eps, pool1: as in `VideoResNet`.
     """
     mode = published_mode if mode is None else mode
     model = ChannelSeparated(
-        (separated(mode, relu_between),) * 4,
+        (separated(mode, relu_between, implementation),) * 4,
         depth,
         vmz_info(224, 32, "arXiv 1904.02811"),
         expansion=1 if depth == 26 else 4,
@@ -140,6 +150,7 @@ def csn(
         width=width,
         bn_eps=bn_eps,
         pool1=pool1,
+        channels_last=implementation != "native",
     )
     model.reduced = mode == "ir"
     return model

@@ -18,9 +18,11 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, ClassVar
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from wholereel.layers.pointwise import PointwiseConv3d
 from wholereel.models.clip_model import ClipModel, ModelInfo, init_convolutions
 from wholereel.models.layouts import Layout
 from wholereel.models.vmz_layout import vmz_caffe2
@@ -122,7 +124,7 @@ def middle_width(in_planes: int, planes: int) -> int:
 def _shortcut(in_planes: int, planes: int, strides: tuple[int, int, int]) -> nn.Sequential | None:
     if strides == (1, 1, 1) and in_planes == planes:
         return None
-    return nn.Sequential(nn.Conv3d(in_planes, planes, 1, stride=strides, bias=False), nn.BatchNorm3d(planes))
+    return nn.Sequential(PointwiseConv3d(in_planes, planes, strides), nn.BatchNorm3d(planes))
 
 
 class BasicBlock(nn.Module):
@@ -153,15 +155,13 @@ class BottleneckBlock(nn.Module):
 
     def __init__(self, in_planes: int, inner: int, planes: int, convolution: Convolution, stride: int) -> None:
         super().__init__()
-        self.conv1 = nn.Sequential(
-            nn.Conv3d(in_planes, inner, 1, bias=False), nn.BatchNorm3d(inner), nn.ReLU(inplace=True)
-        )
+        self.conv1 = nn.Sequential(PointwiseConv3d(in_planes, inner), nn.BatchNorm3d(inner), nn.ReLU(inplace=True))
         self.conv2 = nn.Sequential(
             convolution.make(inner, inner, middle_width(inner, inner), stride),
             nn.BatchNorm3d(inner),
             nn.ReLU(inplace=True),
         )
-        self.conv3 = nn.Sequential(nn.Conv3d(inner, planes, 1, bias=False), nn.BatchNorm3d(planes))
+        self.conv3 = nn.Sequential(PointwiseConv3d(inner, planes), nn.BatchNorm3d(planes))
         self.downsample = _shortcut(in_planes, planes, convolution.strides(stride))
 
     def forward(self, x_BCTHW: Tensor) -> Tensor:
@@ -191,6 +191,15 @@ def _stem_2plus1d(in_channels: int, width: int) -> list[nn.Module]:
     ]
 
 
+class ChannelsLast(nn.Sequential):
+    """A sequence that reads and gives channels-last memory; an exported program keeps its own."""
+
+    def forward(self, x_BCTHW: Tensor) -> Tensor:
+        if not torch.compiler.is_exporting():
+            x_BCTHW = x_BCTHW.contiguous(memory_format=torch.channels_last_3d)
+        return super().forward(x_BCTHW)
+
+
 # ------------------------------------------------------------------------------------------------------------ network
 
 
@@ -210,6 +219,7 @@ class VideoResNet(ClipModel):
         width: channels of the stem.
         bn_eps: of all BatchNorm layers (1e-5 in torchvision, 1e-3 in VMZ).
         pool1: a 1 x 3 x 3 max pool of stride 2 behind the stem.
+        channels_last: clips are brought to channels-last memory, in which all that follows stays.
     """
 
     stage_names: ClassVar[tuple[str, ...]] = ("stem", "layer1", "layer2", "layer3", "layer4")
@@ -229,6 +239,7 @@ class VideoResNet(ClipModel):
         width: int = 64,
         bn_eps: float = 1e-5,
         pool1: bool = False,
+        channels_last: bool = False,
     ) -> None:
         super().__init__()
         simple = depth in SIMPLE
@@ -236,7 +247,7 @@ class VideoResNet(ClipModel):
         self.info, self.num_features = info, (8 if simple else 8 * expansion) * width
         self.settings = {"bn_eps": bn_eps, "pool1": pool1}
         stem = _stem_2plus1d(in_channels, width) if factorised_stem else _stem_3d(in_channels, width)
-        self.stem = nn.Sequential(*stem, *_pool1(pool1))
+        self.stem = (ChannelsLast if channels_last else nn.Sequential)(*stem, *_pool1(pool1))
         planes, reduction = width, (1, 4, 4) if pool1 else (1, 2, 2)
         self.feature_info: list[dict[str, Any]] = [{"name": "stem", "channels": width, "reduction": reduction}]
         for index, (count, convolution) in enumerate(zip(DEPTHS[depth], convolutions, strict=True)):

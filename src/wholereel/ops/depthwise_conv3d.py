@@ -1,0 +1,333 @@
+"""Depthwise 3-D convolution whose backward costs about as much as its forward.
+
+PyTorch's own backward of it takes as long as that of a dense convolution with 64 times the arithmetic. `split` computes
+the same sums otherwise, on channels-last tensors: the gradient of the input is a depthwise convolution of the outgoing
+gradient with the mirrored kernel, that of the weight one 2-D depthwise gradient for each frame that the kernel sees,
+with frames merged into the batch (our own; arXiv 1904.02811 only counts the arithmetic).
+Extra axes: K1, K2, K3 frames, rows and columns of the kernel; strides and paddings are (time, height, width).
+Not here: the kernel for accelerators (`depthwise_triton.py`), the module (`layers/depthwise.py`).
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import logging
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+__all__ = ["Implementation", "Triple", "best_implementation", "depthwise_conv3d"]
+
+Implementation = Literal["auto", "native", "split", "triton"]
+Triple = tuple[int, int, int]
+Shape = tuple[int, ...]
+CHANNELS_LAST = torch.channels_last_3d
+# What `benchmarks/depthwise.py` measured; others: not measured yet, PyTorch's own.
+BEST: dict[tuple[str, torch.dtype], str] = {("cpu", torch.float32): "split", ("cpu", torch.bfloat16): "split"}
+SMALL = 8192
+
+log = logging.getLogger(__name__)
+
+
+def depthwise_conv3d(
+    x_BCTHW: Tensor,
+    weight_C1KKK: Tensor,
+    stride: Triple = (1, 1, 1),
+    padding: Triple = (1, 1, 1),
+    implementation: Implementation = "auto",
+) -> Tensor:
+    """`F.conv3d(x, weight, None, stride, padding, groups=C)`.
+
+    Differentiable any number of times. Where no gradient is wanted, `split` is PyTorch's forward on channels-last
+    memory. Under autocast the inputs are cast as PyTorch casts those of convolutions.
+    Args:
+        x_BCTHW: features.
+        weight_C1KKK: one filter a channel, of any size.
+        stride: of the kernel. padding: zeros on each side, fewer than the kernel is long.
+        implementation: `native` = PyTorch, `split`, `triton` (accelerators), or `auto`, see `best_implementation`.
+    Returns: `(B, C, T', H', W')`; with `split` in channels-last memory.
+    Raises: ValueError: shapes or settings that do not fit.
+    """
+    channels, kernel = weight_C1KKK.shape[0], weight_C1KKK.shape[2:]
+    if weight_C1KKK.ndim != 5 or x_BCTHW.ndim != 5 or tuple(weight_C1KKK.shape[:2]) != (x_BCTHW.shape[1], 1):
+        raise ValueError(
+            f"a depthwise filter (C, 1, K, K, K) of shape {tuple(weight_C1KKK.shape)} does not fit features "
+            f"(B, C, T, H, W) of shape {tuple(x_BCTHW.shape)}"
+        )
+    if min(stride) < 1 or any(not 0 <= pad < side for pad, side in zip(padding, kernel, strict=True)):
+        raise ValueError(
+            f"needs strides >= 1 and paddings from 0 to the kernel's {tuple(kernel)} less one, got {stride}, {padding}"
+        )
+    if implementation not in ("auto", "native", "split"):
+        raise ValueError(f"implementation must be 'auto', 'native' or 'split', got {implementation!r}")
+    device = x_BCTHW.device.type
+    if device != "meta" and torch.is_autocast_enabled(device) and x_BCTHW.dtype != torch.float64:
+        x_BCTHW, weight_C1KKK = (tensor.to(torch.get_autocast_dtype(device)) for tensor in (x_BCTHW, weight_C1KKK))
+    if implementation == "auto":
+        implementation = best_implementation(x_BCTHW)
+    if implementation == "native" or torch.compiler.is_exporting():
+        return F.conv3d(x_BCTHW, weight_C1KKK, None, stride, padding, 1, channels)
+    x_BCTHW = x_BCTHW.contiguous(memory_format=CHANNELS_LAST)
+    with_gradient = torch.is_grad_enabled() and (x_BCTHW.requires_grad or weight_C1KKK.requires_grad)
+    if implementation == "split" and not with_gradient:
+        return F.conv3d(x_BCTHW, weight_C1KKK, None, stride, padding, 1, channels)
+    y_BCTHW: Tensor = _forward(x_BCTHW, weight_C1KKK, list(stride), list(padding), implementation == "triton")
+    return y_BCTHW
+
+
+def best_implementation(x_BCTHW: Tensor) -> Implementation:
+    """The implementation for features of this device, type and size, which is logged where it is first asked for.
+
+    Below `SMALL` numbers the calls cost more than the sums.
+    """
+    found: Any = BEST.get((x_BCTHW.device.type, x_BCTHW.dtype), "native")
+    if not torch.compiler.is_compiling():
+        _say(x_BCTHW.device.type, x_BCTHW.dtype, found)
+    chosen: Implementation = "native" if x_BCTHW.numel() < SMALL else found
+    return chosen
+
+
+@functools.cache
+def _say(device: str, dtype: torch.dtype, implementation: str) -> None:
+    log.info("depthwise 3-D convolutions in %s on %s: %s", str(dtype).removeprefix("torch."), device, implementation)
+
+
+# ------------------------------------------------------------------------------------------- operators, their gradients
+# Each is linear in both of its tensors, and each one's derivatives are the other two.
+
+
+@torch.library.custom_op("wholereel::depthwise_conv3d", mutates_args=())
+def _forward(x_BCTHW: Tensor, weight_C1KKK: Tensor, stride: list[int], padding: list[int], triton: bool) -> Tensor:
+    x_BCTHW = x_BCTHW.contiguous(memory_format=CHANNELS_LAST)
+    if triton:
+        return _triton().convolve(x_BCTHW, weight_C1KKK, stride, padding)
+    y_BCTHW = F.conv3d(x_BCTHW, weight_C1KKK, None, stride, padding, 1, len(weight_C1KKK))
+    return y_BCTHW.contiguous(memory_format=CHANNELS_LAST)
+
+
+@torch.library.custom_op("wholereel::depthwise_conv3d_to_input", mutates_args=())
+def _to_input(
+    error_BCTHW: Tensor, weight_C1KKK: Tensor, size: list[int], stride: list[int], padding: list[int], triton: bool
+) -> Tensor:
+    error_BCTHW = error_BCTHW.contiguous(memory_format=CHANNELS_LAST)
+    if triton:
+        return _triton().input_gradient(error_BCTHW, weight_C1KKK, size, stride, padding)
+    to_x_BCTHW = input_gradient(error_BCTHW, weight_C1KKK, size, stride, padding)
+    return to_x_BCTHW.contiguous(memory_format=CHANNELS_LAST)
+
+
+@torch.library.custom_op("wholereel::depthwise_conv3d_to_weight", mutates_args=())
+def _to_weight(
+    error_BCTHW: Tensor, x_BCTHW: Tensor, kernel: list[int], stride: list[int], padding: list[int], triton: bool
+) -> Tensor:
+    error_BCTHW = error_BCTHW.contiguous(memory_format=CHANNELS_LAST)
+    x_BCTHW = x_BCTHW.contiguous(memory_format=CHANNELS_LAST)
+    if triton:
+        return _triton().weight_gradient(error_BCTHW, x_BCTHW, kernel, stride, padding)
+    return weight_gradient(error_BCTHW, x_BCTHW, kernel, stride, padding)
+
+
+@_forward.register_fake
+def _(x_BCTHW: Tensor, weight_C1KKK: Tensor, stride: list[int], padding: list[int], triton: bool) -> Tensor:
+    size = [
+        (length + 2 * pad - side) // step + 1
+        for length, side, step, pad in zip(x_BCTHW.shape[2:], weight_C1KKK.shape[2:], stride, padding, strict=True)
+    ]
+    return x_BCTHW.new_empty(*x_BCTHW.shape[:2], *size).to(memory_format=CHANNELS_LAST)
+
+
+@_to_input.register_fake
+def _(
+    error_BCTHW: Tensor, weight_C1KKK: Tensor, size: list[int], stride: list[int], padding: list[int], triton: bool
+) -> Tensor:
+    return error_BCTHW.new_empty(*error_BCTHW.shape[:2], *size).to(memory_format=CHANNELS_LAST)
+
+
+@_to_weight.register_fake
+def _(
+    error_BCTHW: Tensor, x_BCTHW: Tensor, kernel: list[int], stride: list[int], padding: list[int], triton: bool
+) -> Tensor:
+    return x_BCTHW.new_empty(x_BCTHW.shape[1], 1, *kernel)
+
+
+def _keep(ctx: Any, inputs: Any, output: Any) -> None:
+    first, second, *ctx.settings = inputs
+    ctx.save_for_backward(first, second)
+
+
+def _from_forward(ctx: Any, error_BCTHW: Tensor) -> Any:
+    (x_BCTHW, weight_C1KKK), (stride, padding, triton) = ctx.saved_tensors, ctx.settings
+    size, kernel = x_BCTHW.shape[2:], weight_C1KKK.shape[2:]
+    of_x, of_weight = ctx.needs_input_grad[:2]
+    to_x = _to_input(error_BCTHW, weight_C1KKK, size, stride, padding, triton) if of_x else None
+    to_weight = _to_weight(error_BCTHW, x_BCTHW, kernel, stride, padding, triton) if of_weight else None
+    return to_x, to_weight, None, None, None
+
+
+def _from_to_input(ctx: Any, of_x_BCTHW: Tensor) -> Any:
+    (error_BCTHW, weight_C1KKK), (_, stride, padding, triton) = ctx.saved_tensors, ctx.settings
+    to_error = _forward(of_x_BCTHW, weight_C1KKK, stride, padding, triton)
+    to_weight = _to_weight(error_BCTHW, of_x_BCTHW, weight_C1KKK.shape[2:], stride, padding, triton)
+    return to_error, to_weight, None, None, None, None
+
+
+def _from_to_weight(ctx: Any, of_weight_C1KKK: Tensor) -> Any:
+    (error_BCTHW, x_BCTHW), (_, stride, padding, triton) = ctx.saved_tensors, ctx.settings
+    to_error = _forward(x_BCTHW, of_weight_C1KKK, stride, padding, triton)
+    to_x = _to_input(error_BCTHW, of_weight_C1KKK, x_BCTHW.shape[2:], stride, padding, triton)
+    return to_error, to_x, None, None, None, None
+
+
+_forward.register_autograd(_from_forward, setup_context=_keep)
+_to_input.register_autograd(_from_to_input, setup_context=_keep)
+_to_weight.register_autograd(_from_to_weight, setup_context=_keep)
+
+
+# --------------------------------------------------------------------------------------------------- gradient of inputs
+
+
+def input_gradient(
+    error_BCTHW: Tensor, weight_C1KKK: Tensor, size: list[int], stride: list[int], padding: list[int]
+) -> Tensor:
+    """Gradient of an input of that size (T, H, W), by the way that was quickest for its strides.
+
+    All ways give the same sums; measured by `benchmarks/depthwise.py`.
+    """
+    shape = (*error_BCTHW.shape[:2], *size)
+    if stride[1] * stride[2] > 9:
+        return _by_phases(error_BCTHW, weight_C1KKK, shape, stride, padding)
+    if stride[0] > 1 and error_BCTHW.dtype == torch.float32:
+        return _by_frames(error_BCTHW, weight_C1KKK, shape, stride, padding)
+    return _mirrored(error_BCTHW, weight_C1KKK, shape, stride, padding)
+
+
+def _mirrored(error_BCTHW: Tensor, weight_C1KKK: Tensor, shape: Shape, stride: list[int], padding: list[int]) -> Tensor:
+    """Zeros between the errors of a stride, then a convolution of stride 1 with the mirrored kernel."""
+    kernel = weight_C1KKK.shape[2:]
+    if max(stride) > 1:
+        sizes = [size + 2 * pad - side + 1 for size, pad, side in zip(shape[2:], padding, kernel, strict=True)]
+        spread_BCTHW = _zeros((*shape[:2], *sizes), error_BCTHW)
+        spread_BCTHW[:, :, :: stride[0], :: stride[1], :: stride[2]] = error_BCTHW
+        error_BCTHW = spread_BCTHW
+    around = [side - 1 - pad for side, pad in zip(kernel, padding, strict=True)]
+    return F.conv3d(error_BCTHW, weight_C1KKK.flip(2, 3, 4), None, 1, around, 1, shape[1])
+
+
+def _by_frames(
+    error_BCTHW: Tensor, weight_C1KKK: Tensor, shape: Shape, stride: list[int], padding: list[int]
+) -> Tensor:
+    """For each frame of the kernel the 2-D gradient, added to the frames that it looked at."""
+    batch, channels, frames, height, width = shape
+    to_x_BCTHW = _zeros(shape, error_BCTHW)
+    for tap in range(weight_C1KKK.shape[2]):
+        out, seen = _frames_of(tap, frames, error_BCTHW.shape[2], stride[0], padding[0])
+        if out.start >= out.stop:
+            continue
+        merged = _merged(error_BCTHW[:, :, out])
+        like = merged.new_empty(len(merged), height, width, channels).permute(0, 3, 1, 2)
+        part, _, _ = _gradients_2d(merged, like, weight_C1KKK[:, :, tap], stride, padding, (True, False))
+        to_x_BCTHW[:, :, seen] += part.unflatten(0, (batch, -1)).transpose(1, 2)
+    return to_x_BCTHW
+
+
+def _by_phases(
+    error_BCTHW: Tensor, weight_C1KKK: Tensor, shape: Shape, stride: list[int], padding: list[int]
+) -> Tensor:
+    """The inputs fall into stride^3 lattices; each is a convolution of stride 1 with the taps that meet it.
+
+    For strides beyond the kernel most lattices are met by none.
+    """
+    to_x_BCTHW = _zeros(shape, error_BCTHW)
+    kernel = weight_C1KKK.shape[2:]
+    axes = [
+        [
+            _Lattice(phase, shape[2 + axis], error_BCTHW.shape[2 + axis], kernel[axis], stride[axis], padding[axis])
+            for phase in range(stride[axis])
+        ]
+        for axis in range(3)
+    ]
+    for lattices in itertools.product(axes[0], axes[1], axes[2]):
+        if not all(lattice.taps and lattice.count for lattice in lattices):
+            continue
+        first = lattices[0].taps[0], lattices[1].taps[0], lattices[2].taps[0]
+        part_C1KKK = weight_C1KKK[:, :, first[0] :: stride[0], first[1] :: stride[1], first[2] :: stride[2]]
+        time, height, width = lattices
+        read_BCTHW = error_BCTHW[:, :, time.read, height.read, width.read]
+        lacking = [side for lattice in reversed(lattices) for side in lattice.lacking]
+        read_BCTHW = F.pad(read_BCTHW, lacking).contiguous(memory_format=CHANNELS_LAST)
+        to_x_BCTHW[:, :, time.places, height.places, width.places] = F.conv3d(
+            read_BCTHW, part_C1KKK.flip(2, 3, 4), groups=shape[1]
+        )
+    return to_x_BCTHW
+
+
+class _Lattice:
+    """Positions `phase + stride * m` of one axis: the taps that meet them, and the errors that these taps bring.
+
+    `read` is the part of the errors that exists, `lacking` how many zeros stand before and behind it.
+    """
+
+    def __init__(self, phase: int, size: int, errors: int, side: int, stride: int, pad: int) -> None:
+        self.taps = [tap for tap in range(side) if (phase + pad - tap) % stride == 0]
+        self.places = slice(phase, None, stride)
+        self.count = len(range(phase, size, stride))
+        first, last = ((phase + pad - self.taps[index]) // stride for index in (-1, 0)) if self.taps else (0, -1)
+        stop = last + self.count
+        # A kernel's taps may all lie beyond the last error; then zeros alone are read.
+        begin, end = min(max(first, 0), errors), max(min(stop, errors), 0)
+        self.read = slice(begin, max(begin, end))
+        before = min(max(-first, 0), stop - first)
+        self.lacking = before, (stop - first) - before - (self.read.stop - self.read.start)
+
+
+# -------------------------------------------------------------------------------------------------- gradient of weights
+
+
+def weight_gradient(
+    error_BCTHW: Tensor, x_BCTHW: Tensor, kernel: list[int], stride: list[int], padding: list[int]
+) -> Tensor:
+    """For each frame of the kernel the 2-D gradient over all frames that it looked at."""
+    to_weight_C1KKK = x_BCTHW.new_zeros(x_BCTHW.shape[1], 1, *kernel)
+    for tap in range(kernel[0]):
+        out, seen = _frames_of(tap, x_BCTHW.shape[2], error_BCTHW.shape[2], stride[0], padding[0])
+        if out.start >= out.stop:
+            continue
+        error, x = _merged(error_BCTHW[:, :, out]), _merged(x_BCTHW[:, :, seen])
+        _, part, _ = _gradients_2d(error, x, to_weight_C1KKK[:, :, tap], stride, padding, (False, True))
+        to_weight_C1KKK[:, :, tap] = part
+    return to_weight_C1KKK
+
+
+def _frames_of(tap: int, frames: int, out_frames: int, stride: int, pad: int) -> tuple[slice, slice]:
+    """Outgoing frames for which frame `tap` of the kernel lies inside the clip, and the frames that it sees then."""
+    first = max(0, -((tap - pad) // stride))
+    stop = min(out_frames, (frames - 1 + pad - tap) // stride + 1)
+    seen = first * stride + tap - pad
+    return slice(first, stop), slice(seen, seen + (stop - first - 1) * stride + 1, stride)
+
+
+def _merged(x_BCTHW: Tensor) -> Tensor:
+    """Frames in the batch axis: `(B * T, C, H, W)`, channels last."""
+    return x_BCTHW.transpose(1, 2).flatten(0, 1)
+
+
+def _gradients_2d(
+    error: Tensor, x: Tensor, weight_C1KK: Tensor, stride: list[int], padding: list[int], wanted: tuple[bool, bool]
+) -> tuple[Tensor, Tensor, Tensor]:
+    settings = stride[1:], padding[1:], (1, 1), False, (0, 0), len(weight_C1KK)
+    found: tuple[Tensor, Tensor, Tensor] = torch.ops.aten.convolution_backward(
+        error, x, weight_C1KK, None, *settings, (*wanted, False)
+    )
+    return found
+
+
+def _zeros(shape: Any, like: Tensor) -> Tensor:
+    batch, channels, *sizes = shape
+    return like.new_zeros(batch, *sizes, channels).permute(0, 4, 1, 2, 3)
+
+
+def _triton() -> Any:
+    raise NotImplementedError
