@@ -160,6 +160,8 @@ class Memory:
         rescale_head: divide the head's weights by 1.5 when a block is put in front of it: logits stay equal at step 0.
         detach: the memory is a constant for the gradient; W_k and W_v learn nothing. An ablation, not a mode to train
             in.
+        norm: `batch` = BatchNorm behind W_o, its scale beginning at zero, as non-local blocks have it; of the non-local
+            interactions with `residual` alone.
     """
 
     after: tuple[str, ...] = ("last",)
@@ -173,6 +175,7 @@ class Memory:
     clip_pos: int = 0
     rescale_head: bool = True
     detach: bool = False
+    norm: Literal["none", "batch"] = "none"
 
 
 @dataclass(frozen=True)

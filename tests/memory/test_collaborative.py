@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from wholereel.layers.non_local import Affinity, NonLocal
 from wholereel.memory import CollaborativeMemory, CollaborativeState, MaxState, TokenState
 from wholereel.memory.functions import outer_each, pop_positions, position_factor, prefix_means, project
 
@@ -78,6 +79,46 @@ def test_softmax_attention_is_the_textbook_formula() -> None:
     scores = torch.einsum("bnps,bmpr->bnsmr", queries, keys) / MEM**0.5
     weights = scores.flatten(3).softmax(-1).unflatten(3, (N, S))
     close(block.pop(block.push(x), x), torch.einsum("bnsmr,bmvr->bnsv", weights, values))
+
+
+@pytest.mark.parametrize("affinity", ["softmax", "dot_product"])
+@pytest.mark.parametrize("training", [True, False])
+def test_non_local_over_clips_is_the_non_local_block_on_all_clips_laid_end_to_end(
+    affinity: Affinity, training: bool
+) -> None:
+    """`layers.NonLocal` on one long clip, with biases of zero and no pooling: the block of arXiv 1711.07971."""
+    dim = 8
+    interaction = {"softmax": "nl_softmax", "dot_product": "nl_dot"}[affinity]
+    block = CollaborativeMemory(dim, dim // 2, interaction=interaction, infusion="residual", norm="batch").double()
+    reference = NonLocal(dim, affinity, pool=(1, 1, 1)).double()
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for ours, theirs in {"w_q": "theta", "w_k": "phi", "w_v": "g", "w_o": "out"}.items():
+            weight = torch.randn(getattr(block, ours).weight.shape, generator=generator, dtype=torch.float64)
+            getattr(block, ours).weight.copy_(weight)
+            getattr(reference, theirs).weight.copy_(weight[..., None, None, None])
+            getattr(reference, theirs).bias.zero_()
+        for norm in (block.norm, reference.norm):
+            norm.weight.copy_(torch.linspace(0.5, 2, dim))
+            norm.running_mean.copy_(torch.linspace(-1, 1, dim))
+    x_BNCTHW = torch.randn(1, 3, dim, 2, 2, 2, generator=generator, dtype=torch.float64)
+    long_BCTHW = x_BNCTHW.transpose(1, 2).flatten(2, 3)
+    expected = reference.train(training)(long_BCTHW).unflatten(2, (3, 2)).transpose(1, 2)
+    ours, state = block.train(training)(x_BNCTHW)
+    close(ours, expected)
+    close(block.norm.running_mean, reference.norm.running_mean)
+    close(block(x_BNCTHW, pooled=True)[0], expected.flatten(3).mean(3))
+    with pytest.raises(ValueError, match="cannot be infused from means"):
+        block.infuse_pooled(block.pop_pooled(state, x_BNCTHW), x_BNCTHW.flatten(3).mean(3))
+
+
+def test_a_fresh_non_local_block_changes_nothing() -> None:
+    block = CollaborativeMemory(DIM, interaction="nl_softmax", infusion="residual", norm="batch").double()
+    assert block.w_o.weight.abs().min() > 0
+    x = features()
+    close(block(x)[0], x)
+    (block(x)[0] ** 3).sum().backward()
+    assert block.norm.weight.grad.abs().min() > 0
 
 
 @pytest.mark.parametrize("settings", EVERY)
@@ -279,6 +320,9 @@ def test_state_dict_keys_and_shapes() -> None:
         ({"position_norm": "ref"}, "'ref' \\(with ref_positions\\)"),
         ({"value_dim": 3}, "value_dim == mem_dim, got 3 and 4"),
         ({"interaction": "max", "clip_pos": 4}, "'max' has none"),
+        ({"norm": "layer"}, "norm must be one of none, batch"),
+        ({"norm": "batch", "infusion": "residual"}, "norm='batch' is for nl_dot and nl_softmax, residual"),
+        ({"norm": "batch", "interaction": "nl_dot"}, "not nl_dot, gate"),
     ],
 )
 def test_settings_without_a_meaning_are_refused(settings: dict[str, Any], message: str) -> None:

@@ -5,7 +5,8 @@ width.
 From the paper: the associative memory with the tied value projection, a sum over positions and a mean over clips
 (`assoc`, `tied`, `sum`), pooled pop, the sigmoid gate and the residual sum. Everything else is our choice: widths,
 `separate` values, position norms `mean` and `ref`, the interactions `avg`, `max`, `nl_dot`, `nl_softmax`, the infusion
-`residual`, `clip_pos`, the initialisation.
+`residual`, `clip_pos`, the initialisation. Non-local attention with `residual` and `norm="batch"` is the block of arXiv
+1711.07971 over the clips of a video, with keys of any width (there: half the channels).
 Not here: the formulas (`functions.py`), the states (`state.py`), where blocks stand in a network
 (`models/video_model.py`).
 """
@@ -55,6 +56,8 @@ class CollaborativeMemory(nn.Module):
         init_std: of the projections; dim^-0.5 where `None`. W_o starts at zero, so a new block only scales (by 1.5,
             `gate`).
         detach: pushes are constants for the gradient: W_k and W_v (W_i) learn nothing.
+        norm: `batch`: BatchNorm behind W_o, over positions and clips; its scale starts at zero instead of W_o. Of the
+            non-local interactions with `residual` alone: other shortcuts to pooled features would not hold.
     Raises: ValueError: a combination without a meaning.
     """
 
@@ -72,6 +75,7 @@ class CollaborativeMemory(nn.Module):
         clip_pos: int = 0,
         init_std: float | None = None,
         detach: bool = False,
+        norm: str = "none",
     ) -> None:
         super().__init__()
         mem_dim = max(1, dim // 4) if mem_dim is None else mem_dim
@@ -79,6 +83,7 @@ class CollaborativeMemory(nn.Module):
         _check_choice("interaction", interaction, tuple(INTERACTIONS))
         _check_choice("infusion", infusion, INFUSIONS)
         _check_choice("value", value, ("tied", "separate"))
+        _check_choice("norm", norm, ("none", "batch"))
         functions.position_factor(position_norm, 1, ref_positions)
         keyed = interaction not in ("avg", "max")
         self.tied = interaction == "assoc" and value == "tied"
@@ -86,6 +91,10 @@ class CollaborativeMemory(nn.Module):
             raise ValueError(f"value='tied' needs value_dim == mem_dim, got {value_dim} and {mem_dim}; try 'separate'")
         if clip_pos and not keyed:
             raise ValueError(f"clip_pos is added before the keys, but interaction={interaction!r} has none")
+        if norm == "batch" and not (interaction.startswith("nl_") and infusion == "residual"):
+            raise ValueError(
+                f"norm='batch' is for nl_dot and nl_softmax with 'residual', not {interaction}, {infusion}"
+            )
         self.dim, self.mem_dim, self.value_dim = dim, mem_dim if keyed else 1, value_dim
         self.interaction, self.infusion = interaction, infusion
         self.position_norm, self.ref_positions, self.detach = position_norm, ref_positions, detach
@@ -99,13 +108,15 @@ class CollaborativeMemory(nn.Module):
             self.w_i = nn.Linear(dim, value_dim, bias=False)
         self.w_o = nn.Linear(value_dim, dim, bias=False)
         self.clip_pos = nn.Parameter(torch.empty(clip_pos, dim)) if clip_pos else None
+        self.norm = nn.BatchNorm1d(dim) if norm == "batch" else None
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Projections normal with `init_std`, W_o and the clip positions zero."""
-        for name, linear in self.named_children():
-            if isinstance(linear, nn.Linear):
-                nn.init.zeros_(linear.weight) if name == "w_o" else nn.init.normal_(linear.weight, std=self.init_std)
+        """Projections normal with `init_std`; W_o, or the scale of the norm behind it, and the clip positions zero."""
+        for layer in self.children():
+            if isinstance(layer, nn.Linear):
+                nn.init.normal_(layer.weight, std=self.init_std)
+        nn.init.zeros_(self.w_o.weight if self.norm is None else self.norm.weight)
         if self.clip_pos is not None:
             nn.init.zeros_(self.clip_pos)
 
@@ -208,18 +219,32 @@ class CollaborativeMemory(nn.Module):
                 factor_BND = 1 + functions.gate(pooled_BNV, w_o)
                 return x_BNCTHW * factor_BND[..., None, None, None].to(x_BNCTHW.dtype)
             added = F.linear(popped, w_o)
+            if self.norm is not None:
+                added = self.norm(added.flatten(0, -2)).view(added.shape)
             if popped.ndim == 3:
                 return x_BNCTHW + added[..., None, None, None].to(x_BNCTHW.dtype)
             return x_BNCTHW + added.transpose(2, 3).unflatten(3, x_BNCTHW.shape[3:]).to(x_BNCTHW.dtype)
 
     def infuse_pooled(self, popped_BNV: Tensor, pooled_BND: Tensor) -> Tensor:
         """Pool(X_hat) from Pool(M_n) and Pool(X_n), `(B, N, D)`: in front of a pooling head X_hat itself is not
-        needed."""
+        needed.
+
+        Raises: ValueError: `norm="batch"`, whose statistics are those of positions.
+        """
+        if self.norm is not None:
+            raise ValueError("a block with norm='batch' cannot be infused from means: use infused_mean")
         with _full_precision(pooled_BND):
             w_o = self.w_o.weight.to(self.dtype)
             if self.infusion == "gate":
                 return pooled_BND * (1 + functions.gate(popped_BNV, w_o))
             return pooled_BND + F.linear(popped_BNV, w_o)
+
+    def infused_mean(self, state: PlaceState, x_BNCTHW: Tensor) -> Tensor:
+        """Pool(X_hat), `(B, N, D)` in float32 or wider, on the shortest way that gives it."""
+        if self.norm is not None:  # statistics are those of positions, not of their means
+            infused_BNCTHW = self.infuse(self.popped_for_infusion(state, x_BNCTHW), x_BNCTHW)
+            return self._pooled(infused_BNCTHW)
+        return self.infuse_pooled(self.pop_pooled(state, x_BNCTHW), self._pooled(x_BNCTHW))
 
     def forward(
         self,
@@ -248,7 +273,7 @@ class CollaborativeMemory(nn.Module):
         if valid_BN is not None:
             check_all(merged.clips_B > 0, NO_CLIP)
         if pooled:
-            return self.infuse_pooled(self.pop_pooled(merged, x_BNCTHW), self._pooled(x_BNCTHW)), merged
+            return self.infused_mean(merged, x_BNCTHW), merged
         return self.infuse(self.popped_for_infusion(merged, x_BNCTHW), x_BNCTHW), merged
 
     def _features(self, x_BNCTHW: Tensor) -> Tensor:

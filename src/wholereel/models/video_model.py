@@ -79,6 +79,7 @@ def build_memory(dim: int, memory: config.Memory) -> CollaborativeMemory:
         ref_positions=memory.ref_positions,
         clip_pos=memory.clip_pos,
         detach=memory.detach,
+        norm=memory.norm,
     )
 
 
@@ -261,7 +262,7 @@ class VideoModel(nn.Module):
         place, block = self.blocks()[index]
         x_BNCTHW = _with_clip_axis(x)
         if place == LAST and not self.keeps_map:
-            pooled_BND = block.infuse_pooled(block.pop_pooled(memory, x_BNCTHW), _pooled(x_BNCTHW))
+            pooled_BND = block.infused_mean(memory, x_BNCTHW)
             infused = pooled_BND[..., None, None, None].to(x.dtype)
         else:
             infused = block.infuse(block.popped_for_infusion(memory, x_BNCTHW), x_BNCTHW)

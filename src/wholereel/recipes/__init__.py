@@ -18,6 +18,7 @@ __all__ = ["RECIPES", "load_recipe"]
 RECIPES: dict[str, str] = {
     "demo": "wholereel.recipes.demo:demo",
     "match8": "wholereel.recipes.worlds:match8",
+    "match8_by_count": "wholereel.recipes.worlds:match8_by_count",
     "pair6": "wholereel.recipes.worlds:pair6",
     "order2": "wholereel.recipes.worlds:order2",
     "memory_worlds": "wholereel.recipes.worlds:memory_worlds",

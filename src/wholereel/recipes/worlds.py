@@ -30,6 +30,7 @@ __all__ = [
     "VIDEO_SIZES",
     "WORLD_CLIPS",
     "match8",
+    "match8_by_count",
     "memory_worlds",
     "order2",
     "pair6",
@@ -127,6 +128,38 @@ def match8(seed: int = 0) -> Recipe:
     Source: our world, `docs/worlds/`. Command: `wholereel train match8 --out runs/match8`.
     """
     return _world_recipe("match8", "two events in different clips: equal or not (memory needed)", seed)
+
+
+TEST_COUNTS = (2, 4, 8, 12, 16, 24)
+
+
+def match8_by_count(seed: int = 0) -> Recipe:
+    """`match8` with other numbers of clips at test time than in training: N = 8 fixed, and N drawn from 4 to 12.
+
+    Eight clips tile a video; with fewer some of it is not seen, with more there is less of an event in the mean over
+    clips. Source: our world and question (the formula takes any N). Measured: docs/papers/collaborative_memory.md.
+    Command: `python benchmarks/effects.py match8_by_count --seeds 0 1 2 --out runs/effects`.
+    """
+    stages: dict[str, Stage] = {
+        "events8": World("events8", seed=seed, sizes=EVENTS8_SIZES),
+        "match8": World("match8", seed=seed, sizes=VIDEO_SIZES),
+        "pretrain": pretrain_events8(seed=seed),
+    }
+    base = video_stages("match8", seed=seed)
+    fixed, test = base["collaborative_memory"], base["test_collaborative_memory"]
+    assert isinstance(fixed, Train)
+    assert isinstance(test, Evaluate)
+    largest = Memory(interaction="max", dim=64)
+    drawn = replace(WORLD_CLIPS, count=12, least=4)
+    for name, memory in {"assoc": fixed.model.memory, "max": largest}.items():
+        for trained, clips in {"fixed": WORLD_CLIPS, "drawn": drawn}.items():
+            data = replace(fixed.data, clips=clips)
+            stage = f"{name}_{trained}"
+            stages[stage] = replace(fixed, model=replace(fixed.model, memory=memory), data=data)
+            for count in TEST_COUNTS:
+                views = replace(VIEWS, clips=replace(WORLD_CLIPS, count=count))
+                stages[f"test_{stage}_{count}"] = replace(test, model=f"stage:{stage}", views=views)
+    return Recipe("match8_by_count", stages, "match8 with other numbers of clips at test time than in training")
 
 
 def pair6(seed: int = 0) -> Recipe:
