@@ -20,6 +20,7 @@ __all__ = [
     "Audio",
     "Boxes",
     "ClipBatch",
+    "IGNORED",
     "Fault",
     "LossPart",
     "Losses",
@@ -31,6 +32,8 @@ __all__ = [
 ]
 
 T = TypeVar("T")
+
+IGNORED = -1  # the label of a clip or frame that has none; in multi-hot labels, of all its classes
 
 
 def map_tensors(value: T, function: Callable[[Tensor], Tensor]) -> T:
@@ -156,7 +159,8 @@ class Target(_Movable):
 
     Args:
         labels: one tensor a label space ("label" where there is only one): int64 `(B,)` class indices, float32 `(B, K)`
-            multi-hot, or the same with a clip axis (`(B, N)`, `(B, N, K)`) where clips have labels of their own.
+            multi-hot, or the same with a clip axis (`(B, N)`, `(B, N, K)`) where clips have labels of their own; in
+            streams N counts the labels of a clip, and `IGNORED` stands where there is none.
         boxes, poses: or `None`.
     """
 

@@ -27,6 +27,7 @@ __all__ = [
     "Recipe",
     "Stage",
     "Strategy",
+    "Streams",
     "Task",
     "Train",
     "Views",
@@ -114,6 +115,35 @@ class Audio:
 
 
 @dataclass(frozen=True)
+class Streams:
+    """How videos are read clip after clip, many in parallel (`datasets/stream_places.py`); one step is one clip a row.
+
+    Of `Clips` frames, stride and frame rate count, plan and number do not.
+
+    Args:
+        steps: `grid`: a clip every `hop` seconds of each sample, labels from its timed events. `samples`: one clip for
+            each sample (key frame or segment), in order of time in their video, with the sample's own labels.
+        hop: seconds from the begin of one clip to that of the next; `None` = the clips' span, so that they touch.
+        place: of the clip in a segment (`steps="samples"`): its middle, or its end, as anticipation needs.
+        label: what a clip on the grid is asked for: the event that fills most of it (`shown`), and at least half; all
+            events that it shows (`all`, for task.multi_label); the event that begins `gap` seconds behind its end, and
+            less than a hop later (`next`).
+        gap: seconds of anticipation of `next`.
+        frames: labels of a clip; 0 = one for the clip, else one for each of so many equal parts (frame-level models).
+        order: `balanced`: videos go to the row that is free first. `memvit`: the public code's rule, one list of all
+            clips cut into equal parts.
+    """
+
+    steps: Literal["grid", "samples"] = "grid"
+    hop: float | None = None
+    place: Literal["middle", "end"] = "middle"
+    label: Literal["shown", "all", "next"] = "shown"
+    gap: float = 1.0
+    frames: int = 0
+    order: Literal["balanced", "memvit"] = "balanced"
+
+
+@dataclass(frozen=True)
 class Data:
     """A data set and how clips are taken from it.
 
@@ -131,6 +161,7 @@ class Data:
         max_bad: largest fraction of samples replaced in one epoch before training stops.
         judged: of sets of key frames, in training: boxes of the key frame alone (`"centre"`), or also those of other
             key frames of the film that are the middle of a clip (`"all"`).
+        streams: read videos as streams instead of a few clips of each; `None` = not.
     """
 
     root: str | None = None
@@ -144,6 +175,7 @@ class Data:
     workers: int = 2
     max_bad: float = 0.01
     judged: Literal["centre", "all"] = "centre"
+    streams: Streams | None = None
 
 
 @dataclass(frozen=True)
@@ -241,11 +273,11 @@ class Strategy:
     """How the gradient of a video's loss is obtained.
 
     Args:
-        name: name in the table `training/strategies`.
+        name: name in the table `training/strategies`; `sequential` is the one for streams.
         variant: of `multi_iteration`: `"step"` or `"accumulate"`.
     """
 
-    name: Literal["full", "exact", "batch_reduction", "multi_iteration"] = "full"
+    name: Literal["full", "exact", "batch_reduction", "multi_iteration", "sequential"] = "full"
     variant: Literal["step", "accumulate"] = "accumulate"
 
 
@@ -316,7 +348,8 @@ class World:
 
 @dataclass(frozen=True)
 class Train:
-    """Fit a model. `batch` counts videos per optimiser step and process, before the strategy's own arithmetic.
+    """Fit a model. `batch` counts videos per optimiser step and process, before the strategy's own arithmetic; of
+    streams, the rows that are read in parallel.
 
     `select` names the validation metric of the best model: `None` = `video_top1`, with several labels a video
     `video_map`.

@@ -359,6 +359,7 @@ def test_gradients_are_declared_and_unknown_names_are_refused():
         ("batch_reduction", None): "exact",
         ("multi_iteration", "step"): "truncated",
         ("multi_iteration", "accumulate"): "truncated",
+        ("sequential", None): "truncated",
     }
     with pytest.raises(ConfigError, match="no strategy 'fast'. Strategies: full, exact, batch_reduction, multi_iter"):
         strategy("fast")

@@ -5,7 +5,7 @@ Not here: what a sample is (`clip_dataset.py`), which samples form a batch (`bat
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -20,7 +20,7 @@ from wholereel.datasets.clip_dataset import ClipDataset, SampleKey, collate
 from wholereel.datasets.manifest import Manifest
 from wholereel.errors import DataError
 
-__all__ = ["ClipLoader", "TooManyFaultsError", "clip_loader"]
+__all__ = ["ClipLoader", "TooManyFaultsError", "clip_loader", "too_many_faults"]
 
 NAMED_FAULTS = 3  # files that the error names; all are on the batches and on the error
 
@@ -143,11 +143,22 @@ class ClipLoader:
         limit = self.dataset.data.max_bad
         if len(replaced) <= limit * total:
             return
-        named = " | ".join(fault.reason for fault in replaced[:NAMED_FAULTS])
-        raise TooManyFaultsError(
-            self.root,
-            f"{len(replaced)} of {total} samples of epoch {epoch + 1} could not be read ({named})",
-            f"at most {limit:.2%} (data.max_bad)",
-            "Run `wholereel data check` for the full list, repair or remove those files, or raise data.max_bad.",
-            last,
-        )
+        raise too_many_faults(self.root, epoch, replaced, total, limit, last)
+
+
+def too_many_faults(
+    root: Path, epoch: int, missing: Sequence[Fault], total: int, limit: float, last: tuple[Fault, ...]
+) -> TooManyFaultsError:
+    """The error that ends a training.
+
+    Args:
+        missing: what could not be read, of `total` samples. limit: `data.max_bad`. last: see `TooManyFaultsError`.
+    """
+    named = " | ".join(fault.reason for fault in missing[:NAMED_FAULTS])
+    return TooManyFaultsError(
+        root,
+        f"{len(missing)} of {total} samples of epoch {epoch + 1} could not be read ({named})",
+        f"at most {limit:.2%} (data.max_bad)",
+        "Run `wholereel data check` for the full list, repair or remove those files, or raise data.max_bad.",
+        last,
+    )

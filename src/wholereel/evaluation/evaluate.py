@@ -143,7 +143,7 @@ def _judge(
 ) -> list[VideoRecord]:
     valid_BV = one.valid_BV.to(device)
     pixels_BV = one.views_BVTCHW.to(device, non_blocking=True)
-    logits = score_clips(package.model, lambda: _chunks(package, pixels_BV, valid_BV, views), alone=True)
+    logits = score_clips(package.video_model, lambda: _chunks(package, pixels_BV, valid_BV, views), alone=True)
     if logits.alone_RNK is None:
         raise RuntimeError("score_clips left out the clips alone")
     shared_BVK, alone_BVK = (

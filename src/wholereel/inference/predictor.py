@@ -66,7 +66,7 @@ class Predictor:
         self.views = views or package_views(self.package, clips)
         check_views(self.views)
         self.precision, self.chunk = precision, chunk
-        self.model = self.package.model.eval().to(self.device)
+        self.model = self.package.video_model.eval().to(self.device)
 
     @classmethod
     def from_package(cls, directory: str | Path) -> Predictor:

@@ -136,7 +136,7 @@ class Stream:
             raise ConfigError(f"mode={mode!r} is unknown; modes are {', '.join(MODES)}")
         self.package = package if isinstance(package, Package) else load_package(find_package(package))
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        self.model = self.package.model.eval().to(self.device)
+        self.model = self.package.video_model.eval().to(self.device)
         self.mode, self.precision = mode, precision
         self._policy = self._choose_policy(window, decay)
         views = package_views(self.package, clips)

@@ -121,6 +121,10 @@ class MeMViT(MViT):
                 if index not in self.remembering or ("compress_" in name and self.memory.gap > 1):
                     parameter.requires_grad_(False)
 
+    def compile_stages(self) -> None:
+        """Compile the whole network, in place; keys stay as they are. Its states have fixed shapes: one graph."""
+        self.compile()
+
     def entry_grids(self, height: int, width: int) -> list[Grid]:
         """(T, H, W) of every block's keys, for clips of a size in pixels."""
         config = self.config

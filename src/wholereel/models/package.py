@@ -13,7 +13,7 @@ import json
 import logging
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +23,12 @@ from torch import Tensor
 
 from wholereel import config
 from wholereel.errors import CheckpointError, ConfigError
-from wholereel.models.clip_model import ClipModel
 from wholereel.models.conversion import to_clip_level, to_video_level
 from wholereel.models.detector import Detector
+from wholereel.models.memvit import MeMViT
+from wholereel.models.mvit_keys import fit_tensors
 from wholereel.models.registry import create_model
+from wholereel.models.stream_models import StreamModel
 from wholereel.models.video_model import VideoModel
 from wholereel.models.weights import PACKAGE_WEIGHTS, KeyReport, fit_clip_weights, read_tensors, weights_path
 
@@ -46,11 +48,13 @@ class Package:
         spec: the settings that build the model.
         classes: K names in the order of the logits.
         task: what was trained, and how clips become one score.
+        spaces: of a model that reads streams: names by label space, which `classes` lists one space after the other.
+        streams: how it was trained on streams; `None` = it judges whole videos.
         clips: which clips it reads. short_side, crop: pixels. mean, std: of pixels in [0, 1], per channel.
         extra: whatever else was stored: run, metrics, licence, origin.
     """
 
-    model: VideoModel
+    model: StreamModel
     spec: config.Model
     classes: tuple[str, ...]
     task: config.Task
@@ -60,11 +64,23 @@ class Package:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     extra: Mapping[str, Any]
+    spaces: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    streams: config.Streams | None = None
+
+    @property
+    def video_model(self) -> VideoModel:
+        """The model, for those who judge several clips of a video together.
+
+        Raises: ConfigError: it reads clips one after the other and nothing else.
+        """
+        if not isinstance(self.model, VideoModel):
+            raise ConfigError(f"model {self.spec.name!r} reads videos clip by clip; it cannot judge clips together")
+        return self.model
 
 
 def save_package(
     directory: str | Path,
-    model: VideoModel,
+    model: StreamModel,
     *,
     spec: config.Model,
     num_classes: int,
@@ -72,6 +88,8 @@ def save_package(
     task: config.Task,
     input: Mapping[str, Any],  # the name that the file format has
     extra: Mapping[str, Any] | None = None,
+    spaces: Mapping[str, tuple[str, ...]] | None = None,
+    streams: config.Streams | None = None,
 ) -> Path:
     """Write a package, or replace the one that is there.
 
@@ -79,13 +97,17 @@ def save_package(
         spec: settings that build this model; where its weights came from is kept as provenance only.
         input: `mean`, `std`, `short_side`, `crop` and `clips` (`config.Clips`).
         extra: anything that JSON can hold.
+        spaces, streams: see `Package`.
     Raises: ValueError: classes, settings and model do not agree.
     """
-    if len(classes) != num_classes or model.num_classes != num_classes or spec.memory != model.memory:
+    memory = model.memory if isinstance(model, VideoModel) else None
+    if len(classes) != num_classes or model.num_classes != num_classes or spec.memory != memory:
         raise ValueError(
             f"{len(classes)} class names, num_classes={num_classes}, a model for {model.num_classes} classes; "
-            f"settings with {spec.memory}, a model with {model.memory}: these must agree"
+            f"settings with {spec.memory}, a model with {memory}: these must agree"
         )
+    if spaces and tuple(name for names in spaces.values() for name in names) != classes:
+        raise ValueError("the names of the label spaces, one after the other, must be those of the classes")
     needed = {"mean", "std", "short_side", "crop", "clips"}
     if needed - set(input):
         raise ValueError(f"input lacks {', '.join(sorted(needed - set(input)))}")
@@ -98,6 +120,10 @@ def save_package(
         "input": {**input, "clips": dataclasses.asdict(input["clips"])},
         "extra": dict(extra or {}),
     }
+    if spaces:
+        description["spaces"] = {name: list(names) for name, names in spaces.items()}
+    if streams is not None:
+        description["streams"] = dataclasses.asdict(streams)
     text = json.dumps(description, indent=1)
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
@@ -129,31 +155,57 @@ def load_package(directory: str | Path) -> Package:
         given = dict(description["input"])
         clips = config.Clips(**given["clips"])
         classes = tuple(description["classes"])
-        model = _with_head(create_model(spec.name, num_classes=description["num_classes"], **spec.options), spec)
+        spaces = {name: tuple(names) for name, names in description.get("spaces", {}).items()}
+        streams = None if "streams" not in description else config.Streams(**description["streams"])
+        model = _new_model(spec, _sizes(spaces) or int(description["num_classes"]))
         sizes = int(given["short_side"]), int(given["crop"])
         colours = tuple(given["mean"]), tuple(given["std"])
     except (KeyError, TypeError) as error:
         raise CheckpointError(path, f"a description that cannot be used ({error})", f"format {FORMAT}") from error
     _fit_exactly(model, read_tensors(path), path)
-    return Package(model.eval(), spec, classes, task, clips, *sizes, *colours, description["extra"])
+    extra = description["extra"]
+    return Package(model.eval(), spec, classes, task, clips, *sizes, *colours, extra, spaces, streams)
 
 
-def build_model(spec: config.Model, num_classes: int) -> VideoModel:
+def _sizes(spaces: Mapping[str, tuple[str, ...]]) -> tuple[int, ...] | None:
+    """Classes of each space, where there are several."""
+    return tuple(map(len, spaces.values())) if len(spaces) > 1 else None
+
+
+def _new_model(spec: config.Model, num_classes: int | tuple[int, ...]) -> StreamModel:
+    """The model with fresh weights.
+
+    Raises: ConfigError: a memory in settings of a model that has one of its own.
+    """
+    model = create_model(spec.name, num_classes=num_classes, **spec.options)
+    if not isinstance(model, MeMViT):
+        return VideoModel(model, spec.memory) if spec.boxes is None else Detector(model, spec.memory, spec.boxes)
+    if spec.memory is not None or spec.boxes is not None:
+        raise ConfigError(
+            f"model {spec.name!r} has a memory and boxes of its own: model.memory and model.boxes must be null; "
+            "its options say what they are"
+        )
+    return model
+
+
+def build_model(spec: config.Model, num_classes: int | tuple[int, ...]) -> StreamModel:
     """The model that the settings describe; what happened to loaded weights is logged, see
     `build_model_with_report`."""
     return build_model_with_report(spec, num_classes)[0]
 
 
-def build_model_with_report(spec: config.Model, num_classes: int) -> tuple[VideoModel, KeyReport]:
+def build_model_with_report(spec: config.Model, num_classes: int | tuple[int, ...]) -> tuple[StreamModel, KeyReport]:
     """Build a model; weights of a clip model are taken to the video level, and the reverse, as `spec.memory` asks.
 
+    Models with a memory of their own (MeMViT) also take weights of other memory lengths, of none, and of MViT.
+    Args:
+        num_classes: several label spaces as a tuple, for the models that serve them.
     Raises:
         ConfigError: an unknown model, option or source of weights; settings of a memory that do not fit the model.
         CheckpointError: weights that do not fit, with the keys.
     """
     try:
-        clip_model = create_model(spec.name, num_classes=num_classes, **spec.options)
-        model = _with_head(clip_model, spec)
+        model = _new_model(spec, num_classes)
     except ConfigError:
         raise
     except (ValueError, TypeError) as error:  # an option of the wrong type fails in the midst of the builder
@@ -162,6 +214,11 @@ def build_model_with_report(spec: config.Model, num_classes: int) -> tuple[Video
         return model, KeyReport()
     path = weights_path(spec.weights)
     tensors = read_tensors(path)
+    if isinstance(model, MeMViT):
+        report = _fit_memvit(model, tensors, path)
+        log.info("%s: %s", path, report)
+        return model, report
+    clip_model = model.clip_model
     if any(key.startswith("memories.") for key in tensors):
         model, report = _from_video_level(model, spec, tensors, path)
     else:
@@ -176,8 +233,10 @@ def build_model_with_report(spec: config.Model, num_classes: int) -> tuple[Video
     return model, report
 
 
-def _with_head(clip_model: ClipModel, spec: config.Model) -> VideoModel:
-    return VideoModel(clip_model, spec.memory) if spec.boxes is None else Detector(clip_model, spec.memory, spec.boxes)
+def _fit_memvit(model: MeMViT, tensors: Mapping[str, Tensor], path: Path) -> KeyReport:
+    fitted, done = fit_tensors(model, {key.removeprefix("clip_model."): value for key, value in tensors.items()})
+    report = fit_clip_weights(model, fitted, path)
+    return report + KeyReport(missing=done.fresh, unused=done.dropped)
 
 
 def _from_video_level(

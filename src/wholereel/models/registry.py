@@ -57,13 +57,18 @@ def list_models(pattern: str = "*", kind: str | None = None) -> list[str]:
 
 
 def create_model(
-    name: str, *, num_classes: int = 400, weights: str | None = None, in_channels: int = 3, **options: Any
+    name: str,
+    *,
+    num_classes: int | tuple[int, ...] = 400,
+    weights: str | None = None,
+    in_channels: int = 3,
+    **options: Any,
 ) -> ClipModel:
     """Make a model, with fresh weights or with those of a file.
 
     Args:
         name: row of `MODELS`.
-        num_classes: K; 0 = no classifier.
+        num_classes: K; 0 = no classifier; several label spaces as a tuple, where the model's head serves them.
         weights: `"file:PATH"` or `"hub:NAME"`, see `weights.py`. A classifier for other classes is replaced by a fresh
             one.
         in_channels: C of the input.

@@ -154,8 +154,11 @@ def fit_clip_weights(model: ClipModel, tensors: Mapping[str, Tensor], path: Path
     check_settings(model, layout.settings, path, f"networks in the layout {layout.name} have")
     own = model.state_dict()
     head = f"{model.classifier}."
-    weight = f"{head}weight"
-    replaced = weight not in tensors or weight not in own or tensors[weight].shape[0] != own[weight].shape[0]
+    ours, theirs = (
+        {key: value.shape[0] for key, value in part.items() if key.startswith(head) and key.endswith("weight")}
+        for part in (own, tensors)
+    )
+    replaced = not ours or ours != theirs  # several label spaces have several weights
     skipped = {key for key in (*own, *tensors) if replaced and key.startswith(head)}
     missing = sorted(set(own) - set(tensors) - skipped)
     unused = sorted(set(tensors) - set(own) - skipped)

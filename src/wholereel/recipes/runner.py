@@ -33,7 +33,7 @@ from wholereel.models.package import load_package, save_package
 from wholereel.recipes import load_recipe
 from wholereel.recipes.overrides import diff
 from wholereel.recipes.plain import to_plain
-from wholereel.tasks.task import Task
+from wholereel.tasks import AnyTask
 from wholereel.training import distributed
 from wholereel.training.checks import check_select, check_train
 from wholereel.training.distributed import Ranks
@@ -303,7 +303,7 @@ def _validation(train: Train, val: Data, manifest: Manifest, context: _Context) 
             f"among {len(manifest.classes[label])} classes, such as {', '.join(manifest.classes[label][:5])}",
         )
 
-    def validate(task: Task) -> Mapping[str, float]:
+    def validate(task: AnyTask) -> Mapping[str, float]:
         package = as_package(task, train, manifest.classes[label])
         results = measure(
             package,
@@ -341,9 +341,9 @@ def _convert(stage: Convert, directory: Path, context: _Context) -> dict[str, An
     package = load_package(_package(stage.model, context))
     try:
         if stage.memory is not None:
-            model, report = to_video_level(package.model, stage.memory)
+            model, report = to_video_level(package.video_model, stage.memory)
         else:
-            model, report = to_clip_level(package.model)
+            model, report = to_clip_level(package.video_model)
     except ValueError as error:
         raise ConfigError(f"{stage.model!r} cannot be converted to='{stage.to}': {error}.") from error
     if context.ranks.first:

@@ -3,11 +3,6 @@
 from __future__ import annotations
 
 from wholereel.tasks.classification import ClassificationTask
-from wholereel.tasks.detection import DetectionTask
+from wholereel.tasks.create import STREAM_TASKS, TASKS, AnyTask, create_task
 
-__all__ = ["TASKS"]
-
-TASKS: dict[str, type[ClassificationTask] | type[DetectionTask]] = {
-    "classify": ClassificationTask,
-    "detect": DetectionTask,
-}
+__all__ = ["STREAM_TASKS", "TASKS", "AnyTask", "ClassificationTask", "create_task"]

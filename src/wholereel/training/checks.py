@@ -48,6 +48,9 @@ RULES: dict[str, Rule] = {
     "data.max_bad": SHARE,
     "val.limit": COUNT,
     "val.workers": NOT_NEGATIVE,
+    "data.streams.hop": POSITIVE,
+    "data.streams.gap": NOT_NEGATIVE,
+    "data.streams.frames": NOT_NEGATIVE,
     "model.memory.dim": COUNT,
     "model.memory.value_dim": COUNT,
     "model.memory.ref_positions": COUNT,
@@ -62,6 +65,11 @@ METRICS: dict[str, dict[bool, dict[str, int]]] = {
         True: {"video_map": 1, "video_map_weighted": 1, "video_hit1": 2, "video_hit5": 6},
     },
     "detect": {True: {"map": 1, "map_activitynet": 1}},
+    # Clips are judged one by one; of several label spaces each has its own names in place of `clip`.
+    "stream": {
+        False: {"clip_top1": 2, "clip_top5": 6, "clip_mean_class": 1, "clip_recall5": 6},
+        True: {"clip_map": 1, "clip_map_weighted": 1},
+    },
 }
 # By `task.multi_label`: the rule of the views that belongs to the other kind of labels.
 FOREIGN_COMBINE: dict[bool, str] = {False: "sigmoid_max", True: "softmax_mean"}
@@ -80,6 +88,9 @@ def check_train(train: Train) -> None:
         raise ConfigError(f"optim.betas must both be {BELOW_ONE[1]}, got {train.optim.betas}.")
     if train.optim.name == "sgd" and train.optim.nesterov and train.optim.momentum == 0:
         raise ConfigError("optim.nesterov needs optim.momentum above 0, got 0.")
+    _check_streams(train)
+    if train.data.streams is not None:
+        return
     check_clips(train.data.clips)
     _check_kind(train)
     if train.views is None or train.task.kind == "detect":
@@ -90,6 +101,17 @@ def check_train(train: Train) -> None:
             f"views.combine={train.views.combine!r} does not fit task.multi_label={train.task.multi_label}; "
             f"use 'task' or {FOREIGN_COMBINE[not train.task.multi_label]!r}."
         )
+
+
+def _check_streams(train: Train) -> None:
+    streams, sequential = train.data.streams is not None, train.strategy.name == "sequential"
+    if streams != sequential:
+        raise ConfigError(
+            f"data.streams is {'set' if streams else 'null'}, but strategy.name={train.strategy.name!r}. Streams are "
+            "trained by strategy 'sequential', and nothing else is: set both or neither."
+        )
+    if streams and train.val is not None and train.val.streams is None:
+        raise ConfigError("data.streams is set, val.streams is null. Validate on streams, too.")
 
 
 def select_of(train: Train) -> str:
@@ -126,8 +148,11 @@ def _check_kind(train: Train) -> None:
 
 def _metrics(train: Train) -> dict[str, int]:
     """What evaluation measures of this task; of a kind that is not in the table, what it measures of a classifier."""
-    task = train.task
-    return METRICS.get(task.kind, METRICS["classify"])[task.multi_label]
+    task, labels = train.task, train.data.labels
+    table = METRICS.get(task.kind, METRICS["classify"])[task.multi_label]
+    if task.kind != "stream" or len(labels) == 1:
+        return table
+    return {f"{name}_{metric.removeprefix('clip_')}": least for metric, least in table.items() for name in labels}
 
 
 def _value(settings: Any, path: str) -> Any:

@@ -1,8 +1,8 @@
 """The training loop: straight from batch to step, for every task and every strategy; knows no paper.
 
-A run directory holds `config.json`, `metrics.jsonl`, `faults.tsv`, `checkpoint.pt`, and the model packages `last/`
-and `best/`. Killed at any moment, a run goes on from its checkpoint; on CPU with the same number of processes, to the
-same bits.
+A run directory holds `config.json`, `metrics.jsonl`, `faults.tsv`, `checkpoint.pt` (with streams also what they
+remember, `carry_*.pt`), and the model packages `last/` and `best/`. Killed at any moment, a run goes on from its
+checkpoint; on CPU with the same number of processes, to the same bits.
 Not here: how a batch becomes a gradient (`strategies/`), what a batch is (`datasets/loader.py`), how a model is
 measured (the caller brings that, since evaluation is a room of its own).
 """
@@ -19,23 +19,26 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Protocol, TextIO
+from typing import Any, Protocol, TextIO, cast
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from wholereel.batches import ClipBatch, Losses
+from wholereel.batches import ClipBatch, Losses, StreamBatch
 from wholereel.config import Train
 from wholereel.datasets.loader import TooManyFaultsError, clip_loader
 from wholereel.datasets.manifest import Manifest
+from wholereel.datasets.stream_loader import stream_loader
 from wholereel.errors import CheckpointError, ConfigError, DataError
 from wholereel.inference.predictor import precision_context
-from wholereel.models.package import build_model
-from wholereel.tasks import TASKS
+from wholereel.models.stream_models import StreamState
+from wholereel.tasks import AnyTask, create_task
+from wholereel.tasks.stream_task import StreamTask
 from wholereel.tasks.task import Task
 from wholereel.training import distributed
 from wholereel.training.averaging import WeightAverage
+from wholereel.training.carry import forget_carries, load_carry, save_carry
 from wholereel.training.checkpoint import load_checkpoint, save_checkpoint
 from wholereel.training.checks import check_train, select_of
 from wholereel.training.distributed import Ranks
@@ -47,21 +50,23 @@ from wholereel.training.randomness import get_random_state, kept_randomness, set
 from wholereel.training.run_log import Display, RunLog, format_seconds
 from wholereel.training.schedule import lr_factor, peak_lr
 from wholereel.training.settings import check_resumable, settings_of
-from wholereel.training.strategies import Strategy, create_strategy
+from wholereel.training.strategies import Sequential, Strategy, create_strategy
 
 __all__ = ["FitResult", "Loader", "Progress", "Validate", "fit", "train_task"]
 
-Validate = Callable[[Task], Mapping[str, float]]
+Batch = ClipBatch | StreamBatch
+
+Validate = Callable[[AnyTask], Mapping[str, float]]
 """Measures a task's model; called on every rank, returns the same numbers on all of them."""
 
 
 class Loader(Protocol):
-    """What the loop needs of `datasets.loader.ClipLoader`."""
+    """What the loop needs of `datasets.loader.ClipLoader` and `datasets.stream_loader.StreamLoader`."""
 
     @property
     def steps_per_epoch(self) -> int: ...
 
-    def epoch(self, epoch: int, start_step: int = 0) -> Iterable[ClipBatch]: ...
+    def epoch(self, epoch: int, start_step: int = 0) -> Iterable[Batch]: ...
 
 
 @dataclass(frozen=True)
@@ -114,7 +119,7 @@ class _Run:
 class _Parts:
     """What a checkpoint holds besides the progress."""
 
-    task: Task
+    task: AnyTask
     optimizer: Optimizer
     average: WeightAverage | None
     log: RunLog
@@ -164,9 +169,11 @@ def fit(
         ranks = stack.enter_context(distributed.process_group(launch, device_))
         stack.enter_context(kept_randomness(device_))
         torch.manual_seed(train.seed)
-        task, classes = _build_task(train, manifest, device_)
+        task, classes = create_task(train, manifest)
+        task = task.to(device_)
         strategy = _strategy(train, task, device_)
-        loader = clip_loader(
+        load = clip_loader if train.data.streams is None else stream_loader
+        loader = load(
             manifest,
             train.data,
             train=True,
@@ -185,8 +192,8 @@ def fit(
 
 
 def train_task(
-    task: Task,
-    strategy: Strategy,
+    task: AnyTask,
+    strategy: Strategy | Sequential,
     loader: Loader,
     train: Train,
     directory: Path,
@@ -220,6 +227,7 @@ def train_task(
     log = RunLog(directory, rank=ranks.rank, tensorboard=tensorboard, sizes=sizes)
     parts = _Parts(task, optimizer, average, log, LossMeter(ranks, device))
     progress = Progress() if saved is None else _restore(run, parts, saved, allow_changes)
+    carry = _restore_carry(run, parts, progress) if saved is not None and saved.get("carried") else None
     if progress.epoch >= train.epochs:
         return _result(run, progress)
     steps = -(-loader.steps_per_epoch // train.accumulate)
@@ -237,16 +245,18 @@ def train_task(
             set_lr(optimizer, lr)
             update = _updater(run, parts)
             for i, batch in enumerate(group):
-                batch = strategy.place(batch, device)
+                batch = strategy.place(cast(Any, batch), device)
                 scale = _scaler(ranks, len(group))
-                losses = strategy.backward(task, batch, scale, update if i + 1 == len(group) else _nothing)
+                step = update if i + 1 == len(group) else _nothing
+                losses, carry = _backward(strategy, task, batch, scale, step, carry)
                 parts.meter.add(losses, batch.ids)
-                clock.clips += batch.valid_BN.numel() * ranks.world_size
+                clock.clips += _clips_of(batch) * ranks.world_size
             progress = replace(progress, step=progress.step + 1, update=progress.update + 1)
             if progress.update % log_every == 0 or progress.step == steps:
                 due = clock.since_checkpoint() >= 60 * train.checkpoint_minutes
                 if _report(run, parts, clock, progress, steps, lr, due) and progress.step < steps:
-                    _save(run, parts, progress, clock)
+                    _save(run, parts, progress, clock, carry)
+        carry = None  # an epoch remembers nothing of the one before
         progress = _end_epoch(run, parts, progress, validate, clock)
         clock.throughput()  # measuring and saving are no training
     log.close()
@@ -254,28 +264,9 @@ def train_task(
     return _result(run, progress)
 
 
-def _build_task(train: Train, manifest: Manifest, device: torch.device) -> tuple[Task, tuple[str, ...]]:
-    """The task of the first label space, on its device."""
-    label = train.data.labels[0]
-    if len(train.data.labels) != 1 or label not in manifest.classes:
-        raise ConfigError(
-            f"training needs exactly one label space of {sorted(manifest.classes)}, got {list(train.data.labels)}"
-        )
-    if manifest.multi_label != train.task.multi_label:
-        raise ConfigError(
-            f"the data set has {'several labels' if manifest.multi_label else 'one label'} a video, "
-            f"but task.multi_label={train.task.multi_label}. Set task.multi_label={manifest.multi_label}."
-        )
-    if train.task.kind not in TASKS:
-        raise ConfigError(f"there is no task {train.task.kind!r}. Tasks: {', '.join(TASKS)}.")
-    classes = manifest.classes[label]
-    model = build_model(train.model, len(classes))
-    return TASKS[train.task.kind](model, train.task, len(classes), label=label).to(device), classes
-
-
-def _strategy(train: Train, task: Task, device: torch.device) -> Strategy:
+def _strategy(train: Train, task: AnyTask, device: torch.device) -> Strategy | Sequential:
     strategy = create_strategy(train.strategy, lambda: precision_context(train.precision, device))
-    strategy.check(task)
+    strategy.check(cast(Any, task))
     if train.accumulate < 1:
         raise ConfigError(f"accumulate must be at least 1, got {train.accumulate}")
     if train.accumulate > 1 and (train.strategy.name, train.strategy.variant) == ("multi_iteration", "step"):
@@ -286,7 +277,7 @@ def _strategy(train: Train, task: Task, device: torch.device) -> Strategy:
     return strategy
 
 
-def _peak_lr(train: Train, strategy: Strategy, ranks: Ranks) -> float:
+def _peak_lr(train: Train, strategy: Strategy | Sequential, ranks: Ranks) -> float:
     videos = train.batch * train.accumulate * ranks.world_size
     plan = strategy.plan(train.batch, train.data.clips.count)
     return peak_lr(train.optim, videos=videos, strategy_scale=plan.lr_scale)
@@ -310,7 +301,7 @@ def _prepare_directory(run: _Run, resume: bool) -> dict[str, Any] | None:
     return None
 
 
-def _listed(batches: Iterable[ClipBatch], log: RunLog, begin: Progress, accumulate: int) -> Iterator[ClipBatch]:
+def _listed(batches: Iterable[Batch], log: RunLog, begin: Progress, accumulate: int) -> Iterator[Batch]:
     """The same batches; their faults are written as they come, also those that end the run."""
     numbers = itertools.count(begin.step * accumulate)
     try:
@@ -322,7 +313,7 @@ def _listed(batches: Iterable[ClipBatch], log: RunLog, begin: Progress, accumula
         raise
 
 
-def _groups(batches: Iterable[ClipBatch], size: int) -> Iterator[list[ClipBatch]]:
+def _groups(batches: Iterable[Batch], size: int) -> Iterator[list[Batch]]:
     """The micro-batches of each optimiser step; the last step of an epoch may have fewer."""
     iterator = iter(batches)
     while group := list(itertools.islice(iterator, size)):
@@ -352,6 +343,24 @@ def _updater(run: _Run, parts: _Parts) -> Callable[[], None]:
 
 def _nothing() -> None:
     """The step of a micro-batch that is not the last of its group."""
+
+
+def _backward(
+    strategy: Strategy | Sequential,
+    task: AnyTask,
+    batch: Any,
+    scale: Callable[[Losses], Tensor],
+    step: Callable[[], None],
+    carry: StreamState | None,
+) -> tuple[Losses, StreamState | None]:
+    """One batch's gradient, and what the next batch is to be given; of strategies without carry, nothing."""
+    if isinstance(strategy, Sequential):
+        return strategy.backward(cast(StreamTask, task), batch, scale, step, carry)
+    return strategy.backward(cast(Task, task), batch, scale, step), None
+
+
+def _clips_of(batch: Batch) -> int:
+    return batch.valid_B.numel() if isinstance(batch, StreamBatch) else batch.valid_BN.numel()
 
 
 @dataclass
@@ -455,8 +464,11 @@ def _averaged(parts: _Parts) -> Iterator[None]:
         yield
 
 
-def _save(run: _Run, parts: _Parts, progress: Progress, clock: _Clock) -> None:
-    """Gather what each rank knows alone; the first writes."""
+def _save(run: _Run, parts: _Parts, progress: Progress, clock: _Clock, carry: StreamState | None = None) -> None:
+    """Gather what each rank knows alone; the first writes. Memories are written by each rank, before and for this."""
+    if carry is not None:
+        save_carry(run.directory, carry, rank=run.ranks.rank, update=progress.update)
+        run.ranks.barrier()
     own = get_random_state(run.device)
     random = {name: distributed.all_gather_bytes(state, run.ranks, run.device) for name, state in own.items()}
     size = torch.tensor([parts.log.faults.size]).view(torch.uint8)
@@ -464,6 +476,7 @@ def _save(run: _Run, parts: _Parts, progress: Progress, clock: _Clock) -> None:
     if run.ranks.first:
         content = {
             "progress": {**dataclasses.asdict(progress), "metrics": dict(progress.metrics)},
+            "carried": carry is not None,
             "settings": json.dumps(run.settings),
             "task": parts.task.state_dict(),
             "optimizer": parts.optimizer.state_dict(),
@@ -472,6 +485,9 @@ def _save(run: _Run, parts: _Parts, progress: Progress, clock: _Clock) -> None:
             "sizes": parts.log.sizes(progress.update, faults),
         }
         save_checkpoint(run.checkpoint, content)
+    if run.train.data.streams is not None:
+        run.ranks.barrier()  # only now nobody needs the older ones
+        forget_carries(run.directory, rank=run.ranks.rank, update=None if carry is None else progress.update)
     clock.saved = time.monotonic()
     parts.meter.last_checkpoint = f"{run.checkpoint} (epoch {progress.epoch + 1}, step {progress.step})"
 
@@ -501,6 +517,12 @@ def _restore(run: _Run, parts: _Parts, saved: dict[str, Any], allow_changes: boo
         set_random_state(states, run.device)
     parts.meter.last_checkpoint = f"{run.checkpoint} (epoch {progress.epoch + 1}, step {progress.step})"
     return progress
+
+
+def _restore_carry(run: _Run, parts: _Parts, progress: Progress) -> StreamState:
+    """What this process's streams remembered when the run stopped inside an epoch."""
+    tensors = load_carry(run.directory, rank=run.ranks.rank, update=progress.update)
+    return cast(StreamTask, parts.task).restore(tensors)
 
 
 def _result(run: _Run, progress: Progress) -> FitResult:

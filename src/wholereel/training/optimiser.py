@@ -10,19 +10,21 @@ from torch.optim import Optimizer
 
 from wholereel.config import Optim
 from wholereel.errors import ConfigError
-from wholereel.tasks.task import Task
+from wholereel.tasks import AnyTask
+from wholereel.tasks.stream_task import StreamTask
 
 __all__ = ["create_optimizer", "load_optimizer_state", "param_groups", "set_lr"]
 
 
-def param_groups(task: Task, optim: Optim) -> list[dict[str, Any]]:
+def param_groups(task: AnyTask, optim: Optim) -> list[dict[str, Any]]:
     """Trainable parameters by part (`backbone`, `memory`, `head`) and by decay.
 
     Norm parameters and biases (all parameters of one axis or none) do not decay.
     Returns: groups with `name`, `params`, `factor` on the learning rate and `weight_decay`; empty groups are left out.
     """
     part = {id(parameter): "backbone" for parameter in task.parameters()}
-    part |= {id(parameter): "memory" for parameter in task.model.memories.parameters()}
+    memory = task.memory_parameters() if isinstance(task, StreamTask) else task.model.memories.parameters()
+    part |= {id(parameter): "memory" for parameter in memory}
     part |= {id(parameter): "head" for parameter in task.head_parameters()}
     factors = {"backbone": 1.0, "memory": optim.memory_lr, "head": optim.head_lr}
     groups: dict[tuple[str, bool], list[nn.Parameter]] = {}
@@ -40,7 +42,7 @@ def param_groups(task: Task, optim: Optim) -> list[dict[str, Any]]:
     ]
 
 
-def create_optimizer(task: Task, optim: Optim) -> Optimizer:
+def create_optimizer(task: AnyTask, optim: Optim) -> Optimizer:
     """SGD or AdamW over `param_groups`; the learning rate is set at each step by `set_lr`.
 
     Raises: ConfigError: another name.

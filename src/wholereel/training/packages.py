@@ -9,7 +9,8 @@ from typing import Any
 from wholereel.config import Train, Views
 from wholereel.inference.views import repeatable
 from wholereel.models.package import Package, save_package
-from wholereel.tasks.task import Task
+from wholereel.tasks import AnyTask
+from wholereel.tasks.stream_task import StreamTask
 
 __all__ = ["as_package", "views_of", "write_package"]
 
@@ -22,13 +23,17 @@ def views_of(train: Train) -> Views:
     return Views(clips=repeatable(train.data.clips), short_side=augment.short_side[0], crop=augment.crop)
 
 
-def as_package(task: Task, train: Train, classes: tuple[str, ...], extra: Mapping[str, Any] | None = None) -> Package:
+def as_package(
+    task: AnyTask, train: Train, classes: tuple[str, ...], extra: Mapping[str, Any] | None = None
+) -> Package:
     """The task's model (the same object, not a copy) with all that is needed to use it."""
     views, info = views_of(train), task.model.info
     return Package(
         model=task.model,
         spec=train.model,
         classes=classes,
+        spaces=task.spaces if isinstance(task, StreamTask) else {},
+        streams=train.data.streams,
         task=train.task,
         clips=views.clips,
         short_side=views.short_side,
@@ -40,7 +45,7 @@ def as_package(task: Task, train: Train, classes: tuple[str, ...], extra: Mappin
 
 
 def write_package(
-    directory: Path, task: Task, train: Train, classes: tuple[str, ...], extra: Mapping[str, Any]
+    directory: Path, task: AnyTask, train: Train, classes: tuple[str, ...], extra: Mapping[str, Any]
 ) -> None:
     """Save the task's present weights, in one step (see `models.package`)."""
     package = as_package(task, train, classes, extra)
@@ -53,4 +58,6 @@ def write_package(
         task=package.task,
         input={name: getattr(package, name) for name in ("mean", "std", "short_side", "crop", "clips")},
         extra=package.extra,
+        spaces=package.spaces,
+        streams=package.streams,
     )

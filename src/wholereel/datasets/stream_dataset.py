@@ -1,0 +1,329 @@
+"""From a manifest to the clips of streams: which videos there are, how many clips each has, and one clip in memory.
+
+A clip is a pure function of (seed, epoch, video, clip). All clips of a video share one draw of geometry and colour in
+an epoch, because a memory relates them to each other (`augment.per_clip`: each its own, as the public code of MeMViT
+draws them).
+Not here: which clips are read together (`stream_places.py`), labels of clips (`stream_labels.py`).
+"""
+
+from __future__ import annotations
+
+import math
+from collections import OrderedDict, defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from wholereel.batches import IGNORED, Boxes, Fault, StreamBatch, Target
+from wholereel.config import Data, Streams
+from wholereel.datasets.batch_samplers import seeded_generator
+from wholereel.datasets.clip_boxes import (
+    batched_boxes,
+    boxes_of_sample,
+    center_cropped,
+    has_detections,
+    pixel_boxes,
+)
+from wholereel.datasets.clip_dataset import TRUNCATED
+from wholereel.datasets.frame_cache import FrameCache, KeptFrames
+from wholereel.datasets.manifest import Manifest, Sample
+from wholereel.datasets.stream_labels import labels_of_part
+from wholereel.datasets.stream_places import StreamKey
+from wholereel.errors import ConfigError, DataError
+from wholereel.media.augment import CenterCrop, TrainAugment
+from wholereel.media.clip_plans import check_clips
+from wholereel.media.clip_reading import ClipFrames, read_clips
+from wholereel.media.frame_folder import FrameReader, open_frames
+from wholereel.media.key_clips import plan_key_clips
+from wholereel.media.stream_clips import grid_count, plan_clip_at, segment_begin, span_seconds
+
+__all__ = ["StreamClip", "StreamDataset", "StreamVideo", "collate_streams"]
+
+OPEN_VIDEOS = 64  # readers that a process keeps open: consecutive clips of a video mostly come to the same few
+
+
+@dataclass(frozen=True)
+class StreamVideo:
+    """One video of the streams.
+
+    Args:
+        samples: places in the manifest: the sample that the grid covers, or one for each step, in order of time.
+        clips: how many steps it has.
+        span: seconds of a clip.
+    """
+
+    samples: tuple[int, ...]
+    clips: int
+    span: float
+
+
+@dataclass(frozen=True)
+class StreamClip:
+    """One clip.
+
+    Args:
+        id: of the sample, with `#number` where it has several clips.
+        clip_TCHW: uint8, cropped; zeros where it could not be read.
+        seconds_2: float64, begin and end.
+        labels: by label space; `IGNORED` where there is none.
+        starts: the memory's row is reset before it.
+        valid: it could be read.
+    """
+
+    id: str
+    clip_TCHW: Tensor
+    seconds_2: Tensor
+    labels: Mapping[str, Tensor]
+    starts: bool
+    valid: bool = True
+    boxes: Boxes | None = None
+    fault: Fault | None = None
+
+
+class StreamDataset(Dataset["StreamClip"]):
+    """Clips of the videos of a manifest; indexed by `StreamKey`, or `None` for a row that has ended.
+
+    Lengths of videos are looked up here, so files that cannot be opened are found at once: they are in `faults`, and no
+    stream. A clip that cannot be read later is a clip of zeros that counts for nothing.
+
+    Args:
+        manifest, data, train, seed, cache_dir: as in `ClipDataset`; `data.streams` says how.
+    Raises: ConfigError: settings that contradict each other or the data. DataError: no video can be read.
+    """
+
+    def __init__(
+        self, manifest: Manifest, data: Data, *, train: bool, seed: int, cache_dir: Path | None = None
+    ) -> None:
+        check_clips(replace(data.clips, plan="contiguous"))
+        if data.streams is None:
+            raise ConfigError("streams need their settings: data.streams is null")
+        self.samples = manifest.samples[: data.limit]
+        self.classes = manifest.classes
+        self.data, self.train, self.seed, self.streams = data, train, seed, data.streams
+        on_grid = data.streams.steps == "grid"
+        self.multi_hot = data.streams.label == "all" if on_grid else manifest.multi_label
+        self._augment, self._center = TrainAugment(data.augment), CenterCrop(data.augment)
+        self._cache = _frame_cache(data, train, cache_dir) if data.cache else None
+        self._open: OrderedDict[tuple[Path, int], FrameReader] = OrderedDict()
+        self._only_detected = not train and has_detections(self.samples)
+        _check_streams(data.streams, self.samples, data.labels)
+        self.faults: tuple[Fault, ...] = ()
+        self.videos = tuple(self._grid_videos() if on_grid else self._sample_videos())
+        if not self.videos:
+            reason = self.faults[0].reason if self.faults else "there are no samples"
+            raise DataError(manifest.root, f"has no video that can be streamed; the first: {reason}")
+
+    def __len__(self) -> int:
+        return sum(video.clips for video in self.videos)
+
+    def __getitem__(self, key: StreamKey | None) -> StreamClip:
+        """One clip; never fails."""
+        if key is None:
+            return self._nothing("", [0.0, 0.0], starts=False)
+        video = self.videos[key.video]
+        sample = self.samples[video.samples[0 if len(video.samples) == 1 else key.clip]]
+        id = sample.id if self.streams.steps == "samples" else f"{sample.id}#{key.clip}"
+        begin = self._begin(sample, video, key.clip)
+        seconds = [begin, begin + video.span]
+        try:
+            return self._load(key, sample, id, seconds)
+        except DataError as error:
+            return self._nothing(id, seconds, key.starts, Fault(id, str(sample.path), str(error)))
+
+    def _grid_videos(self) -> list[StreamVideo]:
+        videos, faults = [], []
+        for number, sample in enumerate(self.samples):
+            try:
+                rate, duration = self._measure(sample)
+            except DataError as error:
+                faults.append(Fault(sample.id, str(sample.path), str(error)))
+                continue
+            span = span_seconds(self.data.clips, rate)
+            start, end = sample.start or 0.0, duration if sample.end is None else min(sample.end, duration)
+            if start >= end:
+                found = f"lasts {duration:.2f} s, expected a part from {start:.2f} s on"
+                faults.append(Fault(sample.id, str(sample.path), f"{sample.path}: {found}"))
+                continue
+            videos.append(StreamVideo((number,), grid_count(end - start, span, self.streams.hop or span), span))
+        self.faults = tuple(faults)
+        return videos
+
+    def _sample_videos(self) -> list[StreamVideo]:
+        by_path: dict[Path, list[tuple[float, int]]] = defaultdict(list)
+        for number, sample in enumerate(self.samples):
+            by_path[sample.path].append((_moment(sample, self.streams.place), number))
+        videos, faults = [], []
+        for path, steps in by_path.items():
+            try:
+                rate, _ = self._measure(self.samples[steps[0][1]])
+            except DataError as error:
+                faults += [Fault(self.samples[number].id, str(path), str(error)) for _, number in steps]
+                continue
+            numbers = tuple(number for _, number in sorted(steps))
+            videos.append(StreamVideo(numbers, len(numbers), span_seconds(self.data.clips, rate)))
+        self.faults = tuple(faults)
+        return videos
+
+    def _begin(self, sample: Sample, video: StreamVideo, clip: int) -> float:
+        if self.streams.steps == "grid":
+            return (sample.start or 0.0) + clip * (self.streams.hop or video.span)
+        if sample.key_seconds is not None:
+            return sample.key_seconds - video.span / 2
+        return segment_begin(self.streams.place, sample.start or 0.0, _end(sample), video.span)
+
+    def _load(self, key: StreamKey, sample: Sample, id: str, seconds: list[float]) -> StreamClip:
+        video = (key.video, key.clip) if self.data.augment.per_clip else (key.video,)
+        generator = seeded_generator(self.seed, key.epoch, *video)
+        side = self._augment.side(generator) if self.train else self._center.side
+        source = self._source(sample, side)
+        read = self._read(source, sample, seconds)
+        clips_1TCHW, boxes = self._crop(sample, read.clips_NTCHW, generator)
+        note = Fault(id, str(sample.path), TRUNCATED, kind="truncated") if read.truncated else None
+        times_2 = torch.tensor(seconds, dtype=torch.float64)
+        labels = self._labels(sample, seconds)
+        return StreamClip(id, clips_1TCHW[0], times_2, labels, key.starts, boxes=boxes, fault=note)
+
+    def _measure(self, sample: Sample) -> tuple[float, float]:
+        """Frame rate and duration of the sample's file."""
+        if self._cache is not None:
+            kept = self._cache.open(sample.path, frame_rate=sample.frame_rate)
+            return kept.frame_rate, kept.frame_count / kept.frame_rate
+        with open_frames(sample.path, frame_rate=sample.frame_rate) as reader:
+            rate = float(reader.metadata.frame_rate)
+            return rate, reader.frame_count / rate
+
+    def _source(self, sample: Sample, side: int) -> KeptFrames | FrameReader:
+        if self._cache is not None:
+            return self._cache.open(sample.path, frame_rate=sample.frame_rate)
+        key = (sample.path, side)
+        if key not in self._open:
+            while len(self._open) >= OPEN_VIDEOS:
+                self._open.popitem(last=False)[1].close()
+            self._open[key] = open_frames(sample.path, frame_rate=sample.frame_rate, size=side)
+        self._open.move_to_end(key)
+        return self._open[key]
+
+    def _read(self, source: KeptFrames | FrameReader, sample: Sample, seconds: list[float]) -> ClipFrames:
+        rate = source.frame_rate if isinstance(source, KeptFrames) else float(source.metadata.frame_rate)
+        clips, count = replace(self.data.clips, count=1), source.frame_count
+        segment = self.streams.steps == "samples"
+        # A segment's clip may look around it, but not behind the end of an observation.
+        start = 0.0 if segment else sample.start or 0.0
+        end = None if segment and self.streams.place == "middle" else sample.end
+        try:
+            if sample.key_seconds is not None and segment:
+                times = plan_key_clips(count, rate, clips, sample.key_seconds, start=sample.start, end=sample.end)
+            else:
+                times = plan_clip_at(seconds[0], count, rate, clips, start=start, end=end)
+        except ValueError as error:
+            raise DataError(sample.path, f"lasts {count / rate:.2f} s", f"a clip at {seconds[0]:.2f} s") from error
+        return read_clips(source, times)
+
+    def _crop(self, sample: Sample, clips_1TCHW: Tensor, generator: torch.Generator) -> tuple[Tensor, Boxes | None]:
+        """Pixels and boxes after the same geometry."""
+        chosen = [box for box in sample.boxes if not (self._only_detected and box.score is None)]
+        scaled = pixel_boxes(chosen, *clips_1TCHW.shape[-2:])
+        if self.train:
+            done = self._augment(clips_1TCHW, [scaled], generator=generator)
+            clips_1TCHW, cropped = done.clips_NTCHW, done.boxes[0]
+        else:
+            clips_1TCHW, cropped = self._center(clips_1TCHW), center_cropped(scaled, self._center.crop)
+        if sample.key_seconds is None:
+            return clips_1TCHW, None
+        return clips_1TCHW, boxes_of_sample(chosen, cropped, 0, len(self.classes.get("label", ())))
+
+    def _labels(self, sample: Sample, seconds: list[float]) -> dict[str, Tensor]:
+        """By label space."""
+        if self.streams.steps == "samples":
+            return {name: self._own_label(name, sample) for name in self.data.labels}
+        span = seconds[1] - seconds[0]
+        hop, gap, parts = self.streams.hop or span, self.streams.gap, self.streams.frames
+        return {
+            name: labels_of_part(
+                sample.events, seconds[0], span, rule=self.streams.label, hop=hop, gap=gap, parts=parts,
+                classes=len(self.classes[name]),
+            )
+            for name in self.data.labels
+        }  # fmt: skip
+
+    def _own_label(self, name: str, sample: Sample) -> Tensor:
+        own = sample.labels.get(name)
+        if not isinstance(own, tuple):
+            return self._no_label(name) if own is None else torch.tensor(own)
+        hot_K = torch.zeros(len(self.classes[name]))
+        hot_K[list(own)] = 1.0
+        return hot_K
+
+    def _no_label(self, name: str) -> Tensor:
+        """Of a clip that counts for nothing."""
+        grid = self.streams.steps == "grid"
+        parts = (self.streams.frames,) if grid and self.streams.frames else ()
+        if self.multi_hot:
+            return torch.full((*parts, len(self.classes[name])), float(IGNORED))
+        return torch.full(parts, IGNORED)
+
+    def _nothing(self, id: str, seconds: list[float], starts: bool, fault: Fault | None = None) -> StreamClip:
+        crop, frames = self.data.augment.crop, self.data.clips.frames
+        pixels_TCHW = torch.zeros(frames, 3, crop, crop, dtype=torch.uint8)
+        times_2 = torch.tensor(seconds, dtype=torch.float64)
+        labels = {name: self._no_label(name) for name in self.data.labels}
+        return StreamClip(id, pixels_TCHW, times_2, labels, starts, valid=False, fault=fault)
+
+
+def _moment(sample: Sample, place: str) -> float:
+    """By which the steps of a video are ordered: the key frame, the middle or the end of the segment."""
+    if sample.key_seconds is not None:
+        return sample.key_seconds
+    return _end(sample) if place == "end" else ((sample.start or 0.0) + _end(sample)) / 2
+
+
+def _end(sample: Sample) -> float:
+    return math.inf if sample.end is None else sample.end
+
+
+def _check_streams(streams: Streams, samples: Sequence[Sample], labels: Sequence[str]) -> None:
+    if streams.hop is not None and not streams.hop > 0:
+        raise ConfigError(f"streams.hop must be positive, got {streams.hop}")
+    if streams.frames < 0 or streams.gap < 0:
+        raise ConfigError(f"streams.frames and streams.gap must be at least 0, got {streams.frames} and {streams.gap}")
+    if streams.steps == "grid" and tuple(labels) != ("label",):
+        raise ConfigError(
+            f"timed events have the label column 'label'; data.labels={tuple(labels)} needs steps='samples'"
+        )
+    if streams.steps == "samples" and any(s.key_seconds is None and s.end is None for s in samples):
+        raise ConfigError("streams.steps='samples' needs key frames or segments with an end; use steps='grid'")
+
+
+def _frame_cache(data: Data, train: bool, cache_dir: Path | None) -> FrameCache:
+    if cache_dir is None:
+        raise ValueError("data.cache is set, but no cache_dir is given")
+    low, high = data.augment.short_side
+    if train and low != high:
+        raise ConfigError(
+            f"data.cache keeps frames of one size, but data.augment.short_side is ({low}, {high}). "
+            f"Use ({low}, {low}), or switch the cache off."
+        )
+    return FrameCache(cache_dir, low)
+
+
+def collate_streams(clips: Sequence[StreamClip]) -> StreamBatch:
+    """One step: B is the number of clips, whether they are valid or not."""
+    boxes = None
+    if any(clip.boxes is not None for clip in clips):
+        rows = [row for row, clip in enumerate(clips) if clip.boxes is not None]
+        flat = batched_boxes([clip.boxes for clip in clips if clip.boxes is not None])
+        boxes = replace(flat, video_R=torch.tensor(rows)[flat.video_R])
+    labels = {name: torch.stack([clip.labels[name] for clip in clips]) for name in clips[0].labels}
+    return StreamBatch(
+        clip_BTCHW=torch.stack([clip.clip_TCHW for clip in clips]),
+        valid_B=torch.tensor([clip.valid for clip in clips]),
+        starts_B=torch.tensor([clip.starts for clip in clips]),
+        seconds_B2=torch.stack([clip.seconds_2 for clip in clips]),
+        target=Target(labels, boxes),
+        ids=tuple(clip.id for clip in clips),
+        faults=tuple(clip.fault for clip in clips if clip.fault is not None),
+    )

@@ -1,0 +1,63 @@
+"""Which frames the clips of a stream are made of: one clip after the other, at a free distance.
+
+A clip of T frames at a stride lasts `T * stride / rate` seconds; what would lie outside its part of the video repeats
+the nearest frame inside.
+Not here: clips around key frames (`key_clips.py`), which clips are read together (`datasets/stream_places.py`).
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+
+from wholereel.config import Clips
+from wholereel.media.clip_plans import SLACK, ClipTimes
+
+__all__ = ["grid_count", "plan_clip_at", "segment_begin", "span_seconds"]
+
+
+def span_seconds(clips: Clips, frame_rate: float) -> float:
+    """How long a clip lasts, in a file of that frame rate."""
+    return clips.frames * clips.stride / (clips.frame_rate or frame_rate)
+
+
+def grid_count(duration: float, span: float, hop: float) -> int:
+    """Clips at 0, hop, 2 hop, ... until one reaches the end, >= 1; it may reach further.
+
+    Raises: ValueError: a length that is not positive.
+    """
+    if min(duration, span, hop) <= 0:
+        raise ValueError(f"duration, span and hop must be positive, got {duration}, {span} and {hop}")
+    return max(0, math.ceil((duration - span) / hop - SLACK)) + 1
+
+
+def segment_begin(place: str, start: float, end: float, span: float) -> float:
+    """Where a clip of a segment begins: around its `middle`, or so that it ends with it (`end`).
+
+    Raises: ValueError: another place.
+    """
+    if place not in ("middle", "end"):
+        raise ValueError(f"a clip stands in the 'middle' or at the 'end' of its segment, not {place!r}")
+    return (start + end - span) / 2 if place == "middle" else end - span
+
+
+def plan_clip_at(
+    begin: float, frame_count: int, frame_rate: float, clips: Clips, *, start: float = 0.0, end: float | None = None
+) -> ClipTimes:
+    """Times of the one clip that begins at `begin`.
+
+    Args:
+        begin: seconds after the first frame; may lie before `start`.
+        frame_count, frame_rate: of the file.
+        clips: frames, stride and a common frame rate if there is one.
+        start, end: seconds that no frame may leave; `None` = the video's end.
+    Raises: ValueError: no frame lies between start and end.
+    """
+    rate = clips.frame_rate or frame_rate
+    stop = frame_count / frame_rate if end is None else min(end, frame_count / frame_rate)
+    first, last = math.ceil(start * rate - SLACK), math.ceil(stop * rate - SLACK) - 1
+    if not 0 <= first <= last:
+        raise ValueError(f"no frame between {start} s and {stop} s of {frame_count} frames at {frame_rate} per second")
+    steps_1T = (math.floor(begin * rate + SLACK) + torch.arange(clips.frames)[None] * clips.stride).clamp(first, last)
+    return ClipTimes(steps_1T.double() / rate, None if clips.frame_rate else steps_1T.clamp(max=frame_count - 1))
