@@ -34,7 +34,7 @@ from wholereel.media.augment import USUAL_FLIP, CenterCrop, TrainAugment
 from wholereel.media.clip_plans import SEGMENTS, check_clips
 from wholereel.media.key_clips import key_clip, key_offsets
 
-__all__ = ["ClipDataset", "ClipSample", "SampleKey", "collate"]
+__all__ = ["ClipDataset", "ClipSample", "SampleKey", "collate", "augment_of", "frame_cache_of"]
 
 TRUNCATED = "truncated: the last frame that decodes is repeated"
 REPLACEMENTS = 10  # tries to find a readable sample before the data set counts as broken
@@ -114,9 +114,9 @@ class ClipDataset(Dataset[ClipSample]):
         _check_labels(self.samples, manifest.root)
         self.classes, self.multi_label, self.mirror = manifest.classes, manifest.multi_label, manifest.mirror
         self.data, self.train, self.seed = data, train, seed
-        self._augment = TrainAugment(_flip_of(data.augment, manifest.mirror))
+        self._augment = TrainAugment(augment_of(data.augment, manifest.mirror))
         self._center = CenterCrop(data.augment)
-        cache = _frame_cache(data, train, cache_dir) if data.cache else None
+        cache = frame_cache_of(data, train, cache_dir) if data.cache else None
         self._reader = ClipReader(cache, sound_only=data.audio is not None and data.audio.only)
         self._sound = None if data.audio is None else ClipSound(data.audio, data.clips)
         self._only_detected = not train and has_detections(self.samples)
@@ -243,7 +243,7 @@ class ClipDataset(Dataset[ClipSample]):
         return ClipSample(fault.id, nothing, seconds, self._labels(self.samples[index]), fault, audio=audio)
 
 
-def _flip_of(augment: Augment, mirror: Mirror) -> Augment:
+def augment_of(augment: Augment, mirror: Mirror) -> Augment:
     """The settings with a probability of flips that suits the data set."""
     flip = (0.0 if mirror.knows_sides else USUAL_FLIP) if augment.flip is None else augment.flip
     if flip and augment.per_clip and mirror.knows_sides:
@@ -280,7 +280,11 @@ def _check_labels(samples: Sequence[Sample], source: Path) -> None:
             )
 
 
-def _frame_cache(data: Data, train: bool, cache_dir: Path | None) -> FrameCache:
+def frame_cache_of(data: Data, train: bool, cache_dir: Path | None) -> FrameCache:
+    """The cache of decoded frames that the settings ask for.
+
+    Raises: ConfigError: frames of one size, and jitter of the size. ValueError: no folder.
+    """
     if cache_dir is None:
         raise ValueError("data.cache is set, but no cache_dir is given")
     low, high = data.augment.short_side

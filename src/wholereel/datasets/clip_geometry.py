@@ -19,7 +19,7 @@ from wholereel.datasets.clip_reader import ReadClips
 from wholereel.datasets.sample import Box, Pose
 from wholereel.media.augment import CenterCrop, TrainAugment
 
-__all__ = ["Moved", "moved"]
+__all__ = ["LEAST_SIDE", "Moved", "moved"]
 
 LEAST_SIDE = 1.0  # pixels that a training crop must leave of a box (our choice)
 

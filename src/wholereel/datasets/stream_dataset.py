@@ -28,14 +28,15 @@ from wholereel.datasets.clip_boxes import (
     has_detections,
     pixel_boxes,
 )
-from wholereel.datasets.clip_dataset import TRUNCATED
-from wholereel.datasets.frame_cache import FrameCache, KeptFrames
+from wholereel.datasets.clip_dataset import TRUNCATED, augment_of, frame_cache_of
+from wholereel.datasets.clip_geometry import LEAST_SIDE
+from wholereel.datasets.frame_cache import KeptFrames
 from wholereel.datasets.manifest import Manifest, Sample
 from wholereel.datasets.stream_labels import labels_of_part
 from wholereel.datasets.stream_places import StreamKey
 from wholereel.errors import ConfigError, DataError
 from wholereel.media.augment import CenterCrop, TrainAugment
-from wholereel.media.clip_plans import check_clips
+from wholereel.media.clip_plans import ClipTimes, check_clips
 from wholereel.media.clip_reading import ClipFrames, read_clips
 from wholereel.media.frame_folder import FrameReader, open_frames
 from wholereel.media.key_clips import plan_key_clips
@@ -106,8 +107,12 @@ class StreamDataset(Dataset["StreamClip"]):
         self.data, self.train, self.seed, self.streams = data, train, seed, data.streams
         on_grid = data.streams.steps == "grid"
         self.multi_hot = data.streams.label == "all" if on_grid else manifest.multi_label
-        self._augment, self._center = TrainAugment(data.augment), CenterCrop(data.augment)
-        self._cache = _frame_cache(data, train, cache_dir) if data.cache else None
+        lost = any(min(table, default=0) < 0 for table in manifest.mirror.labels.values())
+        augment = augment_of(data.augment, manifest.mirror)
+        # A stream is flipped as a whole, so no class of it may lack a mirror image.
+        self._augment = TrainAugment(replace(augment, flip=0.0) if lost else augment)
+        self._center, self._mirror = CenterCrop(data.augment), manifest.mirror
+        self._cache = frame_cache_of(data, train, cache_dir) if data.cache else None
         self._open: OrderedDict[tuple[Path, int], FrameReader] = OrderedDict()
         self._only_detected = not train and has_detections(self.samples)
         _check_streams(data.streams, self.samples, data.labels)
@@ -181,10 +186,12 @@ class StreamDataset(Dataset["StreamClip"]):
         side = self._augment.side(generator) if self.train else self._center.side
         source = self._source(sample, side)
         read = self._read(source, sample, seconds)
-        clips_1TCHW, boxes = self._crop(sample, read.clips_NTCHW, generator)
+        clips_1TCHW, boxes, flipped = self._crop(sample, read.clips_NTCHW, generator)
         note = Fault(id, str(sample.path), TRUNCATED, kind="truncated") if read.truncated else None
         times_2 = torch.tensor(seconds, dtype=torch.float64)
         labels = self._labels(sample, seconds)
+        if flipped:
+            labels = {name: self._mirrored(name, label) for name, label in labels.items()}
         return StreamClip(id, clips_1TCHW[0], times_2, labels, key.starts, boxes=boxes, fault=note)
 
     def _measure(self, sample: Sample) -> tuple[float, float]:
@@ -215,6 +222,7 @@ class StreamDataset(Dataset["StreamClip"]):
         start = 0.0 if segment else sample.start or 0.0
         end = None if segment and self.streams.place == "middle" else sample.end
         try:
+            times: ClipTimes
             if sample.key_seconds is not None and segment:
                 times = plan_key_clips(count, rate, clips, sample.key_seconds, start=sample.start, end=sample.end)
             else:
@@ -223,18 +231,30 @@ class StreamDataset(Dataset["StreamClip"]):
             raise DataError(sample.path, f"lasts {count / rate:.2f} s", f"a clip at {seconds[0]:.2f} s") from error
         return read_clips(source, times)
 
-    def _crop(self, sample: Sample, clips_1TCHW: Tensor, generator: torch.Generator) -> tuple[Tensor, Boxes | None]:
-        """Pixels and boxes after the same geometry."""
+    def _crop(
+        self, sample: Sample, clips_1TCHW: Tensor, generator: torch.Generator
+    ) -> tuple[Tensor, Boxes | None, bool]:
+        """Pixels and boxes after the same geometry, and whether they were flipped."""
         chosen = [box for box in sample.boxes if not (self._only_detected and box.score is None)]
         scaled = pixel_boxes(chosen, *clips_1TCHW.shape[-2:])
+        flipped = False
         if self.train:
             done = self._augment(clips_1TCHW, [scaled], generator=generator)
-            clips_1TCHW, cropped = done.clips_NTCHW, done.boxes[0]
+            clips_1TCHW, cropped, flipped = done.clips_NTCHW, done.boxes[0], done.flipped[0]
         else:
             clips_1TCHW, cropped = self._center(clips_1TCHW), center_cropped(scaled, self._center.crop)
         if sample.key_seconds is None:
-            return clips_1TCHW, None
-        return clips_1TCHW, boxes_of_sample(chosen, cropped, 0, len(self.classes.get("label", ())))
+            return clips_1TCHW, None, flipped
+        least = LEAST_SIDE if self.train else 0.0
+        boxes = boxes_of_sample(chosen, cropped, 0, len(self.classes.get("label", ())), least_side=least)
+        return clips_1TCHW, boxes, flipped
+
+    def _mirrored(self, name: str, label: Tensor) -> Tensor:
+        """The labels of the mirror image."""
+        table = torch.tensor(self._mirror.labels.get(name, range(len(self.classes[name]))), dtype=torch.int64)
+        if label.is_floating_point():
+            return torch.empty_like(label).index_copy_(-1, table, label)
+        return torch.where(label >= 0, table[label.clamp(min=0)], label)
 
     def _labels(self, sample: Sample, seconds: list[float]) -> dict[str, Tensor]:
         """By label space."""
@@ -267,8 +287,8 @@ class StreamDataset(Dataset["StreamClip"]):
         return torch.full(parts, IGNORED)
 
     def _nothing(self, id: str, seconds: list[float], starts: bool, fault: Fault | None = None) -> StreamClip:
-        crop, frames = self.data.augment.crop, self.data.clips.frames
-        pixels_TCHW = torch.zeros(frames, 3, crop, crop, dtype=torch.uint8)
+        side, frames = self.data.augment.crop or self.data.augment.short_side[0], self.data.clips.frames
+        pixels_TCHW = torch.zeros(frames, 3, side, side, dtype=torch.uint8)
         times_2 = torch.tensor(seconds, dtype=torch.float64)
         labels = {name: self._no_label(name) for name in self.data.labels}
         return StreamClip(id, pixels_TCHW, times_2, labels, starts, valid=False, fault=fault)
@@ -298,18 +318,6 @@ def _check_streams(streams: Streams, samples: Sequence[Sample], labels: Sequence
         raise ConfigError("streams.steps='samples' needs key frames or segments with an end; use steps='grid'")
 
 
-def _frame_cache(data: Data, train: bool, cache_dir: Path | None) -> FrameCache:
-    if cache_dir is None:
-        raise ValueError("data.cache is set, but no cache_dir is given")
-    low, high = data.augment.short_side
-    if train and low != high:
-        raise ConfigError(
-            f"data.cache keeps frames of one size, but data.augment.short_side is ({low}, {high}). "
-            f"Use ({low}, {low}), or switch the cache off."
-        )
-    return FrameCache(cache_dir, low)
-
-
 def collate_streams(clips: Sequence[StreamClip]) -> StreamBatch:
     """One step: B is the number of clips, whether they are valid or not."""
     boxes = None
@@ -318,8 +326,10 @@ def collate_streams(clips: Sequence[StreamClip]) -> StreamBatch:
         flat = batched_boxes([clip.boxes for clip in clips if clip.boxes is not None])
         boxes = replace(flat, video_R=torch.tensor(rows)[flat.video_R])
     labels = {name: torch.stack([clip.labels[name] for clip in clips]) for name in clips[0].labels}
+    shape = next((clip.clip_TCHW.shape for clip in clips if clip.valid), clips[0].clip_TCHW.shape)
+    nothing_TCHW = torch.zeros(shape, dtype=torch.uint8)  # whole pictures are not square
     return StreamBatch(
-        clip_BTCHW=torch.stack([clip.clip_TCHW for clip in clips]),
+        clip_BTCHW=torch.stack([clip.clip_TCHW if clip.valid else nothing_TCHW for clip in clips]),
         valid_B=torch.tensor([clip.valid for clip in clips]),
         starts_B=torch.tensor([clip.starts for clip in clips]),
         seconds_B2=torch.stack([clip.seconds_2 for clip in clips]),
