@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import replace
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 from tyro.conf import arg
 
@@ -83,7 +83,7 @@ def _build(name: str, memory: Memory | None, settings: tuple[str, ...]) -> tuple
         )
     spec = replace(apply_overrides(Model(name, memory=memory), settings), weights=None)
     with torch.device("meta"):
-        return build_model(spec, 400), spec
+        return cast("VideoModel", build_model(spec, 400)), spec
 
 
 def _as_text(spec: Model, found: Profile, steps: list[StepBytes], clips: tuple[int, ...]) -> str:

@@ -23,6 +23,7 @@ from torch import Tensor
 
 from wholereel import config
 from wholereel.errors import CheckpointError, ConfigError
+from wholereel.models.clip_model import ClipModel
 from wholereel.models.conversion import to_clip_level, to_video_level
 from wholereel.models.detector import Detector
 from wholereel.models.memvit import MeMViT
@@ -179,7 +180,7 @@ def _new_model(spec: config.Model, num_classes: int | tuple[int, ...]) -> Stream
     """
     model = create_model(spec.name, num_classes=num_classes, **spec.options)
     if not isinstance(model, MeMViT):
-        return VideoModel(model, spec.memory) if spec.boxes is None else Detector(model, spec.memory, spec.boxes)
+        return _with_head(model, spec)
     if spec.memory is not None or spec.boxes is not None:
         raise ConfigError(
             f"model {spec.name!r} has a memory and boxes of its own: model.memory and model.boxes must be null; "
@@ -231,6 +232,10 @@ def build_model_with_report(spec: config.Model, num_classes: int | tuple[int, ..
             report = report + converted
     log.info("%s: %s", path, report)
     return model, report
+
+
+def _with_head(clip_model: ClipModel, spec: config.Model) -> VideoModel:
+    return VideoModel(clip_model, spec.memory) if spec.boxes is None else Detector(clip_model, spec.memory, spec.boxes)
 
 
 def _fit_memvit(model: MeMViT, tensors: Mapping[str, Tensor], path: Path) -> KeyReport:

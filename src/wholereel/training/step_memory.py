@@ -10,6 +10,7 @@ import copy
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 
@@ -19,7 +20,7 @@ from wholereel.models.video_model import VideoModel
 from wholereel.ops.live_bytes import LiveBytes
 from wholereel.tasks.classification import ClassificationTask
 from wholereel.training.norms import set_training_mode
-from wholereel.training.strategies import create_strategy
+from wholereel.training.strategies import Strategy, create_strategy
 
 __all__ = ["STRATEGY_SETTINGS", "StepBytes", "step_bytes"]
 
@@ -76,5 +77,6 @@ def _peak(task: ClassificationTask, strategy: str, clip_shape: tuple[int, int, i
     gradients = [parameter.grad for parameter in task.parameters() if parameter.grad is not None]
     live = LiveBytes([*task.parameters(), *task.buffers(), *gradients, batch.clips_BNTCHW])
     with torch.random.fork_rng(devices=[]), live:
-        create_strategy(STRATEGY_SETTINGS[strategy], nullcontext).backward(task, batch, Losses.total, lambda: None)
+        chosen = cast(Strategy, create_strategy(STRATEGY_SETTINGS[strategy], nullcontext))
+        chosen.backward(task, batch, Losses.total, lambda: None)
     return live.peak
