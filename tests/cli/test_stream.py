@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import json
 import os
+import signal
+import subprocess
+import sys
 import time
 
 import pytest
 
+from tests.cli import killed_stream
 from tests.inference.builders import CLIPS, moving_square, package
 from wholereel import config
 from wholereel.cli.main import main
 from wholereel.inference import Predictor
-from wholereel.inference.stream import Stream
+from wholereel.inference.stream import MODES
+from wholereel.inference.stream_track import Engine
 
 
 @pytest.fixture(scope="module")
@@ -45,29 +50,54 @@ def test_late_read_ends_with_the_offline_answer(run, video, tmp_path, capsys):
     assert "so far" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("mode", ["causal", "late_read", "window", "ema"])
-def test_a_killed_stream_goes_on_and_ends_the_same(run, video, tmp_path, monkeypatch, mode):
+@pytest.mark.parametrize("mode", MODES)
+def test_a_killed_stream_goes_on_and_ends_the_same(run, video, tmp_path, mode):
+    """Killed as hard as it gets, in a process of its own, wherever it happened to be."""
     whole, parts, state = tmp_path / "whole.jsonl", tmp_path / "parts.jsonl", tmp_path / "state"
     words = ["stream", str(run), str(video), "--mode", mode, "--device", "cpu"]
     assert main([*words, "--out", str(whole)]) == 0
-    push, pushed = Stream.push, []
-
-    class Killed(BaseException):
-        pass
-
-    def dying(self, frames):
-        pushed.append(len(frames))
-        if len(pushed) == 4:
-            raise Killed
-        return push(self, frames)
-
-    monkeypatch.setattr(Stream, "push", dying)
-    with pytest.raises(Killed):
-        main([*words, "--out", str(parts), "--state", str(state), "--save-every", "3"])
-    monkeypatch.setattr(Stream, "push", push)
-    assert 0 < len(lines(parts)) < len(lines(whole))
-    assert main([*words, "--out", str(parts), "--state", str(state), "--save-every", "3"]) == 0
+    words += ["--out", str(parts), "--state", str(state), "--save-every", "3"]
+    killed = subprocess.run([sys.executable, killed_stream.__file__, "8", *words], timeout=120, check=False)
+    assert killed.returncode == -signal.SIGKILL
+    assert state.exists()
+    assert len(lines(parts)) < len(lines(whole))
+    assert main(words) == 0
     assert parts.read_text() == whole.read_text()
+
+
+def test_a_stream_that_is_asked_to_stop_keeps_everything(run, video, tmp_path, monkeypatch, capsys):
+    whole, parts, state = tmp_path / "whole.jsonl", tmp_path / "parts.jsonl", tmp_path / "state"
+    words = ["stream", str(run), str(video), "--device", "cpu", "--plain"]
+    assert main([*words, "--out", str(whole)]) == 0
+    judge_clips, calls = Engine.judge_clips, []
+
+    def asked(self, tracks, clips):
+        calls.append(len(clips))
+        if len(calls) == 5:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return judge_clips(self, tracks, clips)
+
+    monkeypatch.setattr(Engine, "judge_clips", asked)
+    before = signal.getsignal(signal.SIGTERM)
+    assert main([*words, "--out", str(parts), "--state", str(state)]) == 0
+    assert signal.getsignal(signal.SIGTERM) is before
+    assert "stopped; the same command goes on, from" in capsys.readouterr().err
+    assert len(lines(parts)) == 5
+    assert main([*words, "--out", str(parts), "--state", str(state)]) == 0
+    assert parts.read_text() == whole.read_text()
+
+
+def test_parts_in_processes_of_their_own_and_their_merge(run, video, tmp_path):
+    whole, merged = tmp_path / "whole.jsonl", tmp_path / "merged.jsonl"
+    words = ["stream", str(run), str(video), "--mode", "two_sweep", "--device", "cpu"]
+    assert main([*words, "--out", str(whole)]) == 0
+    for part in ("1/2", "2/2"):
+        assert main([*words, "--part", part, "--state", str(tmp_path / part[0])]) == 0
+    assert main([*words, "--merge", str(tmp_path / "2"), str(tmp_path / "1"), "--out", str(merged)]) == 0
+    assert [line["clip"] for line in lines(merged)] == [line["clip"] for line in lines(whole)]
+    for ours, theirs in zip(lines(merged), lines(whole), strict=True):
+        assert ours["final"] == theirs["final"] == True  # noqa: E712
+        assert [score for _, score in ours["top"]] == pytest.approx([s for _, s in theirs["top"]], abs=2e-6)
 
 
 def test_a_folder_that_is_written_to(run, video, tmp_path, capsys):

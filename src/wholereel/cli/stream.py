@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import json
+import signal
 import sys
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, TextIO
+from types import FrameType
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TextIO
 
 from tyro.conf import arg
 
 from wholereel.cli.launch import torch_device
+from wholereel.cli.stream_view import LiveView, PlainView, Status, View, memory_megabytes
 from wholereel.errors import ConfigError
 
 if TYPE_CHECKING:
-    from wholereel.inference.stream import ClipScore, Stream
-    from wholereel.media.frames import Frames
+    from wholereel.inference.stream import Stream
+    from wholereel.media.live_source import LiveSource
+    from wholereel.media.video_reader import VideoReader
 
 __all__ = ["stream"]
 
@@ -24,15 +30,22 @@ def stream(
     run: Annotated[Path, arg(metavar="RUN")],
     source: Annotated[str, arg(metavar="SOURCE")],
     /,
-    mode: Literal["causal", "late_read", "window", "ema"] = "causal",
+    mode: Literal["causal", "window", "ema", "late_read", "two_sweep"] = "causal",
     out: Annotated[Path | None, arg(metavar="FILE.jsonl")] = None,
     state: Annotated[Path | None, arg(metavar="FILE")] = None,
     save_every: int = 20,
+    hop: int | None = None,
     window: int = 16,
     decay: float = 0.9,
-    policy: Literal["drop", "block"] = "drop",
+    part: Annotated[str | None, arg(metavar="I/N")] = None,
+    merge: Annotated[tuple[Path, ...], arg(metavar="STATE...")] = (),
+    policy: Literal["auto", "drop", "block"] = "auto",
+    longest_gap: float = 2.0,
+    stall: float = 10.0,
     give_up: float = 30.0,
+    input: Annotated[tuple[str, ...], arg(metavar="KEY=VALUE...")] = (),
     top: int = 3,
+    plain: bool = False,
     device: Annotated[str, arg(metavar="auto|cpu|cuda")] = "auto",
 ) -> int:
     """Judge the clips of a file, URL, camera or growing folder as they come.
@@ -40,97 +53,173 @@ def stream(
     Args:
         run: Run directory, one of its stages, or a model package.
         source: Video file, URL (rtsp, http, udp, tcp, HLS), camera (/dev/video0) or folder that files are written to.
-        mode: What a clip may know: all before it (causal), the last few (window, ema), or everything (late_read: all
-            clips are judged again at the end, exactly as the offline model does).
-        out: JSON lines, one a clip, with "final" = whether this will still change.
+        mode: What a clip may know: all before it (causal), the last few (window, ema), or everything: late_read judges
+            all clips again at the end, two_sweep reads a file twice; both say what the offline model says.
+        out: JSON lines, one a clip, with "final" = whether something else will be said of it.
         state: Keep memory and position in this file; where it exists, go on from there.
         save_every: Clips between two savings of the state.
+        hop: Frames from the begin of a clip to that of the next, at the model's frame rate; else a clip's length.
         window: Clips that mode window remembers.
         decay: Weight of the past in mode ema, per clip.
-        policy: When judging is slower than a live source: drop the oldest frames, or let the source wait.
+        part: Read only the I-th of N parts of a file and keep it in --state, to be merged.
+        merge: States of all parts of the file; what is left is said with all of them known.
+        policy: When judging is slower than the source: drop what waits, or let the source wait. auto: drop if it cannot
+            wait (network streams, cameras).
+        longest_gap: Seconds without a frame in a live source beyond which no clip reaches.
+        stall: Seconds without a frame after which a live source is opened again.
         give_up: Seconds without a frame after which a live source counts as ended.
-        top: Classes to print.
+        input: Options of FFmpeg for a live source, such as video_size=640x480 of a camera.
+        top: Classes to show.
+        plain: Lines instead of the live view.
         device: Where the model runs.
     """
     from wholereel.inference.predictor import find_package
     from wholereel.inference.stream import Stream
-    from wholereel.media.live_source import LiveSource, is_live
-    from wholereel.media.video_reader import VideoReader
+    from wholereel.media.live_source import is_live
     from wholereel.models.package import load_package
 
     if save_every < 1 or top < 1:
         raise ConfigError(f"--save-every and --top must be at least 1, got {save_every} and {top}")
+    live = is_live(source)
     package = load_package(find_package(run))
-    settings = {"mode": mode, "window": window, "decay": decay, "device": torch_device(device)}
-    if is_live(source):
-        judge = Stream(package, **settings)  # type: ignore[arg-type]
-        _resume(judge, state, out)
+    settings: dict[str, Any] = {"mode": mode, "hop": hop, "window": window, "decay": decay}
+    settings |= {"longest_gap": longest_gap if live else None, "device": torch_device(device)}
+    judge = Stream(package, **settings)
+    _merge(judge, merge, lambda: Stream(package, **settings))
+    lines_kept = _resume(judge, state, out)
+    with ExitStack() as stack:
         after = judge.last_second if judge.frames_seen else None
-        live = LiveSource(source, size=package.short_side, policy=policy, give_up=give_up, after=after, log=_log)
-        _follow(judge, iter(live), out, state, save_every, top)
-        return 0
-    with VideoReader(source, size=package.short_side) as reader:
-        metadata = reader.metadata
-        judge = Stream(
-            package,
-            frame_rate=metadata.frame_rate,
-            half_tick=float(metadata.time_base) / 2,
-            **settings,  # type: ignore[arg-type]
-        )
-        _resume(judge, state, out)
-        seconds_T = reader.seconds_T
-        position = judge.frames_seen
-        if position < len(seconds_T):
-            frames = reader.stream(start=float(seconds_T[position]))
+        if live:
+            opened: LiveSource | VideoReader = _open_live(
+                source, package.short_side, policy, stall, give_up, input, after
+            )
         else:
-            frames = iter(())
-        _follow(judge, frames, out, state, save_every, top)
+            opened = _open_file(source, package.short_side)
+        stack.callback(opened.close)
+        view = _view(judge, opened, str(run), plain, top)
+        stack.callback(view.close)
+        if lines_kept:
+            view.log(lines_kept)
+        lines = stack.enter_context(out.open("a", encoding="utf-8")) if out is not None else None
+        stack.enter_context(_stopped_by_signals(judge, view))
+        for clip in judge.run(opened, part=_part(part), state=state, save_every=save_every):
+            if lines is not None:
+                _write(lines, clip.to_dict(top))
+            view.show(clip, top)
+        if judge.stopped:
+            view.log("stopped" if state is None else f"stopped; the same command goes on, from {state}")
     return 0
 
 
-def _resume(judge: Stream, state: Path | None, out: Path | None) -> None:
+def _open_live(
+    source: str,
+    size: int,
+    policy: Literal["auto", "drop", "block"],
+    stall: float,
+    give_up: float,
+    options: tuple[str, ...],
+    after: float | None,
+) -> LiveSource:
+    from wholereel.media.live_source import LiveSource
+
+    pairs = [option.partition("=") for option in options]
+    for name, mark, _ in pairs:
+        if not name or not mark:
+            raise ConfigError(f"--input {name}: expected KEY=VALUE, such as video_size=640x480.")
+    return LiveSource(
+        source,
+        size=size,
+        policy=policy,
+        stall=stall,
+        give_up=give_up,
+        after=after,
+        options={name: value for name, _, value in pairs},
+    )
+
+
+def _open_file(source: str, size: int) -> VideoReader:
+    from wholereel.media.video_reader import VideoReader
+
+    return VideoReader(source, size=size)
+
+
+def _view(judge: Stream, opened: LiveSource | VideoReader, run: str, plain: bool, top: int) -> View:
+    from wholereel.media.live_source import LiveSource
+
+    live = isinstance(opened, LiveSource)
+    if plain or not sys.stdout.isatty():
+        view: View = PlainView()
+    else:
+        status = Status(run, opened.name if isinstance(opened, LiveSource) else str(opened.path), judge.mode)
+        if not isinstance(opened, LiveSource):
+            status.duration = float(opened.seconds_T[-1]) + 1 / opened.metadata.frame_rate
+
+        def refresh(status: Status) -> None:
+            status.position, status.clips = judge.last_second, judge.clips_seen
+            status.sweep, status.sweeps = judge.sweep + 1, judge.sweeps
+            status.memory = memory_megabytes()
+            if isinstance(opened, LiveSource):
+                status.lag = max(0.0, opened.newest - judge.judged_until) if judge.clips_seen else 0.0
+                status.dropped, status.connections = opened.dropped, opened.connections
+
+        view = LiveView(status, refresh, top)
+    if live:
+        opened.log = view.log  # type: ignore[union-attr]
+    return view
+
+
+def _merge(judge: Stream, states: tuple[Path, ...], another: Callable[[], Stream]) -> None:
+    """Take in the states of all parts, in any order."""
+    loaded = []
+    for path in states:
+        loaded.append(another())
+        loaded[-1].load(path)
+    judge.merge(*loaded)
+
+
+def _resume(judge: Stream, state: Path | None, out: Path | None) -> str | None:
     """Load the state where there is one, and cut lines that were written after it."""
+    told = None
     if state is not None and state.exists():
         judge.load(state)
-        _log(f"{state}: going on after {judge.clips_seen} clips")
+        told = f"{state}: going on after {judge.clips_seen} clips"
     if out is not None and out.exists():
         lines = out.read_text(encoding="utf-8").splitlines(keepends=True)[: judge.clips_seen]
         out.write_text("".join(lines), encoding="utf-8")
+    return told
 
 
-def _follow(
-    judge: Stream, chunks: Iterator[Frames], out: Path | None, state: Path | None, save_every: int, top: int
-) -> None:
-    saved = judge.clips_seen
-    lines = out.open("a", encoding="utf-8") if out is not None else None
+def _part(text: str | None) -> tuple[int, int] | None:
+    if text is None:
+        return None
+    number, _, parts = text.partition("/")
+    if not (number.isdecimal() and parts.isdecimal()):
+        raise ConfigError(f"--part {text}: expected I/N, such as 1/2.")
+    return int(number), int(parts)
+
+
+@contextmanager
+def _stopped_by_signals(judge: Stream, view: View) -> Iterator[None]:
+    """Ctrl-C and SIGTERM end the stream behind the present clip, so that its state is whole; a second one at once."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        judge.stop()
+        for each, handler in before.items():
+            signal.signal(each, handler)
+
     try:
-        for frames in chunks:
-            _show(judge.push(frames), lines, top)
-            if state is not None and judge.clips_seen - saved >= save_every:
-                judge.save(state)
-                saved = judge.clips_seen
-        _show(judge.finish(), lines, top)
-    except KeyboardInterrupt:
-        _log("stopped")
-        if state is not None:
-            judge.save(state)
+        for number in before:
+            signal.signal(number, stop)
+        yield
     finally:
-        if lines is not None:
-            lines.close()
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
-def _show(clips: list[ClipScore], lines: TextIO | None, top: int) -> None:
-    for clip in clips:
-        record = clip.to_dict(top)
-        if lines is not None:
-            lines.write(json.dumps(record, ensure_ascii=False) + "\n")
-        best = "  ".join(f"{name} {score:.3f}" for name, score in record["top"])
-        whole, score = record["video_top"][0]
-        mark = "" if clip.final else "  (may change)"
-        print(f"{clip.begin:9.2f} s  {best}   | so far: {whole} {score:.3f}{mark}", flush=True)
-    if lines is not None and clips:
-        lines.flush()
-
-
-def _log(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
+def _write(lines: TextIO, record: dict[str, Any]) -> None:
+    lines.write(json.dumps(record, ensure_ascii=False) + "\n")
+    lines.flush()

@@ -1,18 +1,20 @@
 """Frames of a source that has not ended: a network stream, a camera, a folder into which files are still written.
 
-A live source is read in a thread of its own into a queue of bounded length. When the reader of the queue is too slow,
-either the source waits (`block`) or the oldest frames are dropped and counted (`drop`). A source that dies is opened
-again, with growing pauses, until nothing has come from it for `give_up` seconds. Times go on across connections, with
-the time that passed in between.
-Files that are complete are read by `VideoReader.stream`; this module only chooses.
+A live source is read in a thread of its own into a queue of bounded length (`frame_queue.py`, which says what happens
+when the reader is too slow). A source that dies, or says nothing for `stall` seconds, is opened again, with growing
+pauses, until nothing has come from it for `give_up` seconds. Times go on across connections, with the time that passed
+in between. A source that has an end (a file behind a URL, a play list of a complete video) ends there, and goes on
+where it was after a connection that broke.
+Files on disk are read by `VideoReader.stream`.
 """
 
 from __future__ import annotations
 
-import queue
+import logging
+import math
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -21,164 +23,242 @@ import av
 import av.error
 import numpy as np
 import torch
+from av.container import InputContainer
+from av.video.stream import VideoStream
 
 from wholereel.errors import ConfigError, VideoError
 from wholereel.media._container import frame_rate
 from wholereel.media._convert import RgbConverter, target_size
+from wholereel.media.frame_queue import FrameQueue
 from wholereel.media.frames import Frames
+from wholereel.media.source_address import is_camera, is_live, open_options, shown, without_secrets
 from wholereel.media.video_reader import VideoReader
 
 __all__ = ["LiveSource", "is_live"]
 
-SCHEMES = ("rtsp", "rtsps", "rtmp", "http", "https", "udp", "tcp", "rtp", "srt", "hls")
-FORMATS = {"/dev/video": "v4l2"}
 FIRST_PAUSE, LONGEST_PAUSE = 0.2, 5.0
 SETTLED = 1.0  # seconds without growth after which the newest file of a folder counts as complete
+END_SLACK = 1.0  # seconds that a source with an end may lack of what it announces and still be complete
 
 Log = Callable[[str], None]
-
-
-def is_live(source: str | Path) -> bool:
-    """Whether a source is a URL, a camera or a folder, and not a file."""
-    text = str(source)
-    return text.split("://", 1)[0] in SCHEMES or any(text.startswith(p) for p in FORMATS) or Path(text).is_dir()
+logger = logging.getLogger(__name__)
 
 
 @dataclass
 class LiveSource:
-    """Iterate over it once to get chunks of frames; `close` from anywhere ends it.
+    """Iterate over it once to get chunks of frames, or `take` them; `close` from anywhere ends it.
 
     Args:
         source: URL (rtsp, http, udp, tcp, srt, HLS play lists ...), a camera (`/dev/video0`), or a folder of video
             files that are read one after the other in the order of their names, new ones as they appear.
         size: as in `VideoReader`.
         chunk: frames handed over together.
-        policy: `block` or `drop`, see above.
+        policy: `block`, `drop` (see `frame_queue.py`), or `auto`: sources that can wait (folders, files behind a URL)
+            wait, others drop. UDP senders and cameras cannot wait: with `block` the system loses frames uncounted.
         room: chunks that the queue holds.
         after: time of the last frame that an earlier reader of this source has seen; times go on behind it.
         give_up: seconds without any frame after which the source counts as ended.
-        log: called with a line about everything that is not a frame.
+        stall: seconds without any frame after which it is opened again.
+        options: FFmpeg's, for demuxer and protocol, e.g. `{"video_size": "640x480"}` of a camera.
+        log: called with a line about everything that is not a frame; passwords are left out.
     Attributes:
-        dropped: frames dropped so far, by policy or because their time did not increase.
         connections: how often the source was opened with success.
+        name: the source as it may be shown.
     Raises: ConfigError: settings that cannot be.
     """
 
     source: str | Path
     size: int | tuple[int, int] | None = None
     chunk: int = 8
-    policy: Literal["block", "drop"] = "drop"
+    policy: Literal["auto", "block", "drop"] = "auto"
     room: int = 16
     give_up: float = 30.0
+    stall: float = 10.0
     after: float | None = None
-    log: Log = print
-    dropped: int = field(default=0, init=False)
+    options: Mapping[str, str] = field(default_factory=dict)
+    log: Log = logger.info
     connections: int = field(default=0, init=False)
 
     def __post_init__(self) -> None:
-        if self.policy not in ("block", "drop"):
-            raise ConfigError(f"policy={self.policy!r} is neither 'block' nor 'drop'")
-        if self.chunk < 1 or self.room < 1 or not self.give_up > 0:
+        if self.policy not in ("auto", "block", "drop"):
+            raise ConfigError(f"policy={self.policy!r} is none of 'auto', 'block' and 'drop'")
+        if self.chunk < 1 or self.room < 1 or not self.give_up > 0 or not self.stall > 0:
             raise ConfigError(
-                f"chunk and room must be at least 1 and give_up positive, got {self.chunk}, {self.room}, {self.give_up}"
+                f"chunk and room must be at least 1, give_up and stall positive, "
+                f"got {self.chunk}, {self.room}, {self.give_up} and {self.stall}"
             )
-        self._queue: queue.Queue[Frames | BaseException | None] = queue.Queue(self.room)
+        self.name = shown(self.source)
+        policy: Literal["block", "drop"] = "drop" if self.policy == "auto" else self.policy
+        self._queue = FrameQueue(self.room, policy, self._say_dropped)
+        self._unordered = 0  # frames whose time did not increase
         self._closed = threading.Event()
+        self._thread: threading.Thread | None = None
         self._begin: float | None = None  # stored time of the first frame of this connection
         self._offset = 0.0  # where this connection begins on the stream's own line
         self._last = -1.0 if self.after is None else self.after
         self._last_clock = time.monotonic()
+        self._position: float | None = None  # stored time of the newest frame, of a source with an end
+
+    def __repr__(self) -> str:
+        return f"LiveSource({self.name!r}, policy={self.policy!r})"
+
+    @property
+    def dropped(self) -> int:
+        """Frames dropped so far, by policy or because their time did not increase."""
+        return self._queue.dropped + self._unordered
+
+    @property
+    def newest(self) -> float:
+        """Time of the newest frame that has come, taken or not; -inf before the first."""
+        return self._queue.newest
+
+    @property
+    def waiting(self) -> int:
+        """Frames that have come and were not taken yet."""
+        return self._queue.waiting
+
+    @property
+    def ended(self) -> bool:
+        """Nothing more will come."""
+        return self._queue.ended
+
+    def open(self) -> None:
+        """Begin to read; `take` and iteration do so by themselves."""
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._run, daemon=True, name=f"reading {self.name}")
+            self._thread.start()
+
+    def take(self, timeout: float | None = None) -> Frames | None:
+        """The next chunk; `None` when nothing came in `timeout` seconds, or when all has ended (`ended`).
+
+        Raises: VideoError: the source could never be opened, or has no picture stream.
+        """
+        self.open()
+        return self._queue.take(timeout)
 
     def __iter__(self) -> Iterator[Frames]:
-        thread = threading.Thread(target=self._run, daemon=True, name=f"reading {self.source}")
-        thread.start()
         try:
-            while True:
-                item = self._queue.get()
-                if item is None:
-                    return
-                if isinstance(item, BaseException):
-                    raise item
-                yield item
+            while not self.ended:
+                frames = self.take()
+                if frames is not None:
+                    yield frames
         finally:
             self.close()
-            thread.join(timeout=2.0)
 
     def close(self) -> None:
-        """End the source; what is in the queue is lost."""
+        """End the source; what waits is lost."""
         self._closed.set()
+        self._queue.end(at_once=True)
+        if self._thread is not None and self._thread is not threading.current_thread():
+            self._thread.join(timeout=2.0)
+
+    def _say_dropped(self, lost: int) -> None:
+        self.log(f"{self.name}: judging is slower than the source, {lost} frames dropped ({self.dropped} in all)")
+
+    def _say(self, line: str) -> None:
+        self.log(f"{self.name}: {without_secrets(line)}")
 
     def _run(self) -> None:
         try:
             for frames in self._folder() if Path(self.source).is_dir() else self._network():
-                self._hand_over(frames)
+                self._queue.give(frames)
                 if self._closed.is_set():
                     return
-            self._hand_over(None)
-        except BaseException as error:  # whatever it is, the reader of the queue must hear of it
-            self._hand_over(error)
-
-    def _hand_over(self, item: Frames | BaseException | None) -> None:
-        while not self._closed.is_set():
-            try:
-                self._queue.put(item, timeout=0.1)
-                return
-            except queue.Full:
-                if self.policy == "drop" and isinstance(item, Frames):
-                    self._drop_oldest()
-
-    def _drop_oldest(self) -> None:
-        try:
-            oldest = self._queue.get_nowait()
-        except queue.Empty:
-            return
-        lost = len(oldest) if isinstance(oldest, Frames) else 0
-        self.dropped += lost
-        self.log(f"{self.source}: reading is slower than the source, {lost} frames dropped ({self.dropped} in all)")
+            self._queue.end()
+        except BaseException as error:  # whatever it is, the taker must hear of it
+            self._queue.end(error)
 
     def _network(self) -> Iterator[Frames]:
         pause, self._last_clock = FIRST_PAUSE, time.monotonic()
         while not self._closed.is_set():
-            reason = "it ended"
             try:
                 for frames in self._connection():
                     pause = FIRST_PAUSE
                     yield frames
+                if self._closed.is_set():
+                    return
+                if self._position is not None:
+                    self._say("end")
+                    return
+                reason = "it ended"
             except (av.error.FFmpegError, OSError) as error:
-                reason = str(error)
+                reason = without_secrets(error.strerror or str(error))
+                self._refuse(error)
             silent = time.monotonic() - self._last_clock
             if silent + pause > self.give_up:
-                self.log(f"{self.source}: nothing for {silent:.0f} s ({reason}), given up")
+                self._say(f"nothing for {silent:.0f} s ({reason}), given up")
                 if self.connections == 0:
                     raise VideoError(
-                        str(self.source), f"cannot be opened ({reason})", "a live source", "Check address and network."
+                        self.name, f"cannot be opened ({reason})", "a live source", "Check address and network."
                     )
                 return
-            self.log(f"{self.source}: {reason}; opened again in {pause:.1f} s")
+            self._say(f"{reason}; opened again in {pause:.1f} s")
             self._closed.wait(pause)
             pause = min(2 * pause, LONGEST_PAUSE)
 
+    def _refuse(self, error: Exception) -> None:
+        """Raise what no patience will mend, as long as the source was never open."""
+        if self.connections:
+            return
+        if is_camera(self.source) and isinstance(error, FileNotFoundError):
+            raise VideoError(
+                self.name,
+                "no such camera",
+                "a Video4Linux device",
+                "List them with `ls /dev/video*`; is it plugged in?",
+            ) from None
+        if is_camera(self.source) and isinstance(error, PermissionError):
+            raise VideoError(
+                self.name, "may not be read by this user", "", "Add the user to the group that owns it, often `video`."
+            ) from None
+        if isinstance(error, (av.error.HTTPUnauthorizedError, av.error.HTTPForbiddenError)):
+            raise VideoError(
+                self.name, "the server wants other credentials", "", "Check user and password in the address."
+            ) from None
+
     def _connection(self) -> Iterator[Frames]:
-        kind = next((name for prefix, name in FORMATS.items() if str(self.source).startswith(prefix)), None)
-        with av.open(str(self.source), format=kind, timeout=self.give_up, metadata_errors="ignore") as container:
+        opened = open_options(self.source, self.options)
+        stall = min(self.stall, self.give_up)
+        with av.open(
+            opened.url, format=opened.format, options=opened.options, timeout=stall, metadata_errors="ignore"
+        ) as container:
             if not container.streams.video:
-                raise VideoError(str(self.source), "has no video stream", "moving pictures")
+                raise VideoError(self.name, "has no video stream", "moving pictures")
             stream = container.streams.video[0]
             stream.codec_context.thread_count = 1
             self.connections += 1
-            self.log(f"{self.source}: open ({stream.codec_context.name}, {float(frame_rate(stream)):.4g} frames/s)")
-            yield from self._chunks(container.decode(stream), float(frame_rate(stream)))
+            rate = float(frame_rate(stream))
+            self._say(f"open ({stream.codec_context.name}, {rate:.4g} frames/s)")
+            length = _length(container)
+            if length is not None and self.policy == "auto":
+                self._queue.policy = "block"
+            if self._position is not None:
+                container.seek(int(max(0.0, self._position - 1.0) * av.time_base), backward=True)
+            yield from self._chunks(container.decode(stream), stream, rate, length)
 
-    def _chunks(self, frames: Iterator[av.VideoFrame], rate: float) -> Iterator[Frames]:
+    def _chunks(
+        self, frames: Iterator[av.VideoFrame], stream: VideoStream, rate: float, length: float | None
+    ) -> Iterator[Frames]:
         """Pictures of one connection in chunks, their times being those of the whole stream."""
-        self._begin = None
+        begin = float((stream.start_time or 0) * (stream.time_base or 0))
+        goes_on = self._position is not None
+        if not goes_on:
+            self._begin = None
         pixels: list[np.ndarray] = []
         seconds: list[float] = []
         converter: RgbConverter | None = None
         native = (0, 0)
         try:
             for number, frame in enumerate(frames):
-                second = self._second(frame, number, rate)
+                stored = (
+                    number / rate if frame.pts is None or not frame.time_base else float(frame.pts * frame.time_base)
+                )
+                if goes_on and self._position is not None and stored <= self._position:
+                    self._last_clock = time.monotonic()
+                    continue
+                second = self._second(stored, rate)
+                if length is not None:
+                    self._position = stored
                 if second is None:
                     continue
                 if converter is None or native != (frame.height, frame.width):
@@ -198,11 +278,12 @@ class LiveSource:
                     return
         finally:
             if pixels and not self._closed.is_set():
-                self._hand_over(_frames(pixels, seconds))  # what had come before the connection broke
+                self._queue.give(_frames(pixels, seconds))  # what had come before the connection broke
+        if length is not None and self._position is not None and self._position - begin < length - END_SLACK:
+            raise OSError(None, f"broke off after {self._position - begin:.1f} of {length:.1f} s")
 
-    def _second(self, frame: av.VideoFrame, number: int, rate: float) -> float | None:
+    def _second(self, stored: float, rate: float) -> float | None:
         """Time on the stream's line; None for a frame to drop, whose time does not increase."""
-        stored = number / rate if frame.pts is None or not frame.time_base else float(frame.pts * frame.time_base)
         now = time.monotonic()
         if self._begin is None:
             self._begin = stored
@@ -211,13 +292,15 @@ class LiveSource:
         second = self._offset + stored - self._begin
         self._last_clock = now
         if second <= self._last:
-            self.dropped += 1
+            self._unordered += 1
             return None
         self._last = second
         return second
 
     def _folder(self) -> Iterator[Frames]:
         folder, done = Path(self.source), set[str]()
+        if self.policy == "auto":
+            self._queue.policy = "block"
         quiet = time.monotonic()
         while not self._closed.is_set():
             waiting = sorted(p for p in folder.iterdir() if p.is_file() and p.name[0] != "." and p.name not in done)
@@ -225,7 +308,7 @@ class LiveSource:
             ready = waiting[:-1] if len(waiting) > 1 else [p for p in waiting if _is_settled(p)]
             if not ready:
                 if time.monotonic() - quiet > self.give_up:
-                    self.log(f"{folder}: no new file for {self.give_up:.0f} s, given up")
+                    self._say(f"no new file for {self.give_up:.0f} s, given up")
                     return
                 self._closed.wait(0.2)
                 continue
@@ -245,6 +328,13 @@ class LiveSource:
                     yield moved
         except VideoError as error:
             self.log(f"left out: {error}")
+
+
+def _length(container: InputContainer) -> float | None:
+    """Seconds of a source that has an end; `None` of one that goes on."""
+    if container.duration is None or not math.isfinite(container.duration) or container.duration <= 0:
+        return None
+    return container.duration / av.time_base
 
 
 def _is_settled(path: Path) -> bool:

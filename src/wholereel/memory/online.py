@@ -1,13 +1,15 @@
 """What a clip of an endless video may read: all clips so far, the last few, or all with fading weight.
 
 Each policy turns the pushes of consecutive clips into the memory that the newest one reads, itself included. States are
-frozen dataclasses of tensors with fixed shapes, one row a video; rows may have seen different numbers of clips.
+frozen dataclasses of tensors with fixed shapes, one row a video; rows may have seen different numbers of clips. Two
+stretches of one video that were seen apart, each from an empty state, merge to what one reader would have.
 Derived from the formulas of arXiv 2104.01198, which knows complete videos only; `window` and `fading` are our choice.
 Extra axes: P key width, V value width, W clips of the window.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol, Self
 
@@ -20,6 +22,7 @@ __all__ = [
     "Everything",
     "Fading",
     "FadingState",
+    "OnlineMemory",
     "OnlinePolicy",
     "OnlineState",
     "Window",
@@ -86,7 +89,45 @@ class FadingState(State):
 
 OnlineState = CollaborativeState | MaxState | WindowState | FadingState
 
-for _kind in (WindowState, WindowMaxState, FadingState):
+
+@dataclass(frozen=True)
+class OnlineMemory(State):
+    """What a stream knows of its videos: the states of all blocks, in the order of the network; none without memory.
+
+    Args:
+        clips_B: int64, clips so far.
+    """
+
+    places: tuple[OnlineState, ...]
+    clips_B: Tensor
+
+    def reset(self, rows_B: Tensor) -> OnlineMemory:
+        """Forget the rows where `rows_B` (bool) is true: those videos begin anew."""
+        return OnlineMemory(tuple(p.reset(rows_B) for p in self.places), cleared_rows(self.clips_B, rows_B))
+
+    def as_dict(self) -> dict[str, Tensor]:
+        """The tensors by name, `"0.clips_B"` being that of the first place."""
+        places = enumerate(self.places)
+        named = {f"{index}.{name}": tensor for index, state in places for name, tensor in state.as_dict().items()}
+        return {**named, "clips_B": self.clips_B}
+
+    def filled_from(self, tensors: Mapping[str, Tensor]) -> OnlineMemory:
+        """A memory of the kind and sizes of this one, from `as_dict` of another.
+
+        Raises: ValueError: other names or sizes.
+        """
+        own = self.as_dict()
+        found, expected = ({n: tuple(t.shape[1:]) for n, t in d.items()} for d in (tensors, own))
+        if found != expected:
+            raise ValueError(f"expected tensors {expected}, got {found}")
+        places = tuple(
+            type(state).from_dict({name: tensors[f"{index}.{name}"] for name in state.as_dict()})
+            for index, state in enumerate(self.places)
+        )
+        return OnlineMemory(places, tensors["clips_B"])
+
+
+for _kind in (WindowState, WindowMaxState, FadingState, OnlineMemory):
     torch.export.register_dataclass(_kind, serialized_type_name=f"wholereel.{_kind.__name__}")
 
 
@@ -101,6 +142,9 @@ class OnlinePolicy(Protocol):
 
     def read(self, state: OnlineState) -> PlaceState:
         """The memory to pop from."""
+
+    def merge(self, earlier: OnlineState, later: OnlineState) -> OnlineState:
+        """The state after two consecutive stretches, from those of each alone."""
 
 
 @dataclass(frozen=True)
@@ -120,6 +164,11 @@ class Everything:
         """As it is."""
         assert isinstance(state, (CollaborativeState, MaxState))
         return state
+
+    def merge(self, earlier: OnlineState, later: OnlineState) -> OnlineState:
+        """Sums and counts, or maxima: the order does not matter."""
+        assert isinstance(earlier, (CollaborativeState, MaxState))
+        return earlier.merge(later)  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True)
@@ -155,6 +204,19 @@ class Window:
         assert isinstance(state, WindowState)
         return state.read()
 
+    def merge(self, earlier: OnlineState, later: OnlineState) -> WindowState:
+        """The later ring, filled up with the newest of the earlier one."""
+        assert isinstance(earlier, WindowState)
+        assert isinstance(later, WindowState)
+        clips_B = earlier.clips_B + later.clips_B
+        slots_W = torch.arange(self.clips, device=clips_B.device)
+        # The clip that ends up in slot w is the newest one of the whole whose number is w modulo W.
+        number_BW = clips_B[:, None] - 1 - (clips_B[:, None] - 1 - slots_W) % self.clips
+        own_BW = number_BW >= earlier.clips_B[:, None]
+        later_slot_BW = ((number_BW - earlier.clips_B[:, None]) % self.clips)[..., None, None]
+        from_later = torch.take_along_dim(later.pushes_BWPV, later_slot_BW, dim=1)
+        return type(later)(torch.where(own_BW[..., None, None], from_later, earlier.pushes_BWPV), clips_B)
+
 
 @dataclass(frozen=True)
 class Fading:
@@ -187,6 +249,14 @@ class Fading:
         assert isinstance(state, FadingState)
         weight_B = state.weight_B.clamp(min=torch.finfo(state.weight_B.dtype).tiny)
         return CollaborativeState(state.sum_BPV / weight_B[:, None, None], state.clips_B.clamp(max=1))
+
+    def merge(self, earlier: OnlineState, later: OnlineState) -> FadingState:
+        """The earlier sum faded by every later clip, and the later one."""
+        assert isinstance(earlier, FadingState)
+        assert isinstance(later, FadingState)
+        keep_B = self.decay ** later.clips_B.to(later.weight_B.dtype)
+        total = earlier.sum_BPV * keep_B[:, None, None] + later.sum_BPV
+        return FadingState(total, earlier.weight_B * keep_B + later.weight_B, earlier.clips_B + later.clips_B)
 
 
 def _supported(push: PlaceState, mode: str) -> CollaborativeState | MaxState:
