@@ -51,8 +51,34 @@ def test_late_read_ends_with_the_offline_answer(run, video, tmp_path, capsys):
 
 
 @pytest.mark.parametrize("mode", MODES)
+def test_a_stream_that_fell_over_goes_on_and_ends_the_same(run, video, tmp_path, monkeypatch, mode):
+    whole, parts, state = tmp_path / "whole.jsonl", tmp_path / "parts.jsonl", tmp_path / "state"
+    words = ["stream", str(run), str(video), "--mode", mode, "--device", "cpu"]
+    assert main([*words, "--out", str(whole)]) == 0
+    words += ["--out", str(parts), "--state", str(state), "--save-every", "3"]
+    judge_clips, calls = Engine.judge_clips, []
+
+    class Killed(BaseException):
+        pass
+
+    def dying(self, tracks, clips):
+        calls.append(len(clips))
+        if len(calls) == 8:
+            raise Killed
+        return judge_clips(self, tracks, clips)
+
+    monkeypatch.setattr(Engine, "judge_clips", dying)
+    with pytest.raises(Killed):
+        main(words)
+    monkeypatch.setattr(Engine, "judge_clips", judge_clips)
+    assert len(lines(parts)) < len(lines(whole))
+    assert main(words) == 0
+    assert parts.read_text() == whole.read_text()
+
+
+@pytest.mark.parametrize("mode", ["late_read"])
 def test_a_killed_stream_goes_on_and_ends_the_same(run, video, tmp_path, mode):
-    """Killed as hard as it gets, in a process of its own, wherever it happened to be."""
+    """Killed as hard as it gets, in a process of its own."""
     whole, parts, state = tmp_path / "whole.jsonl", tmp_path / "parts.jsonl", tmp_path / "state"
     words = ["stream", str(run), str(video), "--mode", mode, "--device", "cpu"]
     assert main([*words, "--out", str(whole)]) == 0

@@ -47,7 +47,7 @@ def memvit_package(*, frame_level: bool = False, causal: bool = False, reach: in
             if parameter.ndim > 1:
                 parameter.mul_(3.0)
     return Package(
-        model=model,  # type: ignore[arg-type]
+        model=model,
         spec=config.Model("memvit_tiny"),
         classes=CLASSES,
         task=config.Task(),

@@ -93,7 +93,7 @@ def test_a_source_that_never_comes_and_settings_that_cannot_be(tmp_path):
         list(LiveSource(f"tcp://127.0.0.1:{port}", give_up=0.5, log=lambda line: None))
     with pytest.raises(ConfigError, match="policy='wait' is none of 'auto', 'block' and 'drop'"):
         LiveSource("udp://x", policy="wait")
-    with pytest.raises(ConfigError, match="give_up positive"):
+    with pytest.raises(ConfigError, match="give_up and stall positive"):
         LiveSource("udp://x", give_up=0)
     assert is_live("rtsp://camera/1")
     assert is_live("/dev/video0")

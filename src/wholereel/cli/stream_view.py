@@ -16,7 +16,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 if TYPE_CHECKING:
     from wholereel.inference.stream import ClipScore
@@ -71,8 +71,8 @@ def block(status: Status, clip: ClipScore | None, top: int, width: int, *, unico
     else:
         mark = "" if clip.final else f"  {DIM}may change{OFF}"
         lines += [f"clip {clip.number}   {_clock(clip.begin)} to {_clock(clip.end)}{mark}"]
-        lines += _bars(clip.to_dict(top)["top"], width, unicode)
-        lines += ["video so far", *_bars(clip.to_dict(top)["video_top"], width, unicode)]
+        lines += _bars(clip.best(clip.scores_K, top), width, unicode)
+        lines += ["video so far", *_bars(clip.best(clip.video_scores_K, top), width, unicode)]
     return [_cut(line, width) for line in [*lines, "", _counts(status)]]
 
 
@@ -84,11 +84,9 @@ class PlainView:
 
     def show(self, clip: ClipScore, top: int) -> None:
         """Print a clip."""
-        record = clip.to_dict(top)
-        best = "  ".join(f"{name} {score:.3f}" for name, score in record["top"])
-        whole, score = record["video_top"][0]
+        best, whole = _words(clip.best(clip.scores_K, top)), _words(clip.best(clip.video_scores_K, 1))
         mark = "" if clip.final else "  (may change)"
-        print(f"{clip.begin:9.2f} s  {best}   | so far: {whole} {score:.3f}{mark}", file=self._out, flush=True)
+        print(f"{clip.begin:9.2f} s  {best}   | so far: {whole}{mark}", file=self._out, flush=True)
 
     def log(self, line: str) -> None:
         """Print something about the source."""
@@ -203,12 +201,18 @@ def _counts(status: Status) -> str:
     return "   ".join([*parts, f"memory {status.memory:,.0f} MB"])
 
 
-def _bars(best: list[list[object]], width: int, unicode: bool) -> list[str]:
-    names = [str(name)[: max(4, width // 3)] for name, _ in best]
+def _words(found: list[tuple[str, list[list[Any]]]]) -> str:
+    spaces = ["  ".join(f"{name} {score:.3f}" for name, score in classes) for _, classes in found]
+    return "  · ".join(spaces)
+
+
+def _bars(found: list[tuple[str, list[list[Any]]]], width: int, unicode: bool) -> list[str]:
+    rows = [(f"{space}: {name}" if space else str(name), score) for space, classes in found for name, score in classes]
+    names = [name[: max(4, width // 3)] for name, _ in rows]
     column = max(map(len, names), default=0)
     room = min(40, max(4, width - column - 12))
-    pairs = zip(names, best, strict=True)
-    return [f"  {name:<{column}}  {_bar(float(str(s)), room, unicode)}  {float(str(s)):.3f}" for name, (_, s) in pairs]
+    pairs = zip(names, rows, strict=True)
+    return [f"  {name:<{column}}  {_bar(score, room, unicode)}  {score:.3f}" for name, (_, score) in pairs]
 
 
 def _bar(share: float, room: int, unicode: bool) -> str:

@@ -337,7 +337,7 @@ class CachedJudge:
     model: StatefulModel
     size: tuple[int, int]
     device: torch.device
-    tail: Tail = "align"
+    tail: Tail = "pad"  # as in training on streams
     final: bool = True
     sweeps: int = 1
 
@@ -346,6 +346,8 @@ class CachedJudge:
 
     def step(self, clip_RCTHW: Tensor, states: Sequence[State]) -> tuple[list[Tensor] | None, list[State]]:
         logits, state = self.model(clip_RCTHW, join_rows(states))
+        if isinstance(logits, tuple):  # several label spaces
+            logits = torch.cat(logits, -1)
         return list(logits.float().cpu()), split_rows(state, len(states))
 
     def phase(self, state: State) -> Hashable:
@@ -406,9 +408,7 @@ def _online(policy: OnlinePolicy, model: nn.Module, settings: JudgeSettings) -> 
 
 def _causal(model: nn.Module, settings: JudgeSettings) -> Judge[Any]:
     if not isinstance(model, VideoModel):
-        frame_level = bool(getattr(getattr(model, "config", None), "frame_level", False))
-        tail: Tail = "pad" if frame_level else "align"
-        return CachedJudge(cast(StatefulModel, model), settings.size, settings.device, tail)
+        return CachedJudge(cast(StatefulModel, model), settings.size, settings.device)
     return _online(Everything(), model, settings)
 
 

@@ -47,7 +47,7 @@ def begin_file(track: Track, reader: VideoReader, part: tuple[int, int] | None) 
     Args: part: (i, n), 1 <= i <= n: the i-th of n parts of about as many clips.
     Raises: ConfigError: no such part. CheckpointError: the track has begun with another file.
     """
-    metadata, assembler = reader.metadata, track.assembler
+    metadata = reader.metadata
     if track.begun:
         if track.frames and track.frames != reader.frame_count:
             raise CheckpointError(
@@ -57,8 +57,9 @@ def begin_file(track: Track, reader: VideoReader, part: tuple[int, int] | None) 
                 "Give the same file, or begin anew without the state.",
             )
         return
-    if assembler.frame_rate is None:
-        assembler.frame_rate, assembler.half_tick = metadata.frame_rate, float(metadata.time_base) / 2
+    if track.assembler.frame_rate is None:
+        track.assembler = track.engine.assembler(metadata.frame_rate, float(metadata.time_base) / 2)
+    assembler = track.assembler
     track.frames = reader.frame_count
     if part is None:
         return

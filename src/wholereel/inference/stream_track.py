@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,13 +19,12 @@ from wholereel.config import Clips
 from wholereel.errors import ConfigError
 from wholereel.inference.predictor import find_package, package_views, precision_context
 from wholereel.inference.stream_judges import Judge, JudgeSettings, Mode, create_judge
-from wholereel.inference.stream_scores import ClipScore, VideoTotals, clip_scores, frame_seconds, probabilities
+from wholereel.inference.stream_scores import ClipScore, Scoring, VideoTotals, frame_seconds
 from wholereel.media.augment import test_crops
 from wholereel.media.clip_assembly import ClipAssembler, TimedClip
 from wholereel.media.frames import Frames
 from wholereel.media.model_input import to_model_input
 from wholereel.models.package import Package, load_package
-from wholereel.ops.aggregate import aggregate_scores
 
 __all__ = ["Engine", "Track"]
 
@@ -60,7 +60,11 @@ class Engine:
         self.judge: Judge[Any] = create_judge(
             mode, self.model, JudgeSettings(window, decay, (self.crop, self.crop), self.device)
         )
+        self.scoring = Scoring(self.package.task, self.package.spaces, self.package.classes)
+        trained = self.package.streams
         self.hop, self.longest_gap = hop, longest_gap
+        # A model that was trained on streams is used at the distance of clips that it knows.
+        self._hop_seconds = trained.hop if hop is None and trained is not None and trained.steps == "grid" else None
         self.assembler()  # refuses what cannot be
         self.settings: dict[str, Any] = {
             "mode": mode,
@@ -75,11 +79,14 @@ class Engine:
 
     def assembler(self, frame_rate: float | None = None, half_tick: float = 0.0) -> ClipAssembler:
         """An assembler with these settings."""
+        hop, rate = self.hop, self.clips.frame_rate or frame_rate
+        if self._hop_seconds is not None and rate is not None:
+            hop = max(1, round(self._hop_seconds * rate))
         return ClipAssembler(
             self.clips,
             frame_rate=frame_rate,
             half_tick=half_tick,
-            hop=self.hop,
+            hop=hop,
             tail=self.judge.tail,
             longest_gap=self.longest_gap,
         )
@@ -138,7 +145,7 @@ class Track:
     def __init__(self, engine: Engine, assembler: ClipAssembler) -> None:
         self.engine, self.assembler = engine, assembler
         self.state: Any = engine.judge.begin()
-        self.totals = VideoTotals(engine.package.task, len(engine.package.classes))
+        self.totals = VideoTotals(engine.scoring)
         self.sweep, self.first, self.frames = 0, 0, 0
         self.stop: int | None = None
         self._times: list[tuple[int, float, float]] = []  # of clips that are said again
@@ -186,44 +193,32 @@ class Track:
 
     def say(self, clip: TimedClip, logits: Tensor) -> ClipScore:
         """What is said of a clip with these logits, `(K)` or of frames `(T, K)`."""
-        engine, task = self.engine, self.engine.package.task
+        scoring, final = self.engine.scoring, self.engine.judge.final
         frame_scores_TK = frame_seconds_T = None
         if logits.ndim == 2:
             frame_seconds_T = frame_seconds(clip, len(logits))
             logits = logits[: len(frame_seconds_T)]
-            frame_scores_TK = probabilities(logits, task)
+            frame_scores_TK = scoring.probabilities(logits)
         self.totals.add(logits)
         self.judged_until = clip.end
-        if not engine.judge.final:
+        if not final:
             self._times.append((clip.number, clip.begin, clip.end))
-        return ClipScore(
-            clip.number,
-            clip.begin,
-            clip.end,
-            clip_scores(logits, task),
-            self._running_scores(),
-            engine.package.classes,
-            engine.judge.final,
-            frame_scores_TK,
-            frame_seconds_T,
-        )
+        said = self._score(clip.number, clip.begin, clip.end, scoring.clip(logits), self._running_scores(), final)
+        return replace(said, frame_scores_TK=frame_scores_TK, frame_seconds_T=frame_seconds_T)
 
     def say_again(self) -> list[ClipScore]:
         """All clips once more with everything known, final; nothing where they were final at once."""
         logits_NK = self.engine.last_logits(self)
         if logits_NK is None:
             return []
-        task, classes = self.engine.package.task, self.engine.package.classes
-        video_K = self._aggregated(logits_NK)
-        return [
-            ClipScore(number, begin, end, probabilities(logits_K, task), video_K, classes, True)
-            for (number, begin, end), logits_K in zip(self._times, logits_NK, strict=True)
-        ]
+        scores_NK, video_K = self.engine.scoring.probabilities(logits_NK), self.engine.scoring.aggregate(logits_NK)
+        clips = zip(self._times, scores_NK, strict=True)
+        return [self._score(number, begin, end, scores_K, video_K, True) for (number, begin, end), scores_K in clips]
 
     def video_scores(self) -> Tensor:
         """Probabilities (K) of everything seen so far; NaN before the first clip."""
         logits_NK = None if self.engine.judge.final else self.engine.last_logits(self)
-        return self.totals.scores() if logits_NK is None else self._aggregated(logits_NK)
+        return self.totals.scores() if logits_NK is None else self.engine.scoring.aggregate(logits_NK)
 
     def merge(self, other: Track) -> None:
         """Take in another stretch of the same video; which of the two is earlier follows from the clips' numbers.
@@ -275,10 +270,11 @@ class Track:
             self._refreshed_K, self._refreshed_at = self.video_scores(), self.judged
         return self._refreshed_K
 
-    def _aggregated(self, logits_NK: Tensor) -> Tensor:
-        task = self.engine.package.task
-        valid_1N = torch.ones(1, len(logits_NK), dtype=torch.bool)
-        return aggregate_scores(logits_NK[None], valid_1N, task.aggregate, multi_label=task.multi_label)[0]
+    def _score(
+        self, number: int, begin: float, end: float, scores_K: Tensor, video_K: Tensor, final: bool
+    ) -> ClipScore:
+        scoring = self.engine.scoring
+        return ClipScore(number, begin, end, scores_K, video_K, scoring.classes, final, spaces=scoring.spaces)
 
 
 def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
