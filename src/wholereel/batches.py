@@ -181,6 +181,8 @@ class ClipBatch(_Movable):
         ids: the B samples' ids.
         audio: sound of the clips, or `None`.
         faults: samples that could not be read, or not to their end, see `Fault`.
+        own: `(begin, end)`: `clips_BNTCHW` holds the pixels of these of the N clips only, where several processes share
+            the clips of a video; `None` = of all. All else is about all N.
     """
 
     clips_BNTCHW: Tensor
@@ -190,6 +192,21 @@ class ClipBatch(_Movable):
     ids: tuple[str, ...]
     audio: Audio | None = None
     faults: tuple[Fault, ...] = ()
+    own: tuple[int, int] | None = None
+
+    def pixels(self, clips: slice | None = None) -> Tensor:
+        """`clips_BNTCHW` of some of the N clips, or of all.
+
+        Raises: ValueError: their pixels are on another process.
+        """
+        count = self.valid_BN.shape[1]
+        first, end = (0, count) if self.own is None else self.own
+        wanted = range(count)[slice(None) if clips is None else clips]
+        if wanted and not (first <= min(wanted) and max(wanted) < end):
+            raise ValueError(
+                f"the pixels of clips {list(wanted)} were asked for; here are those of {first} to {end - 1}"
+            )
+        return self.clips_BNTCHW[:, wanted.start - first : wanted.stop - first : wanted.step]
 
 
 @dataclass(frozen=True)

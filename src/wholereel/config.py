@@ -275,10 +275,13 @@ class Strategy:
     Args:
         name: name in the table `training/strategies`; `sequential` is the one for streams.
         variant: of `multi_iteration`: `"step"` or `"accumulate"`.
+        resident: of `exact`: clips of a video whose graph is alive at once; quicker where one does not fill the device.
+            BatchNorm in train mode then sees so many clips of a video together.
     """
 
     name: Literal["full", "exact", "batch_reduction", "multi_iteration", "sequential"] = "full"
     variant: Literal["step", "accumulate"] = "accumulate"
+    resident: int = 1
 
 
 @dataclass(frozen=True)
@@ -352,7 +355,8 @@ class Train:
     streams, the rows that are read in parallel.
 
     `select` names the validation metric of the best model: `None` = `video_top1`, with several labels a video
-    `video_map`.
+    `video_map`. `clip_parallel` processes (neighbours) share the clips of each video, so that a video of any length
+    trains on any number of devices; `batch` then counts videos per such group. Only strategy `exact` can.
     """
 
     model: Model
@@ -363,6 +367,7 @@ class Train:
     epochs: int = 10
     batch: int = 8
     accumulate: int = 1
+    clip_parallel: int = 1
     precision: Literal["fp32", "bf16"] = "fp32"
     val: Data | None = None
     views: Views | None = None

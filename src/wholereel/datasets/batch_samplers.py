@@ -22,6 +22,7 @@ __all__ = [
     "batch_indices",
     "clips_of_step",
     "seeded_generator",
+    "share_of_clips",
     "steps_per_epoch",
     "stream_rows",
 ]
@@ -96,6 +97,16 @@ def clips_of_step(least: int, most: int, *, seed: int, epoch: int, step: int) ->
     """N of a step's videos, drawn evenly from `least` to `most`; the same on all ranks."""
     generator = seeded_generator(seed, epoch, step, STEP_DRAWS)
     return int(torch.randint(least, most + 1, (), generator=generator))
+
+
+def share_of_clips(count: int, rank: int, size: int) -> tuple[int, int]:
+    """`(begin, end)`: which of a video's N clips one of `size` processes reads; in order, as evenly as possible.
+
+    Raises: ValueError: there is no such rank.
+    """
+    if not 0 <= rank < size:
+        raise ValueError(f"rank {rank} of {size}")
+    return count * rank // size, count * (rank + 1) // size
 
 
 def _share(order: Tensor, batch: int, step: int, rank: int, world_size: int) -> list[int]:

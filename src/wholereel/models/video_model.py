@@ -387,8 +387,12 @@ def _with_room(state: PlaceState, clips: int) -> PlaceState:
     return room.merge(state)
 
 
+def _room(state: Any) -> int:
+    return state.keys_BMSP.shape[1] if isinstance(state, TokenState) else 1
+
+
 def merge_clips(states: list[AnyState], valid_BN: Tensor | None = None) -> AnyState:
-    """The memory of a video from what each of its clips pushed; token buffers get room for all of them.
+    """The memory of a video from what its clips pushed, one or some at a time; token buffers get room for all of them.
 
     Args:
         valid_BN: bool, to check that every video has a clip.
@@ -400,7 +404,7 @@ def merge_clips(states: list[AnyState], valid_BN: Tensor | None = None) -> AnySt
     if isinstance(first, VideoState):
         by_place = zip(*(state.places for state in states), strict=True)
         return VideoState(tuple(merge_clips(list(places)) for places in by_place))
-    total: Any = _with_room(first, len(states))
+    total: Any = _with_room(first, sum(_room(state) for state in states))
     for state in states[1:]:
         total = total.merge(state)
     return cast(AnyState, total)

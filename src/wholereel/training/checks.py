@@ -27,6 +27,8 @@ RULES: dict[str, Rule] = {
     "epochs": COUNT,
     "batch": COUNT,
     "accumulate": COUNT,
+    "clip_parallel": COUNT,
+    "strategy.resident": COUNT,
     "validate_every": COUNT,
     "checkpoint_minutes": NOT_NEGATIVE,
     "task.mix": SHARE,
@@ -93,6 +95,12 @@ def check_train(train: Train) -> None:
         return
     check_clips(train.data.clips)
     _check_kind(train)
+    fewest = train.data.clips.least or train.data.clips.count
+    if train.clip_parallel > fewest:
+        raise ConfigError(
+            f"clip_parallel={train.clip_parallel} processes cannot share {fewest} clips of a video: each needs one. "
+            f"Use at most {fewest}, or more clips."
+        )
     if train.views is None or train.task.kind == "detect":
         return
     check_views(train.views)

@@ -38,19 +38,38 @@ BUCKET_BYTES = 32 * 2**20
 
 @dataclass(frozen=True)
 class Ranks:
-    """This process among all.
+    """This process among all. Neighbours may share the clips of the same videos; such a group is one reader of data.
 
     Args:
         rank: 0 is the one that writes. world_size: number of processes.
+        clip_parallel: number of processes that share the clips of a video.
+        clip_group: their process group; `None` where there is one process.
     """
 
     rank: int = 0
     world_size: int = 1
+    clip_parallel: int = 1
+    clip_group: dist.ProcessGroup | None = None
 
     @property
     def first(self) -> bool:
         """Is this the process that writes?"""
         return self.rank == 0
+
+    @property
+    def clip_rank(self) -> int:
+        """Place among those that share the same videos."""
+        return self.rank % self.clip_parallel
+
+    @property
+    def data_rank(self) -> int:
+        """Place of the group among those that read different videos."""
+        return self.rank // self.clip_parallel
+
+    @property
+    def data_size(self) -> int:
+        """Number of groups that read different videos."""
+        return self.world_size // self.clip_parallel
 
     def barrier(self) -> None:
         """Wait for all."""
@@ -121,16 +140,20 @@ def choose_device(name: str, local_rank: int = 0) -> torch.device:
 
 
 @contextmanager
-def process_group(launch: Launch, device: torch.device) -> Iterator[Ranks]:
+def process_group(launch: Launch, device: torch.device, clip_parallel: int = 1) -> Iterator[Ranks]:
     """Join the other processes (NCCL between GPUs, Gloo otherwise), and leave them afterwards.
 
     A process group that is there already is used and left as it is.
+
+    Args:
+        clip_parallel: so many neighbours each share the clips of the same videos.
+    Raises: ConfigError: the number of processes is no multiple of that.
     """
     if dist.is_available() and dist.is_initialized():
-        yield Ranks(dist.get_rank(), dist.get_world_size())
+        yield _layout(dist.get_rank(), dist.get_world_size(), clip_parallel)
         return
     if launch.world_size == 1:
-        yield Ranks()
+        yield _layout(0, 1, clip_parallel)
         return
     dist.init_process_group(
         "nccl" if device.type == "cuda" else "gloo",
@@ -140,9 +163,23 @@ def process_group(launch: Launch, device: torch.device) -> Iterator[Ranks]:
         device_id=device if device.type == "cuda" else None,
     )
     try:
-        yield Ranks(launch.rank, launch.world_size)
+        yield _layout(launch.rank, launch.world_size, clip_parallel)
     finally:
         dist.destroy_process_group()
+
+
+def _layout(rank: int, world_size: int, clip_parallel: int) -> Ranks:
+    if world_size % clip_parallel:
+        raise ConfigError(
+            f"clip_parallel={clip_parallel} does not divide the {world_size} processes of this run. "
+            f"Start a multiple of {clip_parallel}, or change clip_parallel."
+        )
+    if clip_parallel == 1:
+        return Ranks(rank, world_size)
+    if clip_parallel == world_size:
+        return Ranks(rank, world_size, clip_parallel, dist.group.WORLD)
+    group, _ = dist.new_subgroups(clip_parallel)
+    return Ranks(rank, world_size, clip_parallel, group)
 
 
 def sum_over_ranks(tensor: Tensor, ranks: Ranks) -> Tensor:
@@ -158,10 +195,11 @@ def mean_over_ranks(losses: Losses, ranks: Ranks) -> Tensor:
     """This rank's share of the total loss: its sums divided by the counts of all ranks.
 
     The shares, and so the gradients, of all ranks add up to those of one process that has all the videos. A part that
-    nothing counts towards (no video has this clip) is zero.
+    nothing counts towards (no video has this clip) is zero. Ranks that share videos hold the same losses, which count
+    once.
     """
     counts = torch.stack([part.count for part in losses.parts.values()])
-    total = sum_over_ranks(counts, ranks).clamp(min=1)
+    total = (sum_over_ranks(counts, ranks) / ranks.clip_parallel).clamp(min=1)
     return losses.total(dict(zip(losses.parts, total.unbind(), strict=True)))
 
 

@@ -166,21 +166,23 @@ def fit(
         if device_.type == "cuda":
             stack.enter_context(torch.cuda.device(device_))
             stack.enter_context(torch.backends.cudnn.flags(enabled=True, benchmark=True))
-        ranks = stack.enter_context(distributed.process_group(launch, device_))
+        ranks = stack.enter_context(distributed.process_group(launch, device_, train.clip_parallel))
         stack.enter_context(kept_randomness(device_))
         torch.manual_seed(train.seed)
         task, classes = create_task(train, manifest)
         task = task.to(device_)
-        strategy = _strategy(train, task, device_)
-        load = clip_loader if train.data.streams is None else stream_loader
+        strategy = _strategy(train, task, device_, ranks)
+        share = {"share": (ranks.clip_rank, ranks.clip_parallel)} if train.data.streams is None else {}
+        load: Callable[..., Any] = clip_loader if train.data.streams is None else stream_loader
         loader = load(
             manifest,
             train.data,
             train=True,
             seed=train.seed,
             batch=strategy.plan(train.batch, train.data.clips.count).videos,
-            rank=ranks.rank,
-            world_size=ranks.world_size,
+            rank=ranks.data_rank,
+            world_size=ranks.data_size,
+            **share,
             cache_dir=cache_dir or directory / "cache",
         )
         stack.callback(loader.close)
@@ -222,7 +224,8 @@ def train_task(
         task.model.compile_stages()
     optimizer = create_optimizer(task, train.optim)
     average = None if train.optim.ema is None else WeightAverage(task, train.optim.ema)
-    torch.manual_seed(train.seed * 1_000_003 + ranks.rank + 1)  # from here on, ranks draw different dropout
+    # From here on, ranks draw different dropout, except those that share videos.
+    torch.manual_seed(train.seed * 1_000_003 + ranks.data_rank + 1)
     sizes = None if saved is None else saved["sizes"]
     log = RunLog(directory, rank=ranks.rank, tensorboard=tensorboard, sizes=sizes)
     parts = _Parts(task, optimizer, average, log, LossMeter(ranks, device))
@@ -250,7 +253,7 @@ def train_task(
                 step = update if i + 1 == len(group) else _nothing
                 losses, carry = _backward(strategy, task, batch, scale, step, carry)
                 parts.meter.add(losses, batch.ids)
-                clock.clips += _clips_of(batch) * ranks.world_size
+                clock.clips += _clips_of(batch) * ranks.data_size
             progress = replace(progress, step=progress.step + 1, update=progress.update + 1)
             if progress.update % log_every == 0 or progress.step == steps:
                 due = clock.since_checkpoint() >= 60 * train.checkpoint_minutes
@@ -264,8 +267,8 @@ def train_task(
     return _result(run, progress)
 
 
-def _strategy(train: Train, task: AnyTask, device: torch.device) -> Strategy | Sequential:
-    strategy = create_strategy(train.strategy, lambda: precision_context(train.precision, device))
+def _strategy(train: Train, task: AnyTask, device: torch.device, ranks: Ranks) -> Strategy | Sequential:
+    strategy = create_strategy(train.strategy, lambda: precision_context(train.precision, device), ranks)
     strategy.check(cast(Any, task))
     if train.accumulate < 1:
         raise ConfigError(f"accumulate must be at least 1, got {train.accumulate}")
@@ -278,7 +281,7 @@ def _strategy(train: Train, task: AnyTask, device: torch.device) -> Strategy | S
 
 
 def _peak_lr(train: Train, strategy: Strategy | Sequential, ranks: Ranks) -> float:
-    videos = train.batch * train.accumulate * ranks.world_size
+    videos = train.batch * train.accumulate * ranks.data_size
     plan = strategy.plan(train.batch, train.data.clips.count)
     return peak_lr(train.optim, videos=videos, strategy_scale=plan.lr_scale)
 

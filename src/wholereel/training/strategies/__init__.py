@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from wholereel import config
 from wholereel.errors import ConfigError
+from wholereel.training.distributed import Ranks
 from wholereel.training.strategies.exact import Exact
 from wholereel.training.strategies.full import BatchReduction, Full
 from wholereel.training.strategies.multi_iteration import Accumulate, StepPerClip
@@ -14,6 +15,7 @@ from wholereel.training.strategies.strategy import Autocast, Plan, Strategy
 
 __all__ = ["STRATEGIES", "Plan", "Sequential", "Strategy", "create_strategy"]
 
+# Of every strategy what makes it from the precision; `exact` has settings of its own, see `create_strategy`.
 STRATEGIES: dict[str, dict[str | None, Callable[[Autocast], Strategy | Sequential]]] = {
     "full": {None: Full},
     "exact": {None: Exact},
@@ -23,13 +25,23 @@ STRATEGIES: dict[str, dict[str | None, Callable[[Autocast], Strategy | Sequentia
 }
 
 
-def create_strategy(settings: config.Strategy, autocast: Autocast) -> Strategy | Sequential:
+def create_strategy(settings: config.Strategy, autocast: Autocast, ranks: Ranks | None = None) -> Strategy | Sequential:
     """The strategy of that name (and variant, where it has several).
 
-    Raises: ConfigError: there is no such strategy or variant.
+    Args:
+        ranks: of this process; one process where `None`.
+    Raises: ConfigError: there is no such strategy or variant, or it cannot share the clips of a video between
+        processes.
     """
     if settings.name not in STRATEGIES:
         raise ConfigError(f"there is no strategy {settings.name!r}. Strategies: {', '.join(STRATEGIES)}.")
+    if settings.name == "exact":
+        return Exact(autocast, settings.resident, ranks or Ranks())
+    if settings.resident != 1 or (ranks is not None and ranks.clip_parallel > 1):
+        raise ConfigError(
+            f"strategy {settings.name!r} takes the clips of a video together or one by one, in one process: it knows "
+            f"neither strategy.resident nor clip_parallel. Leave both at 1, or use 'exact'."
+        )
     variants = STRATEGIES[settings.name]
     if None in variants:
         return variants[None](autocast)

@@ -14,18 +14,23 @@ clip draw the same random numbers.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any, Literal, TypeVar
+from typing import Any, Generic, Literal, TypeVar
 
 import torch
 from torch import Tensor
 
 from wholereel.batches import ClipBatch, Losses, map_tensors
-from wholereel.memory.state import PlaceState
+from wholereel.datasets.batch_samplers import share_of_clips
+from wholereel.memory.collaborative import NO_CLIP
+from wholereel.memory.state import PlaceState, VideoState
 from wholereel.models.video_model import merge_clips
+from wholereel.ops.checks import check_all
 from wholereel.tasks.task import ClipSummary, Task
+from wholereel.training.clip_parallel import fill_gradients, gather_values, is_sum, sum_states, tensors_in
+from wholereel.training.distributed import Ranks
 from wholereel.training.norms import running_statistics_kept
 from wholereel.training.randomness import draw_seeds, seeded
 from wholereel.training.strategies.strategy import Autocast, Plan, Scale, Step
@@ -33,6 +38,7 @@ from wholereel.training.strategies.strategy import Autocast, Plan, Scale, Step
 __all__ = ["Exact"]
 
 T = TypeVar("T")
+AnyState = TypeVar("AnyState", PlaceState, VideoState)
 
 
 @dataclass(frozen=True)
@@ -40,9 +46,21 @@ class Exact:
     """One clip of each video resident; with one block in front of the head not even feature maps are kept.
 
     The clips stay where the batch has them (host memory); one index at a time travels to the device, twice.
+
+    Args:
+        autocast: see `Strategy`.
+        resident: clips of a video that go through the network together, and whose graph is alive at once. More are
+            quicker where one clip does not fill the device. BatchNorm in train mode sees so many clips of a video at a
+            time, so it is another function.
+        ranks: processes that may share the clips of a video. Each passes over its own clips; the memory and the few
+            numbers per clip are exchanged, so that each judges all clips. Parameters that only the judgement needs
+            (the head, W_o) get their gradient on the first of them and zeros on the others: gradients of all processes
+            add up, as they do between different videos.
     """
 
     autocast: Autocast
+    resident: int = 1
+    ranks: Ranks = field(default_factory=Ranks)
     gradient: Literal["exact"] = "exact"
 
     def check(self, task: Task) -> None:
@@ -59,105 +77,191 @@ class Exact:
 
     def backward(self, task: Task, batch: ClipBatch, scale: Scale, step: Step) -> Losses:
         """Two passes over the clips, one optimiser step."""
-        way = _through_summaries if task.model.summarises else _through_maps
-        losses = way(task, batch, scale, self.autocast)
+        check_all(batch.valid_BN.any(1), NO_CLIP)
+        engine = _Engine(task, batch, scale, self.autocast, self.resident, self.ranks)
+        losses = engine.through_summaries() if task.model.summarises else engine.through_maps()
+        fill_gradients(task.parameters(), self.ranks, batch.valid_BN.device)
         step()
         return losses.detach()
 
 
-def _through_summaries(task: Task, batch: ClipBatch, scale: Scale, autocast: Autocast) -> Losses:
-    """No block, or one in front of the head: what is kept of a clip is a few numbers."""
-    model, device = task.model, batch.valid_BN.device
-    clips = _clips_of(batch)
-    seeds = draw_seeds(len(clips))
+@dataclass
+class _Engine:
+    """The two passes over one batch."""
 
-    def encode(n: int) -> ClipSummary:
-        with seeded(seeds[n], device), autocast():
-            return task.encode(batch, clips[n])
+    task: Task
+    batch: ClipBatch
+    scale: Scale
+    autocast: Autocast
+    resident: int
+    ranks: Ranks
 
-    with torch.no_grad():
-        kept = [encode(n) for n in range(len(clips))]
-    leaves = [map_tensors(summary, _leaf) for summary in kept]
-    with autocast():
-        memory = merge_clips([leaf.push for leaf in leaves], batch.valid_BN)
-        outputs = [task.read(leaf, memory, batch, clip) for leaf, clip in zip(leaves, clips, strict=True)]
-        losses = task.judge(outputs, batch)
-    scale(losses).backward()
-    encoder = [
-        *model.memories.parameters(),
-        *(p for stage in model.clip_model.stages.values() for p in stage.parameters()),
-    ]
-    if any(parameter.requires_grad for parameter in encoder):
-        with running_statistics_kept(model):
-            for n, leaf in enumerate(leaves):
-                _send_back(partial(encode, n), leaf)
-    return losses
+    def __post_init__(self) -> None:
+        self.model, self.device = self.task.model, self.batch.valid_BN.device
+        by_rank = [self._parts(rank) for rank in range(self.ranks.clip_parallel)]
+        self.parts = by_rank[self.ranks.clip_rank]
+        self.all_parts = [part for parts in by_rank for part in parts]
 
+    def _parts(self, rank: int) -> list[slice]:
+        """The clips of one of the processes, as many together as may be resident."""
+        begin, end = share_of_clips(self.batch.valid_BN.shape[1], rank, self.ranks.clip_parallel)
+        return [slice(n, min(n + self.resident, end)) for n in range(begin, end, self.resident)]
 
-def _through_maps(task: Task, batch: ClipBatch, scale: Scale, autocast: Autocast) -> Losses:
-    """Blocks anywhere: segment by segment, the feature maps of all clips at each block being kept."""
-    model, valid_BN = task.model, batch.valid_BN
-    device, blocks, clips = valid_BN.device, len(model.places), _clips_of(batch)
-    seeds = [draw_seeds(len(clips)) for _ in range(blocks + 1)]
-    order_BN = valid_BN.cumsum(1) - valid_BN.long()
+    def through_summaries(self) -> Losses:
+        """No block, or one in front of the head: what is kept of a clip is a few numbers."""
+        seeds = self._seeds()
 
-    def segment(
-        index: int, n: int, x_BNCTHW: Tensor | None, memory: PlaceState | None
+        def encode(part: slice) -> ClipSummary:
+            with seeded(seeds[part.start], self.device), self.autocast():
+                return self.task.encode(self.batch, part)
+
+        shared: _Shared[VideoState] = _Shared(self.ranks, self.device)
+        summaries: list[Any] = []
+        with torch.no_grad():
+            for part in self.parts:
+                summary = encode(part)
+                shared.add(summary.push)
+                summaries.append(replace(summary, push=VideoState()))  # type: ignore[type-var]
+        memory = shared.complete()
+        leaves = [_leaves(summary) for summary in summaries]
+        with self.autocast():
+            everybody = gather_values(leaves, self.ranks, self.device)
+            outputs = [
+                self.task.read(summary, memory, self.batch, part)
+                for summary, part in zip(everybody, self.all_parts, strict=True)
+            ]
+            losses = self.task.judge(outputs, self.batch)
+        self._judged(losses, [leaves, memory])
+        if self._learns(0):
+            shared.send_back()
+            with running_statistics_kept(self.model):
+                for i, (part, leaf) in enumerate(zip(self.parts, leaves, strict=True)):
+                    _send_back(partial(encode, part), replace(leaf, push=shared.stand_in(i)))
+        return losses
+
+    def through_maps(self) -> Losses:
+        """Blocks anywhere: segment by segment, the feature maps of all clips at each block being kept."""
+        blocks = len(self.model.places)
+        seeds = [self._seeds() for _ in range(blocks + 1)]
+        run = partial(self._segment, seeds)
+        maps: list[list[Any]] = [[None] * len(self.parts)]  # what segment i reads, before block i - 1 infuses it
+        shared: list[_Shared[PlaceState]] = [_Shared(self.ranks, self.device) for _ in range(blocks)]
+        memories: list[PlaceState | None] = [None]
+        with torch.no_grad():
+            for index in range(blocks + 1):
+                results = []
+                for part, x_BNCTHW in zip(self.parts, maps[index], strict=True):
+                    x, push = run(index, part, x_BNCTHW, memories[index])
+                    results.append(x)
+                    if push is not None:
+                        shared[index].add(push)
+                maps.append(results)
+                if index < blocks:
+                    memories.append(shared[index].complete())
+        outputs = [_leaves(output) for output in maps.pop()]
+        with self.autocast():
+            losses = self.task.judge(gather_values(outputs, self.ranks, self.device), self.batch)
+        self._judged(losses, outputs)
+        with running_statistics_kept(self.model):
+            ahead: list[tuple[Any, PlaceState | None]] = [(output, None) for output in outputs]  # hold the gradients
+            for index in reversed(range(blocks + 1)):
+                if not self._learns(index):
+                    break
+                inputs = [_leaves(x) for x in maps.pop()]
+                for part, x, leaf in zip(self.parts, inputs, ahead, strict=True):
+                    _send_back(partial(run, index, part, x, memories[index]), leaf)
+                if index > 0:
+                    shared[index - 1].send_back(from_all=True)
+                    ahead = [(x, shared[index - 1].stand_in(i)) for i, x in enumerate(inputs)]
+        return losses
+
+    def _segment(
+        self, seeds: list[list[int]], index: int, part: slice, x_BNCTHW: Tensor | None, memory: PlaceState | None
     ) -> tuple[Any, PlaceState | None]:
         """Read block `index` - 1, run segment `index`, and push into block `index`, or say what is to be judged."""
-        with seeded(seeds[index][n], device), autocast():
+        model, valid_BN = self.model, self.batch.valid_BN
+        with seeded(seeds[index][part.start], self.device), self.autocast():
             if x_BNCTHW is None or memory is None:
-                x_BNCTHW = task.inputs(batch, clips[n])
+                x_BNCTHW = self.task.inputs(self.batch, part)
             else:
                 x_BNCTHW = model.infuse_at(index - 1, x_BNCTHW, memory)
             x_BNCTHW = model.run_segment(index, x_BNCTHW.flatten(0, 1)).unflatten(0, x_BNCTHW.shape[:2])
-            if index == blocks:
-                return task.finish(x_BNCTHW, batch, clips[n]), None
-            return x_BNCTHW, model.push_at(index, x_BNCTHW, valid_BN[:, clips[n]], order_BN=order_BN[:, clips[n]])
+            if index == len(model.places):
+                return self.task.finish(x_BNCTHW, self.batch, part), None
+            order_BN = valid_BN.cumsum(1) - valid_BN.long()
+            return x_BNCTHW, model.push_at(index, x_BNCTHW, valid_BN[:, part], order_BN=order_BN[:, part])
 
-    maps: list[list[Any]] = [[None] * len(clips)]  # what segment i reads, before block i - 1 infuses it
-    pushes: list[list[PlaceState]] = []
-    memories: list[PlaceState | None] = [None]
-    with torch.no_grad():
-        for index in range(blocks + 1):
-            results = [segment(index, n, maps[index][n], memories[index]) for n in range(len(clips))]
-            maps.append([x for x, _ in results])
-            if index < blocks:
-                pushes.append([push for _, push in results if push is not None])
-                memories.append(merge_clips(pushes[index], valid_BN))
-    outputs = [_leaves(output) for output in maps.pop()]
-    with autocast():
-        losses = task.judge(outputs, batch)
-    scale(losses).backward()
-    with running_statistics_kept(model):
-        ahead: list[tuple[Any, PlaceState | None]] = [(output, None) for output in outputs]  # they hold the gradients
-        for index in reversed(range(blocks + 1)):
-            if not _learns(task, index):
-                break
-            memory = _leaves(memories[index])
-            inputs = [_leaves(x) for x in maps.pop()]
-            for n in range(len(clips)):
-                _send_back(partial(segment, index, n, inputs[n], memory), ahead[n])
-            if index > 0 and memory is not None:
-                own = [map_tensors(push, _leaf) for push in pushes.pop()]
-                _send_back(partial(merge_clips, own, valid_BN), memory)
-                ahead = list(zip(inputs, own, strict=True))
-    return losses
+    def _seeds(self) -> list[int]:
+        """One seed a clip, the same on all processes that share the video; a part uses that of its first clip."""
+        return draw_seeds(self.batch.valid_BN.shape[1])
+
+    def _judged(self, losses: Losses, leaves: object) -> None:
+        """Backward through the judgement, to the leaves and to the parameters that it uses itself."""
+        loss = self.scale(losses)
+        if self.ranks.clip_parallel > 1 and not loss.requires_grad:
+            return  # nothing that is judged comes from here
+        if self.ranks.clip_rank == 0:
+            loss.backward()
+        else:  # gradients of parameters would be those of the first process: they count once
+            loss.backward(inputs=[leaf for leaf in tensors_in(leaves) if leaf.requires_grad])
+
+    def _learns(self, index: int) -> bool:
+        """Does anything up to segment `index` have parameters to learn?"""
+        if index == len(self.model.places) > 0:
+            return any(p.requires_grad for p in self.task.parameters())
+        stages = [self.model.clip_model.stages[name] for names in self.model.segments[: index + 1] for name in names]
+        blocks = [block for _, block in self.model.blocks()[: index + 1]]
+        return any(p.requires_grad for module in [*stages, *blocks] for p in module.parameters())
 
 
-def _learns(task: Task, index: int) -> bool:
-    """Does anything up to segment `index` have parameters to learn?"""
-    model = task.model
-    if index == len(model.places):
-        return any(p.requires_grad for p in task.parameters())
-    stages = [model.clip_model.stages[name] for names in model.segments[: index + 1] for name in names]
-    blocks = [block for _, block in model.blocks()[: index + 1]]
-    return any(p.requires_grad for module in [*stages, *blocks] for p in module.parameters())
+class _Shared(Generic[AnyState]):
+    """A memory that clips fill one after the other, and the way back of its gradient to what they pushed.
 
+    Where the memory is a sum, each push has the sum's gradient, and none of them is kept.
+    """
 
-def _clips_of(batch: ClipBatch) -> list[slice]:
-    """The clips of a batch one by one."""
-    return [slice(n, n + 1) for n in range(batch.valid_BN.shape[1])]
+    def __init__(self, ranks: Ranks, device: torch.device) -> None:
+        self.ranks, self.device = ranks, device
+        self.pushes: list[AnyState] = []
+        self.leaf: AnyState | None = None
+
+    def add(self, push: AnyState) -> None:
+        """One more push, without graph."""
+        if self.pushes and is_sum(push):
+            self.pushes[0] = self.pushes[0].merge(push)  # type: ignore[arg-type]
+        else:
+            self.pushes.append(push)
+
+    def complete(self) -> AnyState:
+        """The memory of all clips, of other processes too: a leaf that will hold the gradient of all that reads it."""
+        if is_sum(self.pushes[0]):
+            self.leaf = _leaves(sum_states(self.pushes.pop(), self.ranks))
+        else:
+            self.pushes = [_leaves(push) for push in self.pushes]
+            with torch.enable_grad():
+                everybody = gather_values(self.pushes, self.ranks, self.device)
+                self.merged: AnyState = merge_clips(everybody)
+            self.leaf = _leaves(self.merged)
+        return self.leaf
+
+    def send_back(self, *, from_all: bool = False) -> None:
+        """Hand the memory's gradient on to the pushes.
+
+        Args:
+            from_all: the other processes' clips have read the memory, too, and hold the rest of its gradient.
+        """
+        if from_all and self.ranks.clip_parallel > 1:
+            for leaf in tensors_in(self.leaf):
+                if leaf.requires_grad:
+                    leaf.grad = sum_states([torch.zeros_like(leaf) if leaf.grad is None else leaf.grad], self.ranks)[0]
+        if self.pushes:
+            _send_back(lambda: self.merged, self.leaf)
+
+    def stand_in(self, i: int) -> AnyState:
+        """What holds the gradient of the i-th push."""
+        found = self.pushes[i] if self.pushes else self.leaf
+        assert found is not None
+        return found
 
 
 def _leaf(tensor: Tensor) -> Tensor:
@@ -173,21 +277,10 @@ def _send_back(compute: Callable[[], object], leaves: object) -> None:
 
     Where these have received none, nothing is computed: such a clip has no part in the loss.
     """
-    received = [leaf.grad for leaf in _tensors(leaves)]
+    received = [leaf.grad for leaf in tensors_in(leaves)]
     if all(gradient is None for gradient in received):
         return
-    pairs = zip(_tensors(compute()), received, strict=True)
+    pairs = zip(tensors_in(compute()), received, strict=True)
     sent = [(out, gradient) for out, gradient in pairs if out.requires_grad and gradient is not None]
     if sent:
         torch.autograd.backward([out for out, _ in sent], [gradient for _, gradient in sent])
-
-
-def _tensors(value: object) -> Iterator[Tensor]:
-    found: list[Tensor] = []
-
-    def keep(tensor: Tensor) -> Tensor:
-        found.append(tensor)
-        return tensor
-
-    map_tensors(value, keep)
-    return iter(found)

@@ -1,0 +1,117 @@
+"""The clips of one video on several processes: the gradient, the run and the files of one process."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from dataclasses import replace
+
+import pytest
+import torch
+import torch.multiprocessing as mp
+
+from tests.training.test_exact import KeyClipTask, with_dropout
+from tests.training.tiny import clip_batch, tiny_task
+from wholereel import config
+from wholereel.datasets.batch_samplers import share_of_clips
+from wholereel.errors import ConfigError
+from wholereel.training.clip_parallel import gather_values
+from wholereel.training.distributed import Launch, Ranks, mean_over_ranks, process_group, sum_gradients
+from wholereel.training.norms import set_training_mode
+from wholereel.training.strategies import create_strategy
+
+CPU = torch.device("cpu")
+N = 5
+VALID = torch.tensor([[True] * 5, [True, False, True, True, False], [False, False, False, False, True], [True] * 5])
+TWO = ("layer1", "last")
+CASES = {
+    "none": (None, "group", "mix", 1),
+    "last": (config.Memory(dim=8), "group", "logits", 1),
+    "last, two at a time": (config.Memory(dim=8, clip_pos=3), "group", "mix", 2),
+    "last, statistics of clips": (config.Memory(dim=8, value="separate"), "batch", "prob", 1),
+    "max": (config.Memory(interaction="max", infusion="residual"), "group", "logits", 1),
+    "two": (config.Memory(after=TWO, dim=8, infusion="residual"), "batch", "prob", 1),
+    "two, two at a time": (config.Memory(after=TWO, dim=8, clip_pos=2), "group", "max", 2),
+    "two, max": (config.Memory(after=TWO, interaction="max"), "group", "logits", 1),
+    "two, all tokens": (config.Memory(after=TWO, dim=8, interaction="nl_softmax"), "group", "logits", 2),
+    "one clip is judged": (config.Memory(dim=8), "group", "logits", 1),
+    "one clip is judged, middle": (config.Memory(after=("layer2",), dim=8), "group", "logits", 1),
+}
+
+
+def own_part(batch, ranks):
+    """What the loader gives to one of several processes that share the clips."""
+    if ranks.clip_parallel == 1:
+        return batch
+    begin, end = share_of_clips(batch.valid_BN.shape[1], ranks.clip_rank, ranks.clip_parallel)
+    return replace(batch, clips_BNTCHW=batch.clips_BNTCHW[:, begin:end], own=(begin, end))
+
+
+def gradients(case, ranks, dtype=torch.float64):
+    memory, norm, aggregate, resident = CASES[case]
+    dropout = 0.2 if resident == 1 else 0.0  # clips that are encoded together draw together, and groups differ
+    task = with_dropout(tiny_task(memory, norm=norm, aggregate=aggregate), dropout).to(dtype)
+    task = KeyClipTask(task) if "judged" in case else task
+    set_training_mode(task, "train")
+    videos = range(4)[ranks.data_rank :: ranks.data_size]
+    whole = clip_batch(list(videos), clips=N, valid=VALID[list(videos)])
+    strategy = create_strategy(config.Strategy("exact", resident=resident), nullcontext, ranks)
+    torch.manual_seed(11 + ranks.data_rank)  # as in a run: those that share a video draw the same
+    for _ in range(2):  # gradients of micro-batches add up
+        losses = strategy.backward(task, own_part(whole, ranks), lambda one: mean_over_ranks(one, ranks), lambda: None)
+    sum_gradients(task.parameters(), ranks, bucket_bytes=4096)
+    return {key: p.grad for key, p in task.named_parameters() if p.grad is not None}, losses
+
+
+def worker(rank, directory, size, clip_parallel):
+    torch.set_num_threads(1)
+    with process_group(Launch(rank, size, rank, f"file://{directory}/meeting"), CPU, clip_parallel) as ranks:
+        results = {case: gradients(case, ranks)[0] for case in CASES}
+        results["float32"] = gradients("two", ranks, torch.float32)[0]
+        torch.save(results, directory / f"rank{rank}.pt")
+
+
+@pytest.mark.parametrize(("size", "clip_parallel"), [(2, 2), (3, 3)])
+def test_shared_clips_give_the_gradient_of_one_process(tmp_path, size, clip_parallel):
+    mp.start_processes(worker, (tmp_path, size, clip_parallel), nprocs=size, start_method="fork")
+    every = [torch.load(tmp_path / f"rank{rank}.pt", weights_only=True) for rank in range(size)]
+    for case in [*CASES, "float32"]:
+        tolerance = 1e-6 if case == "float32" else 1e-10
+        alone, _ = gradients(
+            "two" if case == "float32" else case, Ranks(), torch.float32 if case == "float32" else torch.float64
+        )
+        for ours in every:
+            assert ours[case].keys() == alone.keys()
+            for key, gradient in alone.items():
+                scale = float(gradient.abs().max()) or 1.0
+                assert float((ours[case][key] - gradient).abs().max()) <= tolerance * scale, (case, key)
+
+
+def test_shares_of_clips_are_even_and_in_order():
+    for count in range(1, 9):
+        for size in range(1, count + 1):
+            shares = [share_of_clips(count, rank, size) for rank in range(size)]
+            assert [n for begin, end in shares for n in range(begin, end)] == list(range(count))
+            assert {end - begin for begin, end in shares} <= {count // size, -(-count // size)}
+    with pytest.raises(ValueError, match="rank 2 of 2"):
+        share_of_clips(4, 2, 2)
+
+
+def test_pixels_of_another_process_are_not_here():
+    batch = own_part(clip_batch([0], clips=N), Ranks(1, 2, 2))
+    assert batch.own == (2, 5)
+    assert torch.equal(batch.pixels(slice(3, 5)), clip_batch([0], clips=N).clips_BNTCHW[:, 3:5])
+    with pytest.raises(ValueError, match=r"the pixels of clips \[1, 2\] were asked for; here are those of 2 to 4"):
+        batch.pixels(slice(1, 3))
+    with pytest.raises(ValueError, match="were asked for"):
+        batch.pixels()
+
+
+def test_values_of_one_process_stay_as_they_are():
+    values = [torch.ones(1), (torch.zeros(2),)]
+    assert all(a is b for a, b in zip(gather_values(values, Ranks(), CPU), values, strict=True))
+
+
+def test_processes_must_divide():
+    group = process_group(Launch(), CPU, 2)
+    with pytest.raises(ConfigError, match="clip_parallel=2 does not divide the 1 processes of this run"), group:
+        pass
