@@ -18,7 +18,7 @@ from torch.utils.data import Dataset
 
 from wholereel.batches import Audio, Boxes, ClipBatch, Fault, Poses, Target, map_tensors
 from wholereel.config import Augment, Data
-from wholereel.datasets.batch_samplers import seeded_generator
+from wholereel.datasets.batch_samplers import seeded_generator, share_of_clips
 from wholereel.datasets.clip_boxes import batched_boxes, has_detections
 from wholereel.datasets.clip_geometry import Moved, moved
 from wholereel.datasets.clip_poses import batched_poses
@@ -64,6 +64,8 @@ class ClipSample:
             also those of the other clips.
         poses: of the frames, in pixels of the crop, or `None` in sets without poses.
         audio: of the clips (B = 1), or `None`.
+        own: `(begin, end)`: which of the batch's clips the pixels are (padding included), where several processes share
+            the clips of a video; `None` = those of the sample.
         batch_clips: N of the batch that this sample is for, at least its own; `None` = no wish.
         valid_N: bool, clips that lie in the video; `None` = all.
     """
@@ -78,6 +80,7 @@ class ClipSample:
     audio: Audio | None = None
     batch_clips: int | None = None
     valid_N: Tensor | None = None
+    own: tuple[int, int] | None = None
 
 
 class ClipDataset(Dataset[ClipSample]):
@@ -96,6 +99,8 @@ class ClipDataset(Dataset[ClipSample]):
         train: draw geometry and colour, and replace what cannot be read; otherwise crop in the middle.
         seed: of all draws.
         cache_dir: folder of decoded frames; needed where `data.cache` is set.
+        share: `(rank, size)` among processes that share the clips of each video (training): only the own clips are
+            read and moved; everything else is about all clips.
     Raises: ConfigError: settings that cannot be, or that contradict each other. DataError: some samples have labels
         that others lack. ValueError: no cache folder.
     """
@@ -108,16 +113,17 @@ class ClipDataset(Dataset[ClipSample]):
         train: bool,
         seed: int,
         cache_dir: Path | None = None,
+        share: tuple[int, int] = (0, 1),
     ) -> None:
         check_clips(data.clips)
         self.samples = manifest.samples[: data.limit]
         _check_labels(self.samples, manifest.root)
         self.classes, self.multi_label, self.mirror = manifest.classes, manifest.multi_label, manifest.mirror
-        self.data, self.train, self.seed = data, train, seed
+        self.data, self.train, self.seed, self.share = data, train, seed, share
         self._augment = TrainAugment(augment_of(data.augment, manifest.mirror))
         self._center = CenterCrop(data.augment)
         cache = frame_cache_of(data, train, cache_dir) if data.cache else None
-        self._reader = ClipReader(cache, sound_only=data.audio is not None and data.audio.only)
+        self._reader = ClipReader(cache, sound_only=data.audio is not None and data.audio.only, share=share)
         self._sound = None if data.audio is None else ClipSound(data.audio, data.clips)
         self._only_detected = not train and has_detections(self.samples)
         self._films = _films(self.samples) if train and data.judged == "all" else {}
@@ -170,6 +176,7 @@ class ClipDataset(Dataset[ClipSample]):
             audio=audio,
             batch_clips=key.clips,
             valid_N=read.valid_N,
+            own=None if read.own is None else share_of_clips(clips.count, *self.share),
         )
 
     def _moved(self, sample: Sample, read: ReadClips, offsets_N: Tensor, generator: torch.Generator) -> Moved:
@@ -308,19 +315,22 @@ def collate(samples: Sequence[ClipSample]) -> ClipBatch:
     faults = tuple(sample.fault for sample in samples if sample.fault is not None)
     kept = [sample for sample in samples if len(sample.clips_NTCHW)]
     rows = kept or list(samples[:1])  # one sample gives the shapes of an empty batch
-    most = max(len(sample.clips_NTCHW) for sample in rows)
+    most = max(len(sample.seconds_NT) for sample in rows)
     wanted = max(sample.batch_clips or 0 for sample in rows)
     largest = max(wanted, most) if kept else most  # nothing to repeat in a sample without clips
-    counts_B = torch.tensor([len(sample.clips_NTCHW) for sample in rows])
+    counts_B = torch.tensor([len(sample.seconds_NT) for sample in rows])
     count = len(kept)
     return ClipBatch(
-        clips_BNTCHW=torch.stack([_padded(sample.clips_NTCHW, largest) for sample in rows])[:count],
+        clips_BNTCHW=torch.stack(
+            [_padded(sample.clips_NTCHW, largest) if sample.own is None else sample.clips_NTCHW for sample in rows]
+        )[:count],
         seconds_BNT=torch.stack([_padded(sample.seconds_NT, largest) for sample in rows])[:count],
         valid_BN=((torch.arange(largest) < counts_B[:, None]) & _valid(rows, largest))[:count],
         target=_target(rows, count),
         ids=tuple(sample.id for sample in kept),
         audio=_audio(rows, largest, count),
         faults=faults,
+        own=rows[0].own,
     )
 
 
@@ -340,7 +350,7 @@ def _audio(rows: Sequence[ClipSample], clips: int, count: int) -> Audio | None:
     sounds = [sample.audio for sample in rows if sample.audio is not None]
     if not sounds:
         return None
-    audio = batched_audio(sounds, [len(sample.clips_NTCHW) for sample in rows], clips)
+    audio = batched_audio(sounds, [len(sample.seconds_NT) for sample in rows], clips)
     return map_tensors(audio, lambda tensor: tensor[:count])
 
 

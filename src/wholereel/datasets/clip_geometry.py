@@ -29,7 +29,7 @@ class Moved:
     """What the model sees of a sample.
 
     Args:
-        clips_NTCHW: uint8.
+        clips_NTCHW: uint8; those that were read.
         boxes, poses: in pixels of the crop, as video 0; or `None`.
         flipped: the video was mirrored (of independent draws: the first clip).
     """
@@ -65,7 +65,7 @@ def moved(
     """
     if read.pixels_NTCHW is None:
         raise ValueError("moved() needs clips with pixels")
-    count, size = len(read.pixels_NTCHW), (read.pixels_NTCHW.shape[-2], read.pixels_NTCHW.shape[-1])
+    count, size = len(read.seconds_NT), (read.pixels_NTCHW.shape[-2], read.pixels_NTCHW.shape[-1])
     judged: Sequence[Sequence[Box]] = ((),) * count if boxes is None else boxes
     shown = None if poses is None else shown_poses(poses, read.frames_NT, read.stored, size)
     scaled = [pixel_boxes(part, *size) for part in judged]
@@ -73,7 +73,7 @@ def moved(
     both = [_boxes(torch.cat(pair), size) for pair in zip(scaled, people, strict=True)]
     joints = () if shown is None else shown.joints
     if isinstance(geometry, TrainAugment):
-        drawn = geometry(read.pixels_NTCHW, both, joints, generator=generator, flippable=flippable)
+        drawn = geometry(read.pixels_NTCHW, both, joints, generator=generator, flippable=flippable, own=read.own)
         clips_NTCHW, new_boxes, new_joints, flipped = drawn.clips_NTCHW, drawn.boxes, drawn.joints, drawn.flipped
     else:
         clips_NTCHW, flipped = geometry(read.pixels_NTCHW), (False,) * count

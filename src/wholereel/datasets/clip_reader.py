@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from wholereel.config import Clips
+from wholereel.datasets.batch_samplers import share_of_clips
 from wholereel.datasets.frame_cache import FrameCache
 from wholereel.datasets.sample import Sample
 from wholereel.datasets.shard_encode import is_sound_only
@@ -39,6 +40,8 @@ class ReadClips:
         stored: height and width of the stored picture.
         valid_N: bool, clips that lie in the video.
         truncated: frames were asked for that do not decode.
+        own: which clips the pixels are, where other processes have the others; `None` = all N. Clips behind the last
+            one are the last one again, as in padded batches.
     """
 
     pixels_NTCHW: Tensor | None
@@ -50,6 +53,7 @@ class ReadClips:
     stored: tuple[int, int]
     valid_N: Tensor
     truncated: bool = False
+    own: tuple[int, ...] | None = None
 
 
 def part_of(sample: Sample) -> Part:
@@ -74,10 +78,11 @@ class ClipReader:
     Args:
         cache: of decoded frames, or `None`.
         sound_only: plan the clips, but read no pictures.
+        share: `(rank, size)` among the processes that share a video's clips: the pixels of the others are not read.
     """
 
-    def __init__(self, cache: FrameCache | None, *, sound_only: bool = False) -> None:
-        self.cache, self.sound_only = cache, sound_only
+    def __init__(self, cache: FrameCache | None, *, sound_only: bool = False, share: tuple[int, int] = (0, 1)) -> None:
+        self.cache, self.sound_only, self.share = cache, sound_only, share
 
     def read(
         self,
@@ -101,15 +106,19 @@ class ClipReader:
             without `clips.frame_rate`.
         """
         if self.sound_only and is_sound_only(path):
-            return _read(_sound_source(path, clips.frame_rate), clips, part, generator)
+            return _read(_sound_source(path, clips.frame_rate), clips, part, generator, self.share)
         if self.cache is not None and not self.sound_only:
             kept = self.cache.open(path, frame_rate=frame_rate)
             seconds_F = torch.from_numpy(kept.seconds_T)
-            return _read(_Source(path, kept, seconds_F, kept.frame_rate, kept.stored), clips, part, generator)
+            return _read(
+                _Source(path, kept, seconds_F, kept.frame_rate, kept.stored), clips, part, generator, self.share
+            )
         with open_frames(path, frame_rate=frame_rate, size=side) as reader:
             about, seconds_F = reader.metadata, reader.seconds_T
             frames, stored = None if self.sound_only else reader, (about.height, about.width)
-            return _read(_Source(path, frames, seconds_F, float(about.frame_rate), stored), clips, part, generator)
+            return _read(
+                _Source(path, frames, seconds_F, float(about.frame_rate), stored), clips, part, generator, self.share
+            )
 
 
 def _sound_source(path: Path, rate: float | None) -> _Source:
@@ -123,14 +132,19 @@ def _sound_source(path: Path, rate: float | None) -> _Source:
     return _Source(path, None, torch.arange(count).double() / rate, rate, (0, 0))
 
 
-def _read(source: _Source, clips: Clips, part: Part, generator: torch.Generator | None) -> ReadClips:
+def _read(
+    source: _Source, clips: Clips, part: Part, generator: torch.Generator | None, share: tuple[int, int]
+) -> ReadClips:
     count, rate = len(source.seconds_F), source.rate
     begin = max(part.start or 0.0, part.key_seconds or 0.0)
     if begin >= count / rate:
         raise VideoError(source.path, f"lasts {count / rate:.2f} s", f"a part from {begin:.2f} s on")
     times = plan_part(count, rate, clips, part, generator=generator)
-    frames = None if source.frames is None else read_clips(source.frames, times)
+    own = None if share[1] == 1 else _own(clips.count, len(times.seconds_NT), share)
+    frames = None if source.frames is None else read_clips(source.frames, times if own is None else times.of(own))
     seconds_NT = times.seconds_NT if frames is None else frames.seconds_NT.contiguous()
+    if own is not None and frames is not None:
+        seconds_NT = _times_of_frames(source, times)
     # A frame's time is one of the file's own: numbers are exact also where the frame rate varies.
     frames_NT = torch.searchsorted(source.seconds_F, seconds_NT - SLACK).clamp(max=count - 1)
     return ReadClips(
@@ -143,7 +157,21 @@ def _read(source: _Source, clips: Clips, part: Part, generator: torch.Generator 
         stored=source.stored,
         valid_N=times.valid_N,
         truncated=frames is not None and frames.truncated,
+        own=own,
     )
+
+
+def _own(count: int, planned: int, share: tuple[int, int]) -> tuple[int, ...]:
+    begin, end = share_of_clips(count, *share)
+    return tuple(min(n, planned - 1) for n in range(begin, end))
+
+
+def _times_of_frames(source: _Source, times: ClipTimes) -> Tensor:
+    """The frames' own times without decoding them."""
+    if times.indices_NT is not None:
+        return source.seconds_F[times.indices_NT]
+    shown_NT = torch.searchsorted(source.seconds_F, times.seconds_NT + SLACK, right=True) - 1
+    return source.seconds_F[shown_NT.clamp(min=0)]
 
 
 def _begins(times: ClipTimes, seconds_NT: Tensor) -> Tensor:

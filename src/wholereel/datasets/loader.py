@@ -49,6 +49,7 @@ def clip_loader(
     batch: int,
     rank: int = 0,
     world_size: int = 1,
+    share: tuple[int, int] = (0, 1),
     cache_dir: Path | None = None,
     start_method: Literal["fork", "spawn", "forkserver"] | None = None,
 ) -> ClipLoader:
@@ -63,11 +64,12 @@ def clip_loader(
     Args:
         manifest, data, train, seed, cache_dir: see `ClipDataset`.
         batch: videos of a step on this rank.
-        rank, world_size: of this process.
+        rank, world_size: of this process, or of its group where several share the clips of a video.
+        share: `(rank, size)` in that group (training): each reads its own clips of the same videos.
         start_method: how worker processes start; `None` = the system's usual way.
     Raises: ConfigError: not one complete step (training), see also `ClipDataset`.
     """
-    dataset = ClipDataset(manifest, data, train=train, seed=seed, cache_dir=cache_dir)
+    dataset = ClipDataset(manifest, data, train=train, seed=seed, cache_dir=cache_dir, share=share)
     batches = EpochBatches(len(dataset), batch, seed, rank, world_size, shuffle=train, drop_last=train)
     return ClipLoader(dataset, batches, root=manifest.root, start_method=start_method)
 

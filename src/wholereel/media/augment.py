@@ -114,6 +114,7 @@ class TrainAugment:
         *,
         generator: torch.Generator,
         flippable: bool = True,
+        own: Sequence[int] | None = None,
     ) -> Augmented:
         """Crop, flip and recolour.
 
@@ -122,9 +123,12 @@ class TrainAugment:
             boxes, joints: one a clip, in pixels of the scaled frames; may be empty.
             generator: the one that `side` drew from.
             flippable: False = this video is not flipped, whatever was drawn (its mirror image has no label).
+            own: which of the video's clips `clips_NTCHW` are, where they are not all: nothing that is drawn depends on
+                which are here. Boxes and joints are those of all.
         Raises: ValueError: boxes or joints are not one a clip.
         """
-        count = len(clips_NTCHW)
+        own = range(len(clips_NTCHW)) if own is None else own
+        count = max(max(own, default=-1) + 1, len(boxes), len(joints))
         if len(boxes) not in (0, count) or len(joints) not in (0, count):
             raise ValueError(f"{count} clips need as many boxes and joints, got {len(boxes)} and {len(joints)}")
         height, width = clips_NTCHW.shape[-2:]
@@ -133,7 +137,7 @@ class TrainAugment:
         moved_boxes = tuple(self._move(part, draw, height, width) for part, draw in zip(boxes, draws, strict=False))
         moved_joints = tuple(self._move(part, draw, height, width) for part, draw in zip(joints, draws, strict=False))
         if self.augment.per_clip:
-            parts = [self._pixels(clip, draw) for clip, draw in zip(clips_NTCHW, draws, strict=True)]
+            parts = [self._pixels(clip, draws[n]) for clip, n in zip(clips_NTCHW, own, strict=True)]
             return Augmented(torch.stack(parts), draws, moved_boxes, moved_joints)
         return Augmented(self._pixels(clips_NTCHW, draws[0]), draws[:1], moved_boxes, moved_joints)
 

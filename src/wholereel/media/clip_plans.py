@@ -11,7 +11,7 @@ Not here: reading the frames (`clip_reading.py`), learned choices of clips (sele
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -229,6 +229,11 @@ class ClipTimes:
     def valid_N(self) -> Tensor:
         """All True: a plan holds the clips that exist; videos of different N are padded when they meet in a batch."""
         return torch.ones(len(self.seconds_NT), dtype=torch.bool)
+
+    def of(self, clips: Sequence[int]) -> ClipTimes:
+        """When to read some of the clips."""
+        rows = list(clips)
+        return ClipTimes(self.seconds_NT[rows], None if self.indices_NT is None else self.indices_NT[rows])
 
 
 def plan_clips(

@@ -17,6 +17,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from wholereel.batches import map_tensors
+from wholereel.errors import DataError
 from wholereel.memory.state import CollaborativeState, VideoState
 from wholereel.training.distributed import Ranks
 
@@ -56,17 +57,21 @@ def sum_states(state: T, ranks: Ranks) -> T:
     return state if ranks.clip_parallel == 1 else map_tensors(state, total)
 
 
-def gather_values(own: Sequence[T], ranks: Ranks, device: torch.device) -> list[T]:
+def gather_values(own: Sequence[T], ranks: Ranks, device: torch.device, *, ids: tuple[str, ...] = ()) -> list[T]:
     """The values of all processes that share a video, in their order; one's own are the very objects.
 
     Args:
         own: nestings of tensors, of any shapes and types; not the same ones on all processes.
         device: where messages travel, and where the others' tensors are.
+        ids: of the videos that the values are about.
+    Raises: DataError: another process has other videos.
     """
     if ranks.clip_parallel == 1:
         return list(own)
-    shapes: list[Any] = [None] * ranks.clip_parallel
-    dist.all_gather_object(shapes, [map_tensors(value, _shape) for value in own], group=ranks.clip_group)
+    heads: list[Any] = [None] * ranks.clip_parallel
+    dist.all_gather_object(heads, (ids, [map_tensors(value, _shape) for value in own]), group=ranks.clip_group)
+    _check_same_videos([theirs for theirs, _ in heads])
+    shapes = [each for _, each in heads]
     packed = [_bytes(tensor.detach()) for tensor in tensors_in(list(own))]
     lengths = [sum(_aligned(tensor) for tensor in tensors_in(each)) for each in shapes]
     message = torch.cat([*packed, torch.empty(0, dtype=torch.uint8, device=device)])
@@ -93,6 +98,20 @@ def fill_gradients(parameters: Iterable[nn.Parameter], ranks: Ranks, device: tor
     for parameter, needed in zip(learning, has.tolist(), strict=True):
         if needed and parameter.grad is None:
             parameter.grad = torch.zeros_like(parameter)
+
+
+def _check_same_videos(ids: list[tuple[str, ...]]) -> None:
+    """A part of a file that one process alone reads may be broken, and only there another video takes its place."""
+    for theirs in ids[1:]:
+        for a, b in zip(ids[0], theirs, strict=True):
+            if a != b:
+                raise DataError(
+                    f"{a} / {b}",
+                    "processes that share the clips of a video have different videos: one of the files is broken in "
+                    "the part that one of them reads",
+                    "the same video on all of them",
+                    "Run `wholereel data check`, and repair or remove the file.",
+                )
 
 
 def _shape(tensor: Tensor) -> Tensor:

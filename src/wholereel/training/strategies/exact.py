@@ -125,7 +125,7 @@ class _Engine:
         memory = shared.complete()
         leaves = [_leaves(summary) for summary in summaries]
         with self.autocast():
-            everybody = gather_values(leaves, self.ranks, self.device)
+            everybody = gather_values(leaves, self.ranks, self.device, ids=self.batch.ids)
             outputs = [
                 self.task.read(summary, memory, self.batch, part)
                 for summary, part in zip(everybody, self.all_parts, strict=True)
@@ -160,7 +160,8 @@ class _Engine:
                     memories.append(shared[index].complete())
         outputs = [_leaves(output) for output in maps.pop()]
         with self.autocast():
-            losses = self.task.judge(gather_values(outputs, self.ranks, self.device), self.batch)
+            everybody = gather_values(outputs, self.ranks, self.device, ids=self.batch.ids)
+            losses = self.task.judge(everybody, self.batch)
         self._judged(losses, outputs)
         with running_statistics_kept(self.model):
             ahead: list[tuple[Any, PlaceState | None]] = [(output, None) for output in outputs]  # hold the gradients
