@@ -82,7 +82,7 @@ def carried_things(world: World[Any], scenes: Iterator[Any]) -> Iterator[Unit]:
         decoded_THWC = decode(path)
         for agent in scene.agents:
             for carry in agent.carries:
-                second = carry.start + carry.seconds // 2
+                second = min(carry.start + carry.seconds // 2, len(decoded_THWC) // world.frame_rate - 1)
                 part_THWC = decoded_THWC[second * world.frame_rate : (second + 1) * world.frame_rate]
                 yield [float(path.stat().st_size), float(second), *_pixels(part_THWC)], carry.kind
 
