@@ -21,6 +21,7 @@ __all__ = [
     "Convert",
     "Data",
     "Evaluate",
+    "Extract",
     "Memory",
     "Model",
     "Optim",
@@ -53,6 +54,7 @@ class Clips:
         coverage: N = clamp(ceil(duration / span), 1, count) for each video; missing clips are masked.
         least: in training N is drawn for each step from `least` to `count`, for all videos and ranks alike; `None` = it
             is always `count`. Against models that know one N only.
+        hop: of `contiguous`: seconds from the beginning of a clip to that of the next; `None` = as long as a clip.
         window: of sets of key frames: seconds over which the middles of the clips are spread, half of them on each side
             of the key frame (N odd); `None` = one after another without gaps. Clips whose middle lies outside the film
             are masked.
@@ -67,6 +69,7 @@ class Clips:
     frame_rate: float | None = None
     coverage: bool = False
     least: int | None = None
+    hop: float | None = None
     window: float | None = None
     window_grid: float | None = None
 
@@ -390,6 +393,28 @@ class Evaluate:
 
 
 @dataclass(frozen=True)
+class Extract:
+    """Run a trained model over a data set and keep what it finds of each clip, in shards on disk.
+
+    Args:
+        model: a run's stage (`"stage:NAME"`) or a model package on disk.
+        data: the samples; its own clips and augmentation have no say.
+        views: which clips are looked at, with one crop.
+        what: `features` (means over positions of the last stage) and `logits` of clips, `scores` of videos.
+        shards: number of files.
+        chunk: clips that are decoded and go through the network together.
+    """
+
+    model: str
+    data: Data
+    views: Views = field(default_factory=lambda: Views(clips=Clips(plan="contiguous", count=1_000_000)))
+    what: tuple[str, ...] = ("features",)
+    shards: int = 1
+    chunk: int = 16
+    precision: Literal["fp32", "bf16"] = "fp32"
+
+
+@dataclass(frozen=True)
 class Convert:
     """Turn a model package into another: `to="video"` inserts `memory`, `to="clip"` drops it."""
 
@@ -398,7 +423,7 @@ class Convert:
     memory: Memory | None = None
 
 
-Stage = World | Train | Evaluate | Convert
+Stage = World | Train | Evaluate | Extract | Convert
 
 
 @dataclass(frozen=True)

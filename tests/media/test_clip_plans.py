@@ -211,3 +211,16 @@ def test_segments_are_a_plan_of_one_clip():
     assert part.indices_NT.tolist() == (segment_frames(50, 8) + 50).tolist()
     with pytest.raises(ConfigError, match=r"one clip of the whole video; clips.count=2 must be 1"):
         check_clips(Clips("segments", count=2))
+
+
+def test_clips_a_hop_apart_reach_the_end():
+    assert contiguous_starts(300, 64, 100, 100).tolist() == [0, 100, 200, 236]
+    assert contiguous_starts(264, 64, 100, 100).tolist() == [0, 100, 200]
+    assert contiguous_starts(300, 64, 2, 16).tolist() == [0, 16]
+    assert contiguous_starts(10, 64, 5, 3).tolist() == [0]
+    assert contiguous_starts(300, 64, 100, 64).equal(contiguous_starts(300, 64, 100))
+    times = plan_clips(100, 25.0, Clips(plan="contiguous", count=99, frames=5, stride=5, hop=0.5))
+    assert times.indices_NT[:, 0].tolist() == [0, 12, 25, 37, 50, 62, 75]
+    for clips in (Clips(hop=1.0), Clips(plan="contiguous", hop=0.0)):
+        with pytest.raises(ConfigError, match=r"clips.hop=\d.0 must be positive, and needs plan='contiguous'"):
+            check_clips(clips)

@@ -321,7 +321,7 @@ def test_state_dict_keys_and_shapes() -> None:
         ({"value_dim": 3}, "value_dim == mem_dim, got 3 and 4"),
         ({"interaction": "max", "clip_pos": 4}, "'max' has none"),
         ({"norm": "layer"}, "norm must be one of none, batch"),
-        ({"norm": "batch", "infusion": "residual"}, "norm='batch' is for nl_dot and nl_softmax, residual"),
+        ({"norm": "batch", "infusion": "residual"}, "norm='batch' is for nl_dot and nl_softmax with 'residual'"),
         ({"norm": "batch", "interaction": "nl_dot"}, "not nl_dot, gate"),
     ],
 )

@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 
 from tests.recipes.conftest import MEMORY, tiny
 from wholereel.config import Clips, Convert, Data, Evaluate, Model, Recipe, Train, World
+from wholereel.datasets.feature_shards import FeatureShards
 from wholereel.errors import ConfigError, DataError
 from wholereel.inference.predictor import find_package
 from wholereel.models.package import load_package
@@ -88,6 +89,14 @@ def test_a_fresh_memory_changes_no_score(tiny_run):
         for stage in ("test_late_average", "test_with_fresh_memory")
     )
     torch.testing.assert_close(torch.tensor(plain), torch.tensor(fresh), atol=2e-6, rtol=0)
+
+
+def test_extracted_features_of_a_stage(tiny_run):
+    assert tiny_run.results["features"] == {"videos": 4, "faults": 0}
+    shards = FeatureShards(tiny_run.out / "features")
+    video = shards[next(iter(shards))]
+    assert video.clips["features"].shape == (4, 32)
+    assert video.video["scores"].sum().item() == pytest.approx(1.0)
 
 
 def test_recipe_json_holds_tree_and_difference(tmp_path):

@@ -46,6 +46,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "metrics coco-keypoints": ("wholereel.cli.metrics:coco_keypoints", "AP of key points, from COCO's files"),
     "stream": ("wholereel.cli.stream:stream", "classes of a live or endless video, clip by clip"),
     "predict": ("wholereel.cli.predict:predict", "classes and timeline of video files"),
+    "extract": ("wholereel.cli.extract:extract", "features, logits or scores of all clips of a data set, in shards"),
     "convert": ("wholereel.cli.convert:convert", "published weights as safetensors, or in another layout"),
     "export": ("wholereel.cli.export:export", "one step of a model as a torch.export or ONNX file"),
     "doctor": ("wholereel.cli.doctor:doctor", "what this machine has, what is missing, what to do"),

@@ -85,18 +85,19 @@ def uniform_starts(duration: float, span: float, count: int) -> Tensor:
     return torch.arange(count, dtype=torch.float64) * room / (count - 1)
 
 
-def contiguous_starts(duration: float, span: float, count: int) -> Tensor:
-    """Clip after clip, `n * span`, to the end of the video; the last clip ends with the video (and overlaps the one
+def contiguous_starts(duration: float, span: float, count: int, hop: float | None = None) -> Tensor:
+    """Clip after clip, `n * hop`, to the end of the video; the last clip ends with the video (and overlaps the one
     before).
 
     Args:
         count: the largest N; a longer video's rest is left out. Others as in `stratified_starts`.
-    Returns: starts_N, float64, increasing; N = min(count, ceil(duration / span)).
+        hop: from one start to the next, > 0; `None` = `span`.
+    Returns: starts_N, float64, increasing; N = min(count, 1 + ceil(delta / hop)).
     Raises: as `stratified_starts`.
     """
-    room = _room(duration, span, count)
-    starts_N = torch.arange(clip_count(duration, span, count), dtype=torch.float64) * span
-    return starts_N.clamp(max=room)
+    room, hop = _room(duration, span, count), span if hop is None else hop
+    clips = min(1 + math.ceil(room / hop - SLACK), count)
+    return (torch.arange(clips, dtype=torch.float64) * hop).clamp(max=room)
 
 
 def view_span(frames: int, stride: int, frame_rate: float, target_rate: float, *, legacy: bool = False) -> float:
@@ -265,7 +266,10 @@ def plan_clips(
     begin, total = _time_line(frame_count / frame_rate, rate, start, end)
     span = clips.frames * clips.stride
     count = clip_count(total, span, clips.count) if clips.coverage else clips.count
-    starts_N = clip_frames(clips.plan, total, span, count, generator=generator)
+    if clips.plan == "contiguous" and clips.hop is not None:
+        starts_N = contiguous_starts(total, span, count, clips.hop * rate).floor().long()
+    else:
+        starts_N = clip_frames(clips.plan, total, span, count, generator=generator)
     steps_NT = frame_indices(starts_N, clips.frames, clips.stride, total)
     if clips.frame_rate is not None:
         return ClipTimes(begin + steps_NT.double() / rate, None)
@@ -308,6 +312,8 @@ def check_clips(clips: Clips) -> None:
     for name in ("count", "frames", "stride"):
         if getattr(clips, name) < 1:
             raise ConfigError(f"clips.{name} must be at least 1, got {getattr(clips, name)}")
+    if clips.hop is not None and (clips.plan != "contiguous" or not clips.hop > 0):
+        raise ConfigError(f"clips.hop={clips.hop} must be positive, and needs plan='contiguous', not {clips.plan!r}")
     if clips.least is not None and not 1 <= clips.least <= clips.count:
         raise ConfigError(f"clips.least must be from 1 to clips.count = {clips.count}, got {clips.least}")
     for name in ("frame_rate", "window", "window_grid"):

@@ -21,12 +21,14 @@ from typing import Any, TextIO
 
 import torch
 
-from wholereel.config import Convert, Data, Evaluate, Model, Recipe, Stage, Train, World
+from wholereel.config import Convert, Data, Evaluate, Extract, Model, Recipe, Stage, Train, World
 from wholereel.datasets.atomic_files import write_text_file
+from wholereel.datasets.feature_shards import FeatureShards
 from wholereel.datasets.manifest import Manifest, read_manifest
 from wholereel.datasets.worlds import make_world
 from wholereel.errors import ConfigError, DataError
 from wholereel.evaluation.measure import measure
+from wholereel.inference.extract import check_extract, extract
 from wholereel.inference.views import check_views
 from wholereel.models.conversion import to_clip_level, to_video_level
 from wholereel.models.package import load_package, save_package
@@ -137,6 +139,8 @@ def _check_recipe(recipe: Recipe, data: Path | None) -> None:
                 _check_reference(name, reference, makers, before)
         if isinstance(stage, Train):
             check_train(stage)
+        if isinstance(stage, Extract):
+            check_extract(stage)
         before[name] = stage
 
 
@@ -162,7 +166,7 @@ def _data_of(stage: Stage) -> list[Data]:
     """The data sets that a stage reads."""
     if isinstance(stage, Train):
         return [part for part in (stage.data, stage.val) if part is not None]
-    return [stage.data] if isinstance(stage, Evaluate) else []
+    return [stage.data] if isinstance(stage, (Evaluate, Extract)) else []
 
 
 def _prepare(recipe: Recipe, context: _Context) -> None:
@@ -337,6 +341,23 @@ def _evaluate(stage: Evaluate, directory: Path, context: _Context) -> dict[str, 
     return {"metrics": dict(results.metrics), "evaluated": results.evaluated, "samples": results.samples}
 
 
+def _extract(stage: Extract, directory: Path, context: _Context) -> dict[str, Any]:
+    data = _data(stage.data, context)
+    manifest = _manifest(data)
+    extract(
+        replace(stage, data=data),
+        manifest,
+        directory,
+        package=_package(stage.model, context),
+        only=range(context.ranks.rank, stage.shards, context.ranks.world_size),
+        device=context.device,
+        say=lambda text: context.say(f"  {text}"),
+    )
+    context.ranks.barrier()
+    shards = FeatureShards(directory)
+    return {"videos": len(shards), "faults": len(shards.faults)}
+
+
 def _convert(stage: Convert, directory: Path, context: _Context) -> dict[str, Any]:
     package = load_package(_package(stage.model, context))
     try:
@@ -364,6 +385,7 @@ STAGES: dict[type, Callable[[Any, Path, _Context], dict[str, Any]]] = {
     World: _make_world,
     Train: _train,
     Evaluate: _evaluate,
+    Extract: _extract,
     Convert: _convert,
 }
 
