@@ -102,7 +102,7 @@ def extract(
         raise ConfigError(f"shards are numbered from 0 to {settings.shards - 1}, got {list(numbers)}")
     source = find_package(settings.model if package is None else package)
     model = load_package(source)
-    if "features" in settings.what and model.model.places:
+    if "features" in settings.what and model.video_model.places:
         raise ConfigError(
             f"{source}: what clips of a model with memory look like depends on the others ({model.spec.memory}), so "
             "there are no features of a clip. Extract logits or scores, or a clip-level model's features."
@@ -113,7 +113,7 @@ def extract(
     folder.mkdir(parents=True, exist_ok=True)
     described = _described(settings, source, model, samples)
     device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    model.model.eval().to(device)
+    model.video_model.eval().to(device)
     made, kept = [], []
     videos = clips = unread = 0
     for number in numbers:
@@ -198,7 +198,7 @@ def _video(sample: Sample, settings: Extract, package: Package, device: torch.de
             if "features" in settings.what:
                 clips["features"] = torch.cat([_features(package, chunk) for chunk in chunks()])
             if {"logits", "scores"} & set(settings.what):
-                logits_1MK = score_clips(package.model, chunks).shared_RNK.float().cpu()
+                logits_1MK = score_clips(package.video_model, chunks).shared_RNK.float().cpu()
                 scores_K = combine_views(logits_1MK, valid_M[None], settings.views, package)[0]
                 clips |= {"logits": logits_1MK[0]} if "logits" in settings.what else {}
                 whole |= {"scores": scores_K} if "scores" in settings.what else {}
@@ -207,7 +207,7 @@ def _video(sample: Sample, settings: Extract, package: Package, device: torch.de
 
 def _features(package: Package, chunk: ClipChunk) -> Tensor:
     """Means over positions of what the last stage gives, (M, D)."""
-    clip_model = package.model.clip_model
+    clip_model = package.video_model.clip_model
     x_MCTHW = clip_model.forward_features(chunk.clips_RNCTHW[0])
     return clip_model.forward_head(x_MCTHW, pre_logits=True).float().cpu()
 
