@@ -193,7 +193,8 @@ def _video(sample: Sample, settings: Extract, package: Package, device: torch.de
                 order_1M = torch.arange(begin, begin + len(clips_MCTHW), device=device)[None]
                 yield ClipChunk(clips_1MCTHW, valid_M[order_1M.cpu()].to(device), order_1M)
 
-        clips, whole = {}, {}
+        clips: dict[str, Tensor] = {}
+        whole: dict[str, Tensor] = {}
         with precision_context(settings.precision, device), torch.no_grad():
             if "features" in settings.what:
                 clips["features"] = torch.cat([_features(package, chunk) for chunk in chunks()])
