@@ -25,6 +25,7 @@ __all__ = [
     "Memory",
     "Model",
     "Optim",
+    "Prepare",
     "Recipe",
     "Stage",
     "Strategy",
@@ -353,6 +354,21 @@ class World:
 
 
 @dataclass(frozen=True)
+class Prepare:
+    """Read a data set in its official form into a manifest, as `wholereel data prepare` does.
+
+    Args:
+        dataset: name in `wholereel data list`.
+        root: its folder: `"stage:NAME"` of a world that writes official files; `None` = the path given by `--data`.
+        options: of the data set.
+    """
+
+    dataset: str
+    root: str | None = None
+    options: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Train:
     """Fit a model. `batch` counts videos per optimiser step and process, before the strategy's own arithmetic; of
     streams, the rows that are read in parallel.
@@ -423,7 +439,7 @@ class Convert:
     memory: Memory | None = None
 
 
-Stage = World | Train | Evaluate | Extract | Convert
+Stage = World | Prepare | Train | Evaluate | Extract | Convert
 
 
 @dataclass(frozen=True)

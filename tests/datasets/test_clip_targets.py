@@ -9,6 +9,7 @@ import torch
 from tests.datasets.broken_files import video
 from wholereel.config import Augment, Clips, Data
 from wholereel.datasets.clip_dataset import ClipDataset, collate
+from wholereel.datasets.mirror import mirror_of_classes
 from wholereel.datasets.sample import Box, Event, Manifest, Sample
 from wholereel.errors import DataError
 from wholereel.media.video_writer import write_video
@@ -106,6 +107,17 @@ def test_all_key_frames_in_a_window_are_judged(square):
     tested = ClipDataset(manifest, data, train=False, seed=0)[0, 0]
     assert tested.boxes.clip_R.tolist() == [2, 2]
     assert tested.boxes.xyxy_R4[0].tolist() == pytest.approx([14, 8, 26, 20])
+
+
+def test_boxes_follow_a_flip_with_their_labels(square):
+    classes = {"label": ("turn left", "run", "turn right")}
+    sample = key_sample(square, "a", 1.0, Box(1.0, SQUARE, (0, 1)))
+    for flip, labels in ((1.0, [0.0, 1.0, 1.0]), (0.0, [1.0, 1.0, 0.0]), (None, [1.0, 1.0, 0.0])):
+        data = replace(DATA, augment=Augment((32, 32), 0, flip=flip))
+        manifest = Manifest((sample,), classes, square.parent, True, mirror=mirror_of_classes(classes))
+        boxes = ClipDataset(manifest, data, train=True, seed=0)[0, 0].boxes
+        assert boxes.labels_RK.tolist() == [labels]
+        assert boxes.xyxy_R4[0].tolist() == pytest.approx([14, 8, 26, 20])  # the square stands in the middle
 
 
 def test_training_leaves_out_boxes_that_the_crop_cut_away(square):

@@ -26,5 +26,5 @@ def test_the_kind_of_task_chooses(monkeypatch):
 
 
 def test_kinds_that_nobody_measures_are_refused():
-    with pytest.raises(ConfigError, match="tasks of kind 'dream' cannot be measured; there are classify"):
+    with pytest.raises(ConfigError, match="tasks of kind 'dream' cannot be measured; there are classify, detect"):
         measure(package("dream"), Manifest((), {}, Path()), config.Views())

@@ -282,7 +282,7 @@ REFUSED = {
         "world": WORLD,
         "test": Evaluate("stage:world", TRAIN.data),
     },
-    "stage 'again' refers to 'stage:fit', a stage of kind train, but needs one of world.": {
+    "stage 'again' refers to 'stage:fit', a stage of kind train, but needs one of world or prepare.": {
         "world": WORLD,
         "fit": TRAIN,
         "again": replace(TRAIN, data=Data(root="stage:fit")),

@@ -10,6 +10,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
+from wholereel.datasets.formats.action_boxes import read_action_boxes
 from wholereel.datasets.formats.annotations import Annotations
 from wholereel.datasets.formats.ava import read_ava
 from wholereel.datasets.formats.charades import read_charades
@@ -67,6 +68,7 @@ DATASETS: dict[str, DataSet] = {
     "frame_lists": DataSet(read_frame_lists, "lists of pictures with their labels, as SlowFast reads them"),
     "ava_v2.1": DataSet(partial(read_ava, version="v2.1"), "AVA actions 2.1, boxes at key frames"),
     "ava_v2.2": DataSet(partial(read_ava, version="v2.2"), "AVA actions 2.2, boxes at key frames"),
+    "action_boxes": DataSet(read_action_boxes, "your own videos with boxes and actions in AVA's columns"),
     "epic_kitchens_100": DataSet(
         partial(read_epic_kitchens, anticipation=False),
         "EPIC-KITCHENS-100, verbs and nouns",

@@ -171,7 +171,7 @@ class ClipDataset(Dataset[ClipSample]):
             seconds_NT=read.seconds_NT,
             labels=labels,
             fault=Fault(sample.id, str(sample.path), TRUNCATED, kind="truncated") if read.truncated else None,
-            boxes=seen.boxes,
+            boxes=self._mirrored(seen),
             poses=seen.poses,
             audio=audio,
             batch_clips=key.clips,
@@ -195,6 +195,14 @@ class ClipDataset(Dataset[ClipSample]):
             flippable=self.mirror.flippable(sample.labels),
             generator=generator,
         )
+
+    def _mirrored(self, seen: Moved) -> Boxes | None:
+        """Boxes with the labels of the mirror image, where the video was flipped."""
+        table = self.mirror.labels.get("label")
+        if not seen.flipped or table is None or seen.boxes is None or seen.boxes.labels_RK is None:
+            return seen.boxes
+        # A video with a label that has no mirror image is not flipped: where the table has none, nothing is set.
+        return replace(seen.boxes, labels_RK=seen.boxes.labels_RK[:, list(table)])
 
     def _boxes_of_clips(self, sample: Sample, offsets_N: Tensor) -> list[Sequence[Box]]:
         """Boxes that are judged, by clip: those of the key frame, and of other key frames where all are."""

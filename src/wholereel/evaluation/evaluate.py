@@ -32,7 +32,7 @@ from wholereel.inference.views import check_views
 from wholereel.media.model_input import to_model_input
 from wholereel.models.package import Package, load_package
 
-__all__ = ["evaluate"]
+__all__ = ["eval_mode", "evaluate"]
 
 RESIDENT_VIEWS = 64  # views that go through the network together; bounds memory, does not change results
 
@@ -79,7 +79,7 @@ def evaluate(
     rank, world_size = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
     records: list[VideoRecord] = []
     faults: list[Fault] = []
-    with _eval_mode(package.model.to(device)):
+    with eval_mode(package.model.to(device)):
         for one in batches(
             samples,
             shard(len(samples), rank, world_size),
@@ -122,7 +122,7 @@ def _parts(samples: Sequence[Sample]) -> Parts:
 
 
 @contextmanager
-def _eval_mode(model: nn.Module) -> Iterator[None]:
+def eval_mode(model: nn.Module) -> Iterator[None]:
     """Eval mode for a while; a model in training gets back the mode of each of its modules."""
     modes = [(module, module.training) for module in model.modules()]
     model.eval()

@@ -13,6 +13,7 @@ from wholereel.config import Views
 from wholereel.datasets.manifest import Manifest
 from wholereel.errors import ConfigError
 from wholereel.evaluation.evaluate import evaluate
+from wholereel.evaluation.key_frames import evaluate_key_frames
 from wholereel.inference.predictor import find_package
 from wholereel.models.package import Package, load_package
 
@@ -34,6 +35,7 @@ class Measured(Protocol):
 
 MEASURES: dict[str, Callable[..., Measured]] = {
     "classify": evaluate,
+    "detect": evaluate_key_frames,
 }
 
 

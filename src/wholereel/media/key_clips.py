@@ -17,7 +17,7 @@ from torch import Tensor
 from wholereel.config import Clips
 from wholereel.media.clip_plans import SLACK, ClipTimes
 
-__all__ = ["KeyTimes", "key_clip", "key_offsets", "plan_clips_at", "plan_key_clips"]
+__all__ = ["KeyTimes", "key_clip", "key_middles", "key_offsets", "plan_clips_at", "plan_key_clips"]
 
 
 @dataclass(frozen=True)
@@ -62,6 +62,18 @@ def key_offsets(clips: Clips, rate: float) -> Tensor:
     return steps_N * clips.window_grid
 
 
+def key_middles(seconds_K: Tensor, clips: Clips, rate: float) -> Tensor:
+    """Where the middles of the clips around each of K key frames are on the clips' time line, `(K, N)`, int64.
+
+    Args:
+        seconds_K: float64, times of the key frames. rate: steps per second.
+    """
+    if clips.window is None:  # whole clips from the key frame on, whatever the rate
+        places_N = (torch.arange(clips.count) - key_clip(clips.count)) * clips.frames * clips.stride
+        return (seconds_K * rate + SLACK).floor().long()[:, None] + places_N
+    return ((seconds_K[:, None] + key_offsets(clips, rate)) * rate + SLACK).floor().long()
+
+
 def plan_key_clips(
     frame_count: int,
     frame_rate: float,
@@ -85,11 +97,7 @@ def plan_key_clips(
     if not begin <= key_seconds < stop:
         raise ValueError(f"no key frame at {key_seconds} s between {begin} s and {stop:.3f} s")
     rate = clips.frame_rate or frame_rate
-    if clips.window is None:  # whole clips from the key frame on, whatever the rate
-        key = math.floor(key_seconds * rate + SLACK)
-        middles_N = key + (torch.arange(clips.count) - key_clip(clips.count)) * clips.frames * clips.stride
-    else:
-        middles_N = ((key_seconds + key_offsets(clips, rate)) * rate + SLACK).floor().long()
+    middles_N = key_middles(torch.tensor([key_seconds], dtype=torch.float64), clips, rate)[0]
     return plan_clips_at(frame_count, frame_rate, clips, middles_N, start=start, end=end)
 
 

@@ -24,6 +24,7 @@ RECIPES: dict[str, str] = {
     "memory_worlds": "wholereel.recipes.worlds:memory_worlds",
     "own_videos": "wholereel.recipes.own_videos:own_videos",
     "weizmann": "wholereel.recipes.weizmann:weizmann",
+    "ava_rooms": "wholereel.recipes.detection:ava_rooms",
 }
 
 

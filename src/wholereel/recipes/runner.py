@@ -21,10 +21,12 @@ from typing import Any, TextIO
 
 import torch
 
-from wholereel.config import Convert, Data, Evaluate, Extract, Model, Recipe, Stage, Train, World
+from wholereel.config import Convert, Data, Evaluate, Extract, Model, Prepare, Recipe, Stage, Train, World
 from wholereel.datasets.atomic_files import write_text_file
+from wholereel.datasets.catalogue import read_dataset
 from wholereel.datasets.feature_shards import FeatureShards
 from wholereel.datasets.manifest import Manifest, read_manifest
+from wholereel.datasets.prepare import prepare, write_prepared
 from wholereel.datasets.worlds import make_world
 from wholereel.errors import ConfigError, DataError
 from wholereel.evaluation.measure import measure
@@ -46,6 +48,7 @@ __all__ = ["run_recipe"]
 
 STAGE_PREFIX = "stage:"
 MODEL_MAKERS = (Train, Convert)
+DATA_MAKERS = (World, Prepare)
 
 
 @dataclass(frozen=True)
@@ -156,7 +159,9 @@ def _check_reference(name: str, reference: str, makers: tuple[type, ...], before
 
 def _references(stage: Stage) -> list[tuple[str | None, tuple[type, ...]]]:
     """What a stage reads, and the kinds of stage that make such a thing; `None` = the data of the command line."""
-    references: list[tuple[str | None, tuple[type, ...]]] = [(part.root, (World,)) for part in _data_of(stage)]
+    references: list[tuple[str | None, tuple[type, ...]]] = [(part.root, DATA_MAKERS) for part in _data_of(stage)]
+    if isinstance(stage, Prepare):
+        return [(stage.root, (World,))]
     if isinstance(stage, Train):
         return [*references, (stage.model.weights, MODEL_MAKERS)] if stage.model.weights else references
     return references if isinstance(stage, World) else [*references, (stage.model, MODEL_MAKERS)]
@@ -271,6 +276,19 @@ def _make_world(stage: World, directory: Path, context: _Context) -> dict[str, A
     return {"world": stage.world}
 
 
+def _prepare_data(stage: Prepare, directory: Path, context: _Context) -> dict[str, Any]:
+    root = _root(stage.root, context)
+    if context.ranks.first:
+        given = tuple(f"{name}={value}" for name, value in stage.options.items())
+        annotations, options = read_dataset(stage.dataset, root, given)
+        prepared = prepare(annotations)
+        write_prepared(prepared, stage.dataset, options, directory)
+        for split, counts in prepared.counts.items():
+            context.say(f"  {split}: {counts.found} of {counts.expected} samples have a file")
+    context.ranks.barrier()
+    return {"dataset": stage.dataset, "root": str(root)}
+
+
 def _train(stage: Train, directory: Path, context: _Context) -> dict[str, Any]:
     train = replace(
         stage,
@@ -298,7 +316,8 @@ def _validation(train: Train, val: Data, manifest: Manifest, context: _Context) 
     samples = _manifest(val)
     label = train.data.labels[0]
     check_select(train, len(manifest.classes[label]))
-    check_views(views_of(train))
+    if train.task.kind != "detect":  # which reads windows of whole pictures
+        check_views(views_of(train))
     unknown = sorted(set(samples.classes.get(label, ())) - set(manifest.classes[label]))
     if unknown:
         raise DataError(
@@ -383,6 +402,7 @@ def _convert(stage: Convert, directory: Path, context: _Context) -> dict[str, An
 
 STAGES: dict[type, Callable[[Any, Path, _Context], dict[str, Any]]] = {
     World: _make_world,
+    Prepare: _prepare_data,
     Train: _train,
     Evaluate: _evaluate,
     Extract: _extract,
@@ -392,11 +412,14 @@ STAGES: dict[type, Callable[[Any, Path, _Context], dict[str, Any]]] = {
 
 def _data(data: Data, context: _Context) -> Data:
     """The same with a path for root."""
-    if data.root is None:
-        return replace(data, root=str(context.data))
-    if data.root.startswith(STAGE_PREFIX):
-        return replace(data, root=str(context.out / data.root.removeprefix(STAGE_PREFIX)))
-    return data
+    return replace(data, root=str(_root(data.root, context)))
+
+
+def _root(root: str | None, context: _Context) -> Path:
+    """Where data lie: the path of the command line, an earlier stage's folder, or a path."""
+    if root is None:
+        return Path(str(context.data))
+    return context.out / root.removeprefix(STAGE_PREFIX) if root.startswith(STAGE_PREFIX) else Path(root)
 
 
 def _manifest(data: Data) -> Manifest:

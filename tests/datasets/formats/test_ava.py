@@ -91,6 +91,16 @@ def test_detected_boxes_for_training_may_have_labels(tmp_path):
     }
 
 
+def test_a_test_split_is_read_where_it_is_annotated(tmp_path):
+    texts = {
+        "annotations/ava_test_v2.2.csv": "room,0902,0,0,1,1,3,1\nroom,0903,0,0,1,1,3,1\n",
+        "annotations/ava_test_excluded_timestamps_v2.2.csv": "room,0903\n",
+        "annotations/found.csv": "room,0904,0,0,1,1,,0.9\n",
+    }
+    found = read_ava(folder(tmp_path, {**TEXTS, **texts}), test_boxes="found.csv")
+    assert [sample.id for sample in found.samples if sample.split == "test"] == ["room,0902", "room,0904"]
+
+
 @pytest.mark.parametrize(
     ("layout", "start", "end", "key", "path", "rate"),
     [

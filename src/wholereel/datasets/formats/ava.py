@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Literal
 
 from wholereel.datasets.formats.annotations import Annotations
-from wholereel.datasets.formats.files import VideoIndex, csv_rows, find_file, text_lines
+from wholereel.datasets.formats.files import VideoIndex, csv_rows, find_file, has_file, text_lines
+from wholereel.datasets.mirror import mirror_of_classes
 from wholereel.datasets.rows import seconds_or_none
 from wholereel.datasets.sample import Box, Sample
 from wholereel.errors import ConfigError, DataError
@@ -47,6 +48,7 @@ def read_ava(
     layout: Literal["films", "segments", "pictures", "short"] = "films",
     train_boxes: str | None = None,
     val_boxes: str | None = None,
+    test_boxes: str | None = None,
     threshold: float = 0.8,
     val_step: int = 1,
 ) -> Annotations:
@@ -58,10 +60,12 @@ def read_ava(
         layout: what the files are: whole films; segments cut from second 900 to 1801; pictures, a folder
             `frames/<film>` at 30 a second from second 900 on; or short videos whose times count from their beginning
             (not AVA itself, but in its form). Key frames are seconds 902 to 1798; all of them in short videos.
-        train_boxes, val_boxes: files of detected boxes below `root`. Their key frames are samples, too: evaluation has
-            to look at key frames without annotations.
+        train_boxes, val_boxes, test_boxes: files of detected boxes below `root`. Their key frames are samples, too:
+            evaluation has to look at key frames without annotations.
         threshold: least score of a detected box.
         val_step: 4 = keep validation seconds that can be divided by 4, the usual quick check.
+    A split `test` is read where its annotations are there, as those of sets in the form of AVA; AVA's own are not
+    published.
     Returns: one sample a key frame: `key_seconds` in the file; annotated boxes (no score), then detected ones; clips
         may not leave `start` to `end`. `facts["evaluated"]`: class indices of the label map.
     Raises: DataError: a row is not as published.
@@ -73,7 +77,9 @@ def read_ava(
     sources = [map_file]
     videos = None if layout == "pictures" else VideoIndex(root)
     boxes: dict[str, dict[Key, list[Box]]] = {}
-    for split, detected in (("train", train_boxes), ("val", val_boxes)):
+    for split, detected in (("train", train_boxes), ("val", val_boxes), ("test", test_boxes)):
+        if split == "test" and not has_file(root, f"ava_test_{version}.csv"):
+            continue
         file = find_file(root, f"ava_{split}_{version}.csv")
         excluded_file = find_file(root, f"ava_{split}_excluded_timestamps_{version}.csv")
         sources += [file, excluded_file]
@@ -102,7 +108,8 @@ def read_ava(
     largest = max([*names, *(label + 1 for sample in samples for box in sample.boxes for label in box.labels)])
     classes = tuple(names.get(id, f"action {id}") for id in range(1, largest + 1))
     facts = {"evaluated": [id - 1 for id in sorted(names)]}
-    return Annotations(samples, {"label": classes}, root, tuple(sources), multi_label=True, facts=facts)
+    mirror = mirror_of_classes({"label": classes})  # those of AVA itself know no sides
+    return Annotations(samples, {"label": classes}, root, tuple(sources), multi_label=True, facts=facts, mirror=mirror)
 
 
 def read_label_map(file: Path) -> dict[int, str]:

@@ -11,7 +11,7 @@ from typing import Any
 from wholereel.datasets.class_folders import VIDEO_SUFFIXES, files_below
 from wholereel.errors import DataError
 
-__all__ = ["VideoIndex", "csv_rows", "find_file", "json_content", "sub_folders", "text_lines"]
+__all__ = ["VideoIndex", "csv_rows", "find_file", "has_file", "json_content", "sub_folders", "text_lines"]
 
 
 class VideoIndex:
@@ -62,6 +62,11 @@ def find_file(root: Path, *names: str) -> Path:
             if (folder / name).is_file():
                 return folder / name
     raise DataError(root, f"does not hold {' or '.join(names)}", "the official file there, or one folder below")
+
+
+def has_file(root: Path, name: str) -> bool:
+    """Whether `find_file` finds it."""
+    return any((folder / name).is_file() for folder in sub_folders(root))
 
 
 def text_lines(file: Path) -> Iterator[tuple[int, str]]:

@@ -1,0 +1,244 @@
+"""Results at key frames: per-frame records, the numbers made of them, and the files, AVA's own among them.
+
+K classes; class ids are indices + 1. Records are kept until the end and counted in the order of the manifest, so that
+one and several processes give the same numbers.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from wholereel.batches import Fault
+from wholereel.datasets.atomic_files import write_text_file
+from wholereel.metrics.frame_map import BoxRows, FrameMap, FrameMapCounts
+
+__all__ = [
+    "BoxRecord",
+    "ClassPrecision",
+    "DetectionResults",
+    "TruthBox",
+    "detection_rows",
+    "summarise",
+    "write_detections",
+]
+
+Corners = tuple[float, float, float, float]
+
+
+@dataclass(frozen=True)
+class BoxRecord:
+    """What was found at one key frame; plain numbers, so that it travels between processes.
+
+    Args:
+        index: place in the manifest.
+        id: the sample's id.
+        video, seconds: as in official files.
+        boxes: as fractions of the picture. scores: K probabilities for each.
+        clips_read, clips_encoded, truncated: see `inference.key_frames.Judged`.
+    """
+
+    index: int
+    id: str
+    video: str
+    seconds: float
+    boxes: tuple[Corners, ...]
+    scores: tuple[tuple[float, ...], ...]
+    clips_read: int
+    clips_encoded: int
+    truncated: bool = False
+
+
+@dataclass(frozen=True)
+class TruthBox:
+    """An annotated box and its class indices."""
+
+    xyxy: Corners
+    labels: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class ClassPrecision:
+    """One class that is evaluated: annotated boxes that show it, average precision (NaN without any)."""
+
+    name: str
+    boxes: int
+    value: float
+
+
+@dataclass(frozen=True)
+class DetectionResults:
+    """Everything that an evaluation at key frames found; `str` gives the lines for a terminal.
+
+    Args:
+        protocol: how it was measured, in words (`"text"`) and numbers.
+        metrics: `map` (protocol `slowfast`) and `map_activitynet`, in [0, 1].
+        counts: of everything that they rest on.
+        samples: key frames of the data set; `len(records)` of them were judged.
+        faults: the others, and why. truncated: ids of key frames of films that are cut off.
+        classes: names of the K classes. evaluated: indices of those that count.
+    """
+
+    protocol: Mapping[str, Any]
+    metrics: Mapping[str, float]
+    counts: Mapping[str, int]
+    classes: tuple[str, ...]
+    evaluated_classes: tuple[int, ...]
+    samples: int
+    records: tuple[BoxRecord, ...]
+    faults: tuple[Fault, ...]
+    truncated: tuple[str, ...]
+    per_class: tuple[ClassPrecision, ...]
+
+    @property
+    def evaluated(self) -> int:
+        """Key frames that were judged."""
+        return len(self.records)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Content of `results.json`: no times, no machine paths besides those of failed files."""
+        return {
+            "protocol": dict(self.protocol),
+            "samples": self.samples,
+            "evaluated": self.evaluated,
+            "faults": [{"id": fault.id, "path": fault.path, "reason": fault.reason} for fault in self.faults],
+            "truncated": list(self.truncated),
+            "metrics": {name: _json_number(value) for name, value in self.metrics.items()},
+            "intervals_95": {},
+            "counts": dict(self.counts),
+            "classes": list(self.classes),
+        }
+
+    def __str__(self) -> str:
+        lines = [str(self.protocol.get("text", ""))]
+        lines += [f"  {name:<22}{value:.4f}" for name, value in self.metrics.items()]
+        lines += [f"  {name:<22}{value}" for name, value in self.counts.items()]
+        lines.append(f"{self.evaluated} of {self.samples} key frames evaluated")
+        lines += [f"  failed: {fault.id}: {fault.reason}" for fault in self.faults]
+        return "\n".join(lines)
+
+
+def summarise(
+    records: Sequence[BoxRecord],
+    faults: Sequence[Fault],
+    truth: Mapping[int, Sequence[TruthBox]],
+    *,
+    classes: tuple[str, ...],
+    evaluated: Sequence[int],
+    protocol: Mapping[str, Any],
+) -> DetectionResults:
+    """Make the numbers of the records.
+
+    Args:
+        truth: annotated boxes by the record's index.
+        evaluated: indices of the classes that count.
+    Raises: ValueError: a key frame that occurs twice.
+    """
+    if len({record.index for record in records}) != len(records) or len({record.id for record in records}) != len(
+        records
+    ):
+        raise ValueError("a key frame was judged twice")
+    frames = FrameMap(tuple(index + 1 for index in evaluated)).update(
+        truth=_truth_rows(records, truth), detections=_found_rows(records)
+    )
+    slowfast, official = frames.compute("slowfast"), frames.compute("activitynet_official")
+    return DetectionResults(
+        protocol=protocol,
+        metrics={"map": slowfast.mean(), "map_activitynet": official.mean()},
+        counts=_counts(records, slowfast, len(evaluated)),
+        classes=classes,
+        evaluated_classes=tuple(evaluated),
+        samples=len(records) + len(faults),
+        records=tuple(records),
+        faults=tuple(faults),
+        truncated=tuple(record.id for record in records if record.truncated),
+        per_class=tuple(
+            ClassPrecision(classes[index], slowfast.truth_boxes[index + 1], slowfast.ap[index + 1])
+            for index in evaluated
+        ),
+    )
+
+
+def _counts(records: Sequence[BoxRecord], counts: FrameMapCounts, classes: int) -> dict[str, int]:
+    return {
+        "classes": classes,
+        "classes_with_truth": counts.classes_with_truth,
+        "key_frames": len(records),
+        "key_frames_truth": counts.frames_truth,
+        "key_frames_detected": counts.frames_detected,
+        "key_frames_both": counts.frames_both,
+        "boxes": sum(len(record.boxes) for record in records),
+        "rows_truth": counts.rows_truth,
+        "rows_detected": counts.rows_detected,
+        "clips_read": sum(record.clips_read for record in records),
+        "clips_encoded": sum(record.clips_encoded for record in records),
+    }
+
+
+def _truth_rows(records: Sequence[BoxRecord], truth: Mapping[int, Sequence[TruthBox]]) -> BoxRows:
+    rows = [
+        (frame, box.xyxy, label + 1, 1.0)
+        for frame, record in enumerate(records)
+        for box in truth[record.index]
+        for label in box.labels
+    ]
+    return _rows(rows, records)
+
+
+def _found_rows(records: Sequence[BoxRecord]) -> BoxRows:
+    rows = [
+        (frame, box, number, score)
+        for frame, record in enumerate(records)
+        for box, scores in zip(record.boxes, record.scores, strict=True)
+        for number, score in enumerate(scores, start=1)
+    ]
+    return _rows(rows, records)
+
+
+def _rows(rows: Sequence[tuple[int, Corners, int, float]], records: Sequence[BoxRecord]) -> BoxRows:
+    frame, box, number, score = zip(*rows, strict=True) if rows else ((), (), (), ())
+    return BoxRows(
+        np.array(frame, dtype=np.int64),
+        np.array(box, dtype=np.float64).reshape(-1, 4),
+        np.array(number, dtype=np.int64),
+        np.array(score, dtype=np.float64),
+        tuple(record.id for record in records),
+    )
+
+
+def detection_rows(records: Iterable[BoxRecord], evaluated: Sequence[int]) -> str:
+    """AVA's file of detections: `video,timestamp,x1,y1,x2,y2,action,score`, no header."""
+    words = io.StringIO()
+    writer = csv.writer(words, lineterminator="\n")
+    for record in records:
+        stamp = f"{record.seconds:04.0f}" if record.seconds == int(record.seconds) else f"{record.seconds:.6f}"
+        for box, scores in zip(record.boxes, record.scores, strict=True):
+            corners = [f"{value:g}" if f"{value:g}" == repr(value) else repr(value) for value in box]
+            # Nine digits tell float32 apart: the file gives the same ranking.
+            writer.writerows([record.video, stamp, *corners, k + 1, f"{scores[k]:.9g}"] for k in evaluated)
+    return words.getvalue()
+
+
+def write_detections(results: DetectionResults, out: Path) -> None:
+    """Write `detections.csv`, `per_class.csv` and, last, `results.json`."""
+    out.mkdir(parents=True, exist_ok=True)
+    write_text_file(out / "detections.csv", detection_rows(results.records, results.evaluated_classes))
+    words = io.StringIO()
+    writer = csv.writer(words, lineterminator="\n")
+    writer.writerow(["class", "boxes", "average_precision"])
+    for row in results.per_class:
+        writer.writerow([row.name, row.boxes, "" if math.isnan(row.value) else f"{row.value:.6f}"])
+    write_text_file(out / "per_class.csv", words.getvalue())
+    write_text_file(out / "results.json", json.dumps(results.to_dict(), indent=1, ensure_ascii=False) + "\n")
+
+
+def _json_number(value: float) -> float | None:
+    return None if math.isnan(value) else round(value, 6)

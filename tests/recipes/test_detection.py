@@ -1,0 +1,69 @@
+"""From official AVA files through training to official detections, small."""
+
+import csv
+import json
+from dataclasses import replace
+
+import pytest
+
+from wholereel.config import Prepare, Train, World
+from wholereel.errors import ConfigError
+from wholereel.recipes import load_recipe
+from wholereel.recipes.detection import ava_rooms
+from wholereel.recipes.overrides import apply_overrides
+from wholereel.recipes.plain import from_plain, to_plain
+from wholereel.recipes.runner import run_recipe
+
+SMALL = ("model.options.width=8", "epochs=1", "batch=4", "data.limit=8", "val.limit=3", "validate_every=1")
+
+
+def small():
+    recipe = ava_rooms(seed=3)
+    stages = dict(recipe.stages)
+    stages["ava_rooms"] = replace(stages["ava_rooms"], sizes={"train": 1, "val": 1, "test": 1})
+    for name in ("clip_level", "collaborative_memory"):
+        stages[name] = apply_overrides(stages[name], SMALL)
+    for name in ("test_clip_level", "test_collaborative_memory"):
+        stages[name] = apply_overrides(stages[name], ["data.limit=5"])
+    return replace(recipe, stages=stages)
+
+
+def test_a_small_run_of_the_recipe(tmp_path):
+    out = tmp_path / "run"
+    done = run_recipe(small(), out, devices="cpu", workers=1, stream=None)
+    prepared = json.loads((out / "keys" / "prepared.json").read_text())
+    assert {split: counts["found"] for split, counts in prepared["counts"].items()} == {
+        "train": 55,
+        "val": 55,
+        "test": 55,
+    }
+    for name in ("test_clip_level", "test_collaborative_memory"):
+        results = json.loads((out / name / "results.json").read_text())
+        assert done[name]["evaluated"] == results["evaluated"] == 5
+        assert results["counts"]["classes"] == 10
+        assert set(results["metrics"]) == {"map", "map_activitynet"}
+        rows = list(csv.reader((out / name / "detections.csv").read_text().splitlines()))
+        assert len(rows) == 10 * results["counts"]["boxes"]
+        assert all(len(row) == 8 and row[1].startswith("09") for row in rows)
+    package = json.loads((out / "collaborative_memory" / "best" / "model.json").read_text())
+    assert package["model"]["boxes"]["read"] == "roi"
+    assert package["input"]["clips"]["window"] == 20.0
+    assert package["extra"]["strategy"]["gradient"] == "exact"
+    assert run_recipe(small(), out, devices="cpu", resume=True, stream=None) == done
+
+
+def test_the_recipe_is_as_it_says():
+    recipe = load_recipe("ava_rooms", seed=1)
+    assert from_plain(to_plain(recipe)) == recipe
+    assert isinstance(recipe.stages["keys"], Prepare)
+    assert {stage.seed for stage in recipe.stages.values() if isinstance(stage, (World, Train))} == {1}
+
+
+def test_what_a_preparation_needs_is_found_first(tmp_path):
+    recipe = small()
+    stages = {"keys": Prepare("ava_v2.2"), **{name: recipe.stages[name] for name in ("clip_level",)}}
+    with pytest.raises(ConfigError, match="needs videos: give their folder or list with --data"):
+        run_recipe(replace(recipe, stages=stages, main=""), tmp_path / "a", devices="cpu", stream=None)
+    stages = {"keys": Prepare("ava_v2.2", root="stage:clip_level")}
+    with pytest.raises(ConfigError, match="refers to 'stage:clip_level', which is no stage before it"):
+        run_recipe(replace(recipe, stages=stages, main=""), tmp_path / "b", devices="cpu", stream=None)
