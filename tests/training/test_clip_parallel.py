@@ -9,14 +9,20 @@ import pytest
 import torch
 import torch.multiprocessing as mp
 
+from tests.datasets.broken_files import video
 from tests.training.test_exact import KeyClipTask, with_dropout
 from tests.training.test_strategies import assert_same, relative_error
 from tests.training.tiny import clip_batch, tiny_task
 from wholereel import config
+from wholereel.datasets import clip_reader
 from wholereel.datasets.batch_samplers import share_of_clips
+from wholereel.datasets.loader import clip_loader
+from wholereel.datasets.manifest import read_manifest
 from wholereel.errors import ConfigError
+from wholereel.models.package import load_package
 from wholereel.training.clip_parallel import gather_values
 from wholereel.training.distributed import Launch, Ranks, mean_over_ranks, process_group, sum_gradients
+from wholereel.training.fit import fit
 from wholereel.training.norms import set_training_mode
 from wholereel.training.strategies import create_strategy
 
@@ -59,31 +65,99 @@ def gradients(case, ranks):
     videos = range(4)[ranks.data_rank :: ranks.data_size]
     whole = clip_batch(list(videos), clips=N, valid=VALID[list(videos)])
     strategy = create_strategy(config.Strategy("exact", resident=resident), nullcontext, ranks)
-    torch.manual_seed(11 + ranks.data_rank)  # as in a run: those that share a video draw the same
+    torch.manual_seed(11)  # as in a run: those that share a video draw the same
     for _ in range(2):  # gradients of micro-batches add up
         strategy.backward(task, own_part(whole, ranks), lambda losses: mean_over_ranks(losses, ranks), lambda: None)
     sum_gradients(task.parameters(), ranks, bucket_bytes=4096)
     return {key: p.grad for key, p in task.named_parameters() if p.grad is not None}
 
 
-def worker(rank, directory, size, clip_parallel):
+DATA = config.Data(
+    clips=config.Clips(count=5, frames=2, stride=2, coverage=True),
+    augment=config.Augment((16, 20), 16, color_jitter=0.3),
+    workers=0,
+)
+TRAIN = config.Train(
+    model=config.Model("tiny2d", options={"width": 8}, memory=config.Memory(dim=8)),
+    data=DATA,
+    task=config.Task(dropout=0.3),
+    strategy=config.Strategy("exact"),
+    optim=config.Optim(lr=0.05, schedule="constant"),
+    epochs=1,
+    batch=3,
+)
+
+
+def trained(directory, manifest, clip_parallel, name):
+    """Weights after one epoch, and after a second one in a new run of the same process group."""
+    train = replace(TRAIN, clip_parallel=clip_parallel)
+    for epochs in (1, 2):
+        fit(replace(train, epochs=epochs), manifest, directory / name, device="cpu", stream=None, resume=epochs > 1,
+            allow_changes=True)  # fmt: skip
+    return load_package(directory / name / "last").model.state_dict()
+
+
+def worker(rank, directory, size, clip_parallel, cases, data):
     torch.set_num_threads(1)
     with process_group(Launch(rank, size, rank, f"file://{directory}/meeting"), CPU, clip_parallel) as ranks:
-        results = {case: gradients(case, ranks) for case in CASES}
+        results = {case: gradients(case, ranks) for case in cases}
+        if data is not None:
+            results["run"] = trained(directory, read_manifest(data, split="train"), clip_parallel, "shared")
         torch.save(results, directory / f"rank{rank}.pt")
 
 
-@pytest.mark.parametrize(("size", "clip_parallel"), [(2, 2), (3, 3)])
-def test_shared_clips_give_the_gradient_of_one_process(tmp_path, size, clip_parallel):
-    mp.start_processes(worker, (tmp_path, size, clip_parallel), nprocs=size, start_method="fork")
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Seven videos of different lengths, so that coverage leaves clips out."""
+    root = tmp_path_factory.mktemp("videos")
+    for index in range(7):
+        video(root / "train" / "abc"[index % 3] / f"{index}.mp4", index, frames=5 + 4 * index, height=20, width=24)
+    return root
+
+
+# 4 processes: two pairs that read different videos
+@pytest.mark.parametrize(("size", "clip_parallel"), [(2, 2), (3, 3), (4, 2)])
+def test_shared_clips_give_the_gradient_of_one_process(tmp_path, folder, size, clip_parallel):
+    cases = [case for case in CASES if size < 4 or "two at a time" in case]
+    data = folder if size == 2 else None
+    mp.start_processes(worker, (tmp_path, size, clip_parallel, cases, data), nprocs=size, start_method="fork")
     every = [torch.load(tmp_path / f"rank{rank}.pt", weights_only=True) for rank in range(size)]
-    for case in CASES:
+    for case in cases:
         alone = gradients(case, Ranks())
         for ours in every:
             if case == "single precision":
                 assert relative_error(ours[case], alone) < 1e-6
             else:
                 assert_same(ours[case], alone, 1e-10)
+    if data is not None:
+        alone = trained(tmp_path, read_manifest(data, split="train"), 1, "alone")
+        for ours in every:
+            for key, tensor in alone.items():
+                torch.testing.assert_close(ours["run"][key], tensor, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("per_clip", [False, True])
+@pytest.mark.parametrize("rate", [None, 8.0])
+def test_each_process_reads_its_own_clips(folder, per_clip, rate, monkeypatch):
+    data = replace(DATA, clips=replace(DATA.clips, frame_rate=rate), augment=replace(DATA.augment, per_clip=per_clip))
+    manifest = read_manifest(folder, split="train")
+    decoded = []
+    original = clip_reader.read_clips
+    monkeypatch.setattr(clip_reader, "read_clips", lambda source, times: (
+        decoded.append(len(times.seconds_NT)), original(source, times))[1])  # fmt: skip
+    whole = list(clip_loader(manifest, data, train=True, seed=3, batch=3).epoch(1))
+    assert any(not batch.valid_BN.all() for batch in whole)
+    decoded.clear()
+    for rank in range(2):
+        shared = list(clip_loader(manifest, data, train=True, seed=3, batch=3, share=(rank, 2)).epoch(1))
+        for ours, batch in zip(shared, whole, strict=True):
+            assert ours.own == ((0, 2), (2, 5))[rank]
+            assert torch.equal(ours.clips_BNTCHW, batch.pixels(slice(*ours.own)))
+            assert torch.equal(ours.valid_BN, batch.valid_BN)
+            torch.testing.assert_close(ours.seconds_BNT, batch.seconds_BNT, rtol=0, atol=1e-9)
+            assert torch.equal(ours.target.labels["label"], batch.target.labels["label"])
+            assert ours.ids == batch.ids
+    assert set(decoded) == {2, 3}
 
 
 def test_shares_of_clips_are_even_and_in_order():

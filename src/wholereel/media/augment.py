@@ -75,7 +75,8 @@ class Augmented:
     def flipped(self) -> tuple[bool, ...]:
         """For each clip whether left and right were exchanged: labels and joints that know sides must follow."""
         shared = len(self.draws) == 1
-        return tuple(self.draws[0 if shared else n].flip for n in range(len(self.clips_NTCHW)))
+        count = (len(self.boxes) or len(self.joints) or len(self.clips_NTCHW)) if shared else len(self.draws)
+        return tuple(self.draws[0 if shared else n].flip for n in range(count))
 
 
 class TrainAugment:
