@@ -18,6 +18,7 @@ from torch import Tensor
 
 __all__ = [
     "Audio",
+    "Bank",
     "Boxes",
     "ClipBatch",
     "IGNORED",
@@ -170,6 +171,23 @@ class Target(_Movable):
 
 
 @dataclass(frozen=True)
+class Bank(_Movable):
+    """Features of whole videos, made beforehand; M entries of E numbers.
+
+    Args:
+        entries_BME: float32.
+        inside_BNM: bool, which entries clip n may read; False where a video has fewer.
+    """
+
+    entries_BME: Tensor
+    inside_BNM: Tensor
+
+    def of_clips(self, clips: slice) -> Bank:
+        """The same for some of the clips."""
+        return Bank(self.entries_BME, self.inside_BNM[:, clips])
+
+
+@dataclass(frozen=True)
 class ClipBatch(_Movable):
     """N clips of each of B videos.
 
@@ -183,6 +201,7 @@ class ClipBatch(_Movable):
         faults: samples that could not be read, or not to their end, see `Fault`.
         own: `(begin, end)`: `clips_BNTCHW` holds the pixels of these of the N clips only, where several processes share
             the clips of a video; `None` = of all. All else is about all N.
+        bank: features of the videos, or `None`.
     """
 
     clips_BNTCHW: Tensor
@@ -193,6 +212,7 @@ class ClipBatch(_Movable):
     audio: Audio | None = None
     faults: tuple[Fault, ...] = ()
     own: tuple[int, int] | None = None
+    bank: Bank | None = None
 
     def pixels(self, clips: slice | None = None) -> Tensor:
         """`clips_BNTCHW` of some of the N clips, or of all.

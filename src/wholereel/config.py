@@ -16,6 +16,8 @@ __all__ = [
     "Aggregate",
     "Audio",
     "Augment",
+    "BankHead",
+    "BankWindow",
     "BoxHead",
     "Clips",
     "Convert",
@@ -148,6 +150,19 @@ class Streams:
 
 
 @dataclass(frozen=True)
+class BankWindow:
+    """Features of the whole video around each clip, for models that read a bank (arXiv 1812.05038).
+
+    Args:
+        root: folder of shards with features, or `"stage:NAME"` of an `Extract` stage.
+        seconds: length of the window, the clip's middle being its own.
+    """
+
+    root: str
+    seconds: float = 60.0
+
+
+@dataclass(frozen=True)
 class Data:
     """A data set and how clips are taken from it.
 
@@ -165,6 +180,7 @@ class Data:
         max_bad: largest fraction of samples replaced in one epoch before training stops.
         judged: of sets of key frames, in training: boxes of the key frame alone (`"centre"`), or also those of other
             key frames of the film that are the middle of a clip (`"all"`).
+        bank: features of the same videos that the model reads besides; `None` = none.
         streams: read videos as streams instead of a few clips of each; `None` = not.
     """
 
@@ -179,6 +195,7 @@ class Data:
     workers: int = 2
     max_bad: float = 0.01
     judged: Literal["centre", "all"] = "centre"
+    bank: BankWindow | None = None
     streams: Streams | None = None
 
 
@@ -232,6 +249,23 @@ class BoxHead:
 
 
 @dataclass(frozen=True)
+class BankHead:
+    """What a clip makes of a bank of features of its video (long-term feature banks, arXiv 1812.05038).
+
+    Args:
+        kind: `avg` or `max` over the window, or `nl`: attention.
+        features: width of the bank's entries; `None` = that of the model's own features.
+        width, layers, dropout: of `nl`.
+    """
+
+    kind: Literal["avg", "max", "nl"] = "nl"
+    features: int | None = None
+    width: int = 512
+    layers: int = 2
+    dropout: float = 0.2
+
+
+@dataclass(frozen=True)
 class Model:
     """A registered clip model, optionally with a memory.
 
@@ -241,6 +275,7 @@ class Model:
         options: keyword arguments of the model's builder.
         memory: `None` = clips are judged one by one.
         boxes: a head for boxes; `None` = whole clips are judged.
+        bank: clips also read a bank of features of their video (`data.bank`), instead of a memory.
     """
 
     name: str
@@ -248,6 +283,7 @@ class Model:
     options: Mapping[str, Any] = field(default_factory=dict)
     memory: Memory | None = None
     boxes: BoxHead | None = None
+    bank: BankHead | None = None
 
 
 @dataclass(frozen=True)

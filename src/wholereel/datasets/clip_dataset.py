@@ -16,8 +16,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from wholereel.batches import Audio, Boxes, ClipBatch, Fault, Poses, Target, map_tensors
+from wholereel.batches import Audio, Bank, Boxes, ClipBatch, Fault, Poses, Target, map_tensors
 from wholereel.config import Augment, Data
+from wholereel.datasets.bank_windows import BankWindows, Window, batched_bank
 from wholereel.datasets.batch_samplers import seeded_generator, share_of_clips
 from wholereel.datasets.clip_boxes import batched_boxes, has_detections
 from wholereel.datasets.clip_geometry import Moved, moved
@@ -68,6 +69,7 @@ class ClipSample:
             the clips of a video; `None` = those of the sample.
         batch_clips: N of the batch that this sample is for, at least its own; `None` = no wish.
         valid_N: bool, clips that lie in the video; `None` = all.
+        bank: features of the video that the clips may read, or `None`.
     """
 
     id: str
@@ -81,6 +83,7 @@ class ClipSample:
     batch_clips: int | None = None
     valid_N: Tensor | None = None
     own: tuple[int, int] | None = None
+    bank: Window | None = None
 
 
 class ClipDataset(Dataset[ClipSample]):
@@ -125,6 +128,7 @@ class ClipDataset(Dataset[ClipSample]):
         cache = frame_cache_of(data, train, cache_dir) if data.cache else None
         self._reader = ClipReader(cache, sound_only=data.audio is not None and data.audio.only, share=share)
         self._sound = None if data.audio is None else ClipSound(data.audio, data.clips)
+        self._bank = None if data.bank is None else BankWindows(data.bank)
         self._only_detected = not train and has_detections(self.samples)
         self._films = _films(self.samples) if train and data.judged == "all" else {}
         # The first sample tells, as with key frames: millions of samples need not be looked at.
@@ -160,6 +164,8 @@ class ClipDataset(Dataset[ClipSample]):
             generator=generator if self.train or clips.plan != SEGMENTS else None,
         )
         audio = None if self._sound is None else self._sound.read(sample.path, read.begins_N, read.clip_seconds)
+        middles_N = read.begins_N + read.clip_seconds / 2
+        bank = None if self._bank is None else self._bank.read(sample.id, middles_N)
         offsets_N = key_offsets(clips, clips.frame_rate or read.frame_rate)
         seen = self._moved(sample, read, offsets_N, generator)
         labels = self._labels(sample, flipped=seen.flipped)
@@ -176,6 +182,7 @@ class ClipDataset(Dataset[ClipSample]):
             audio=audio,
             batch_clips=key.clips,
             valid_N=read.valid_N,
+            bank=bank,
             own=None if read.own is None else share_of_clips(clips.count, *self.share),
         )
 
@@ -338,6 +345,7 @@ def collate(samples: Sequence[ClipSample]) -> ClipBatch:
         ids=tuple(sample.id for sample in kept),
         audio=_audio(rows, largest, count),
         faults=faults,
+        bank=_bank(kept, largest),
         own=rows[0].own,
     )
 
@@ -360,6 +368,11 @@ def _audio(rows: Sequence[ClipSample], clips: int, count: int) -> Audio | None:
         return None
     audio = batched_audio(sounds, [len(sample.seconds_NT) for sample in rows], clips)
     return map_tensors(audio, lambda tensor: tensor[:count])
+
+
+def _bank(kept: Sequence[ClipSample], clips: int) -> Bank | None:
+    windows = [sample.bank for sample in kept if sample.bank is not None]
+    return batched_bank(windows, clips) if windows else None
 
 
 def _valid(rows: Sequence[ClipSample], count: int) -> Tensor:

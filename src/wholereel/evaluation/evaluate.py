@@ -17,8 +17,9 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from wholereel.batches import Fault
+from wholereel.batches import Bank, Fault
 from wholereel.config import Data, Views
+from wholereel.datasets.bank_windows import BankWindows
 from wholereel.datasets.frame_cache import FrameCache
 from wholereel.datasets.manifest import Manifest, Sample
 from wholereel.errors import ConfigError, DataError
@@ -70,6 +71,12 @@ def evaluate(
     check_views(views)
     data = data or Data(root=None, split=None)
     package = package if isinstance(package, Package) else load_package(find_package(package))
+    if (data.bank is None) != (package.spec.bank is None):
+        raise ConfigError(
+            f"model {package.spec.name!r} reads a bank of features of each video and needs data.bank"
+            if data.bank is None
+            else f"data.bank is set, but model {package.spec.name!r} reads no bank"
+        )
     samples = manifest.samples[: data.limit]
     if not samples:
         raise DataError(manifest.root, "has no samples to evaluate", "at least one")
@@ -88,6 +95,7 @@ def evaluate(
             workers=data.workers if workers is None else workers,
             cache=cache,
             pin_memory=device.type == "cuda",
+            bank=None if data.bank is None else BankWindows(data.bank),
         ):
             faults.extend(one.faults)
             if one.indices:
@@ -143,7 +151,8 @@ def _judge(
 ) -> list[VideoRecord]:
     valid_BV = one.valid_BV.to(device)
     pixels_BV = one.views_BVTCHW.to(device, non_blocking=True)
-    logits = score_clips(package.video_model, lambda: _chunks(package, pixels_BV, valid_BV, views), alone=True)
+    bank = _rows_of_bank(None if one.bank is None else one.bank.to(device), views)
+    logits = score_clips(package.video_model, lambda: _chunks(package, pixels_BV, valid_BV, views, bank), alone=True)
     if logits.alone_RNK is None:
         raise RuntimeError("score_clips left out the clips alone")
     shared_BVK, alone_BVK = (
@@ -176,7 +185,20 @@ def _right_B(logits_BVK: Tensor, target_B: Tensor, valid_BV: Tensor) -> Tensor:
     return ((called_BV == target_B[:, None]) & valid_BV & finite_BV).sum(1)
 
 
-def _chunks(package: Package, pixels_BV: Tensor, valid_BV: Tensor, views: Views) -> Iterator[ClipChunk]:
+def _rows_of_bank(bank: Bank | None, views: Views) -> Bank | None:
+    """The bank of each row: crops of a clip read the same."""
+    if bank is None or views.crops == 1:
+        return bank
+    inside_BVM = bank.inside_BNM.repeat_interleave(views.crops, dim=1)
+    if views.memory_over == "all":
+        return Bank(bank.entries_BME, inside_BVM)
+    inside_RNM = to_rows(inside_BVM, views.crops, memory_over=views.memory_over)
+    return Bank(bank.entries_BME.repeat_interleave(views.crops, dim=0), inside_RNM)
+
+
+def _chunks(
+    package: Package, pixels_BV: Tensor, valid_BV: Tensor, views: Views, bank: Bank | None
+) -> Iterator[ClipChunk]:
     crops = views.crops
     order_BV = torch.arange(pixels_BV.shape[1], device=pixels_BV.device).div(crops, rounding_mode="floor")
     order_BV = order_BV.expand(len(pixels_BV), -1)
@@ -186,8 +208,9 @@ def _chunks(package: Package, pixels_BV: Tensor, valid_BV: Tensor, views: Views)
     step = max(1, RESIDENT_VIEWS // len(rows))
     for begin in range(0, rows.shape[1], step):
         part = slice(begin, begin + step)
+        of_part = None if bank is None else bank.of_clips(part)
         clips = to_model_input(rows[:, part], mean=package.mean, std=package.std)
-        yield ClipChunk(clips, valid[:, part], order[:, part])
+        yield ClipChunk(clips, valid[:, part], order[:, part], of_part)
 
 
 def _targets(samples: Sequence[Sample], manifest: Manifest, label: str, package: Package) -> list[tuple[int, ...]]:

@@ -14,8 +14,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from wholereel.batches import Fault, map_tensors
+from wholereel.batches import Bank, Fault, map_tensors
 from wholereel.config import Views
+from wholereel.datasets.bank_windows import BankWindows, Window, batched_bank
 from wholereel.datasets.clip_reader import part_of
 from wholereel.datasets.frame_cache import FrameCache
 from wholereel.datasets.manifest import Sample
@@ -34,12 +35,14 @@ class LoadedVideo:
         views_VTCHW: uint8.
         valid_V: bool, views that lie in the film; around key frames some may not.
         truncated: the file is cut off.
+        bank: features of the video that its clips may read, or `None`.
     """
 
     index: int
     views_VTCHW: Tensor
     valid_V: Tensor
     truncated: bool
+    bank: Window | None = None
 
 
 @dataclass(frozen=True)
@@ -51,6 +54,7 @@ class ViewBatch:
         indices: places in the manifest.
         truncated: one flag a video.
         faults: of samples that should have been in this batch.
+        bank: features of the videos with N clips each, or `None`.
     """
 
     views_BVTCHW: Tensor
@@ -58,6 +62,7 @@ class ViewBatch:
     indices: tuple[int, ...]
     truncated: tuple[bool, ...]
     faults: tuple[Fault, ...]
+    bank: Bank | None = None
 
     def pin_memory(self) -> ViewBatch:
         """Called by the data loader."""
@@ -83,6 +88,7 @@ def batches(
     workers: int,
     cache: FrameCache | None = None,
     pin_memory: bool = False,
+    bank: BankWindows | None = None,
 ) -> Iterator[ViewBatch]:
     """Yield the samples at `indices` in that order, `batch` videos at a time; batches of nothing but faults have B = 0.
 
@@ -92,11 +98,12 @@ def batches(
         batch: videos of a batch, >= 1. workers: processes, 0 = none.
         cache: keeps decoded frames of the views' short side.
         pin_memory: for faster copies to a GPU.
+        bank: looks up what clips read besides; `None` = nothing.
     """
     if batch < 1:
         raise ValueError(f"batch must be at least 1, got {batch}")
     yield from DataLoader(
-        _Videos(samples, views, cache),
+        _Videos(samples, views, cache, bank),
         sampler=list(indices),
         batch_size=batch,
         num_workers=workers,
@@ -106,8 +113,10 @@ def batches(
 
 
 class _Videos(Dataset[LoadedVideo | Fault]):
-    def __init__(self, samples: Sequence[Sample], views: Views, cache: FrameCache | None) -> None:
-        self.samples, self.views, self.cache = samples, views, cache
+    def __init__(
+        self, samples: Sequence[Sample], views: Views, cache: FrameCache | None, bank: BankWindows | None
+    ) -> None:
+        self.samples, self.views, self.cache, self.bank = samples, views, cache, bank
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -128,7 +137,8 @@ class _Videos(Dataset[LoadedVideo | Fault]):
                 frame_rate=rate,
             ) as video:
                 valid_V = video.valid_N.repeat_interleave(self.views.crops)
-                return LoadedVideo(index, video.read().contiguous(), valid_V, video.truncated)
+                bank = None if self.bank is None else self.bank.read(sample.id, video.seconds_N2.mean(1))
+                return LoadedVideo(index, video.read().contiguous(), valid_V, video.truncated, bank)
         except DataError as error:
             return Fault(sample.id, str(sample.path), str(error))
 
@@ -142,7 +152,9 @@ def _collate(items: Sequence[LoadedVideo | Fault]) -> ViewBatch:
     for row, video in enumerate(videos):
         views_BVTCHW[row, : len(video.views_VTCHW)] = video.views_VTCHW
         valid_BV[row, : len(video.views_VTCHW)] = video.valid_V
+    windows = [video.bank for video in videos if video.bank is not None]
+    bank = batched_bank(windows, max(len(inside) for _, inside in windows)) if windows else None
     return ViewBatch(
         views_BVTCHW, valid_BV, tuple(video.index for video in videos), tuple(video.truncated for video in videos),
-        tuple(item for item in items if isinstance(item, Fault)),
+        tuple(item for item in items if isinstance(item, Fault)), bank,
     )  # fmt: skip

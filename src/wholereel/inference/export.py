@@ -231,6 +231,7 @@ def source_model(
         if options or model is not None:
             raise ConfigError(f"{source} is a run or package: it has its own network and options.")
         package = load_package(find_package(path))
+        package.check_reads_files_alone()
         clips, channels = package.clips, len(package.mean)
         shape = (channels, clips.frames, package.crop, package.crop)
         described = {

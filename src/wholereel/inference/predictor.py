@@ -65,6 +65,7 @@ class Predictor:
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         self.views = views or package_views(self.package, clips)
         check_views(self.views)
+        self.package.check_reads_files_alone()
         self.precision, self.chunk = precision, chunk
         self.model = self.package.video_model.eval().to(self.device)
 

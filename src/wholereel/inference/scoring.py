@@ -17,8 +17,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from wholereel.batches import map_tensors
+from wholereel.batches import Bank, map_tensors
 from wholereel.memory.state import PlaceState, VideoState
+from wholereel.models.bank_model import BankModel
 from wholereel.models.video_model import LAST, Summary, VideoModel
 
 __all__ = ["ClipChunk", "ClipLogits", "from_rows", "score_clips", "to_rows"]
@@ -32,11 +33,13 @@ class ClipChunk:
         clips_RNCTHW: normalised, on the model's device.
         valid_RN: bool.
         order_RN: int64 index of each clip in its video.
+        bank: what the clips read of features of their videos; of models that read a bank alone.
     """
 
     clips_RNCTHW: Tensor
     valid_RN: Tensor
     order_RN: Tensor
+    bank: Bank | None = None
 
 
 @dataclass(frozen=True)
@@ -90,7 +93,10 @@ def score_clips(model: VideoModel, source: Callable[[], Iterable[ClipChunk]], *,
 
 
 def _independent(model: VideoModel, source: Callable[[], Iterable[ClipChunk]]) -> ClipLogits:
-    logits_RNK = _joined([_each_alone(model, chunk) for chunk in source()])
+    if isinstance(model, BankModel):
+        logits_RNK = _joined([model(chunk.clips_RNCTHW, bank=chunk.bank)[0] for chunk in source()])
+    else:
+        logits_RNK = _joined([_each_alone(model, chunk) for chunk in source()])
     return ClipLogits(logits_RNK, logits_RNK)
 
 

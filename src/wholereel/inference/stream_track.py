@@ -52,6 +52,7 @@ class Engine:
         precision: Literal["fp32", "bf16"],
     ) -> None:
         self.package = package if isinstance(package, Package) else load_package(find_package(package))
+        self.package.check_reads_files_alone()
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         self.model = self.package.model.eval().to(self.device)
         self.mode, self.precision = mode, precision

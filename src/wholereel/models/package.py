@@ -23,6 +23,7 @@ from torch import Tensor
 
 from wholereel import config
 from wholereel.errors import CheckpointError, ConfigError
+from wholereel.models.bank_model import BankModel
 from wholereel.models.clip_model import ClipModel
 from wholereel.models.conversion import to_clip_level, to_video_level
 from wholereel.models.detector import Detector
@@ -67,6 +68,17 @@ class Package:
     extra: Mapping[str, Any]
     spaces: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     streams: config.Streams | None = None
+
+    def check_reads_files_alone(self) -> None:
+        """Refuse a model that needs more than a video's file.
+
+        Raises: ConfigError.
+        """
+        if self.spec.bank is not None:
+            raise ConfigError(
+                f"model {self.spec.name!r} reads a bank of features of each video, which a file alone does not have. "
+                "Measure it with `wholereel evaluate --set 'data.bank={root: FOLDER}'`."
+            )
 
     @property
     def video_model(self) -> VideoModel:
@@ -235,6 +247,10 @@ def build_model_with_report(spec: config.Model, num_classes: int | tuple[int, ..
 
 
 def _with_head(clip_model: ClipModel, spec: config.Model) -> VideoModel:
+    if spec.bank is not None:
+        if spec.memory is not None or spec.boxes is not None:
+            raise ConfigError("model.bank takes the place of a memory and judges whole clips: no memory, no boxes.")
+        return BankModel(clip_model, spec.bank)
     return VideoModel(clip_model, spec.memory) if spec.boxes is None else Detector(clip_model, spec.memory, spec.boxes)
 
 
@@ -306,4 +322,9 @@ def _model_settings(fields: Mapping[str, Any]) -> config.Model:
     if memory is not None:
         memory = config.Memory(**{**memory, "after": tuple(memory["after"])})
     boxes = fields.get("boxes")  # packages of earlier versions know no boxes
-    return config.Model(**{**fields, "memory": memory, "boxes": None if boxes is None else config.BoxHead(**boxes)})
+    bank = fields.get("bank")  # nor banks
+    heads = {
+        "boxes": None if boxes is None else config.BoxHead(**boxes),
+        "bank": None if bank is None else config.BankHead(**bank),
+    }
+    return config.Model(**{**fields, "memory": memory, **heads})

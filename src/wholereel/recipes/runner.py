@@ -160,6 +160,7 @@ def _check_reference(name: str, reference: str, makers: tuple[type, ...], before
 def _references(stage: Stage) -> list[tuple[str | None, tuple[type, ...]]]:
     """What a stage reads, and the kinds of stage that make such a thing; `None` = the data of the command line."""
     references: list[tuple[str | None, tuple[type, ...]]] = [(part.root, DATA_MAKERS) for part in _data_of(stage)]
+    references += [(part.bank.root, (Extract,)) for part in _data_of(stage) if part.bank is not None]
     if isinstance(stage, Prepare):
         return [(stage.root, (World,))]
     if isinstance(stage, Train):
@@ -412,7 +413,8 @@ STAGES: dict[type, Callable[[Any, Path, _Context], dict[str, Any]]] = {
 
 def _data(data: Data, context: _Context) -> Data:
     """The same with a path for root."""
-    return replace(data, root=str(_root(data.root, context)))
+    bank = None if data.bank is None else replace(data.bank, root=str(_root(data.bank.root, context)))
+    return replace(data, root=str(_root(data.root, context)), bank=bank)
 
 
 def _root(root: str | None, context: _Context) -> Path:

@@ -7,7 +7,7 @@ Not here: how the gradient is obtained (`training/strategies`), test views (`eva
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -15,11 +15,13 @@ from torch import Tensor, nn
 from wholereel import config
 from wholereel.batches import ClipBatch, Losses, Prediction
 from wholereel.media.model_input import to_model_input
+from wholereel.memory.state import VideoState
+from wholereel.models.bank_model import BankModel
 from wholereel.models.video_model import VideoModel
 from wholereel.ops.aggregate import aggregate_scores
 from wholereel.tasks.counts import ClassificationCounts
 from wholereel.tasks.losses import video_losses
-from wholereel.tasks.task import Task
+from wholereel.tasks.task import ALL_CLIPS, Task
 
 __all__ = ["ClassificationTask"]
 
@@ -63,6 +65,13 @@ class ClassificationTask(Task):
             label_smoothing=self.task.label_smoothing,
         )
 
+    def read(self, summary: Any, memory: VideoState, batch: ClipBatch, clips: slice = ALL_CLIPS) -> Tensor:
+        """Logits of clips, with the bank of their videos where the model reads one."""
+        if isinstance(self.model, BankModel):
+            return self.model.read_with_bank(summary, None if batch.bank is None else batch.bank.of_clips(clips))
+        logits_BNK: Tensor = super().read(summary, memory, batch, clips)
+        return logits_BNK
+
     def predict(self, batch: ClipBatch, alone: bool = False) -> Prediction:
         """Scores of the videos and logits of their clips, without gradient; the module's mode is the caller's.
 
@@ -71,7 +80,9 @@ class ClassificationTask(Task):
         """
         with torch.no_grad():
             clips_BNCTHW = self.inputs(batch)
-            if alone:
+            if isinstance(self.model, BankModel):
+                clip_logits_BNK, _ = self.model(clips_BNCTHW, bank=batch.bank)  # clips know nothing of each other
+            elif alone:
                 # invalid clips run too: a video of one clip that is not valid would have no memory at all
                 logits_R1K, _ = self.model(clips_BNCTHW.flatten(0, 1)[:, None], None, None)
                 clip_logits_BNK = logits_R1K.view(*batch.valid_BN.shape, -1)
@@ -94,6 +105,9 @@ class ClassificationTask(Task):
         return ClassificationCounts.zero(self.label, self.num_classes, multi_label=self.task.multi_label)
 
     def head_parameters(self) -> Iterable[nn.Parameter]:
-        """The clip model's classifier."""
+        """The clip model's classifier; with a bank also all that reads it."""
         clip_model = self.model.clip_model
-        return getattr(clip_model, clip_model.classifier).parameters()
+        own = getattr(clip_model, clip_model.classifier).parameters()
+        if isinstance(self.model, BankModel):
+            return [*own, *self.model.operator.parameters(), *self.model.bank_fc.parameters()]
+        return own

@@ -95,6 +95,7 @@ def check_train(train: Train) -> None:
         return
     check_clips(train.data.clips)
     _check_kind(train)
+    _check_bank(train)
     fewest = train.data.clips.least or train.data.clips.count
     if train.clip_parallel > fewest:
         raise ConfigError(
@@ -108,6 +109,21 @@ def check_train(train: Train) -> None:
         raise ConfigError(
             f"views.combine={train.views.combine!r} does not fit task.multi_label={train.task.multi_label}; "
             f"use 'task' or {FOREIGN_COMBINE[not train.task.multi_label]!r}."
+        )
+
+
+def _check_bank(train: Train) -> None:
+    """A model that reads a bank is given one, and by a strategy that hands it on."""
+    for name, data in {"data": train.data, "val": train.val}.items():
+        if data is not None and (data.bank is None) != (train.model.bank is None):
+            raise ConfigError(
+                f"model.bank is {'null' if train.model.bank is None else 'set'} and {name}.bank is "
+                f"{'null' if data.bank is None else 'set'}: a model that reads a bank needs one, others need none."
+            )
+    if train.model.bank is not None and train.strategy.name == "multi_iteration":
+        raise ConfigError(
+            "strategy 'multi_iteration' cuts gradients between clips, and with model.bank clips exchange nothing. Use "
+            "'full', 'exact' or 'batch_reduction'."
         )
 
 

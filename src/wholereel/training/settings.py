@@ -14,7 +14,17 @@ from wholereel.errors import ConfigError
 __all__ = ["check_resumable", "flatten", "settings_of"]
 
 # Where results are the same, whatever the value.
-FREE = ("checkpoint_minutes", "data.workers", "data.root", "data.cache", "val.workers", "val.root", "val.cache")
+FREE = (
+    "checkpoint_minutes",
+    "data.workers",
+    "data.root",
+    "data.cache",
+    "val.workers",
+    "val.root",
+    "val.cache",
+    "data.bank.root",
+    "val.bank.root",
+)
 # Shown where they differ, but no reason to stop: the checkpoint's weights replace those that the model began with, and
 # the path of an earlier stage's package is another text once the run's folder has been moved.
 BEGINNING = ("model.weights",)
