@@ -1,9 +1,17 @@
 """What a step of MeMViT costs with a bias tensor and stored lists, and with folded bias and fixed shapes: CPU-seconds.
 
-The baseline is ours, written for this purpose over the same weights: scores as a tensor that is rewritten for every
-kind of position and every remembered clip, pooling with heads folded into the batch, keys and values of *all* layers in
-Python lists, compressed in all layers, and a pooling of size one on the skip path. That is what the public code does
-(facebookresearch/MeMViT), as far as we read it; it is not that code.
+The baseline is ours, written for this purpose over the same weights, with the operations of the public code
+(facebookresearch/MeMViT, read, not copied) in its order and with its copies; it shares no operation of ours:
+
+- q, k and v are pooled one by one; each time heads are folded into the batch, the map is permuted and made contiguous,
+  and the class token is cut off and put back; the skip path likewise, by a max pool that in 13 of 16 blocks has size 1;
+- scores are one tensor, (q * scale) k^T; for every remembered clip and for the present one it is rewritten once for
+  space (two additions) and once for time (one), each time through a new tensor that is copied into its place;
+- softmax, product with v, queries added in place behind the class token;
+- keys and values of *all* layers are kept in lists, and *all* layers compress, also those that don't read them; the
+  keys and values of remembered clips are projected again in each step.
+
+Not in it, as it costs nothing on a processor: names of videos compared one by one, index tables made on the host.
 First the outputs of both are compared step by step; then they take turns, and the median of several rounds counts.
 
 - forward_s: process time of a step with full memory, without gradients (all threads)
@@ -30,13 +38,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from wholereel.layers.pooling_attention import PoolingAttention
 from wholereel.layers.token_pooling import Grid
 from wholereel.models.memvit import MeMViT, memvit_config
 from wholereel.models.memvit_state import MemoryConfig
-from wholereel.models.mvit import Block
 from wholereel.ops.relative_positions import axis_rows, memory_time_rows, spatial_rows
 
 Entry = tuple[Tensor, Tensor]
@@ -57,27 +65,40 @@ class Baseline:
 
     def step(self, clip_BCTHW: Tensor) -> Tensor:
         model = self.model
-        x_BLD, grid = model.embed(clip_BCTHW)
+        x = model.patch_embed.proj(clip_BCTHW)
+        grid: Grid = (x.shape[2], x.shape[3], x.shape[4])
+        x = torch.cat([model.cls_token.expand(len(x), -1, -1), x.flatten(2).transpose(1, 2)], 1)
         for index, block in enumerate(model.blocks):
-            x_BLD, grid = self._block(index, block, x_BLD, grid)
-        logits: Tensor = model.forward_head(model.norm(x_BLD))
+            x, grid = self._block(index, block, x, grid)
+        logits: Tensor = model.head.projection(model.norm(x)[:, 0])
         return logits
 
-    def _block(self, index: int, block: Any, x_BLD: Tensor, grid: Grid) -> tuple[Tensor, Grid]:
-        attention, memory = block.attn, self.model.memory
-        normed = block.norm1(x_BLD)
-        heads = [
-            pooled_heads(
-                normed, grid, getattr(attention, f"pool_{n}"), getattr(attention, f"norm_{n}"), attention.heads
-            )
-            for n in "qkv"
-        ]
-        (query, query_grid), (key, key_grid), (value, _) = heads
+    def _block(self, index: int, block: Any, x: Tensor, grid: Grid) -> tuple[Tensor, Grid]:
+        attention = block.attn
+        normed = block.norm1(x)
+        attended, query_grid = self._attention(index, attention, normed, grid)
+        skip = x if block.proj is None else block.proj(normed)
+        skip, _ = pooled(skip[:, None], grid, block.pool_skip or nn.MaxPool3d(1), None)
+        x = skip[:, 0] + attended
+        hidden = F.gelu(block.mlp.fc1(block.norm2(x)))
+        return x + block.mlp.fc2(hidden), query_grid
+
+    def _attention(self, index: int, attention: Any, normed: Tensor, grid: Grid) -> tuple[Tensor, Grid]:
+        memory, heads = self.model.memory, attention.heads
+        folded = normed.reshape(*normed.shape[:2], heads, -1).permute(0, 2, 1, 3)
+        query, query_grid = pooled(folded, grid, attention.pool_q, attention.norm_q)
+        key, key_grid = pooled(folded, grid, attention.pool_k, attention.norm_k)
+        value, _ = pooled(folded, grid, attention.pool_v, attention.norm_v)
+        query, key, value = (t.permute(0, 2, 1, 3).reshape(len(t), t.shape[2], -1) for t in (query, key, value))
         entries = self.lists[index]
         past, gap = len(entries), memory.gap
         chosen = [past - gap * i for i in range(past // gap, 0, -1)]
         if past:
-            entries[-1] = attention.compress(*entries[-1], key_grid)
+            last = entries[-1]
+            entries[-1] = (
+                pooled(last[0][:, None], key_grid, attention.compress_k, attention.norm_compress_k)[0][:, 0],
+                pooled(last[1][:, None], key_grid, attention.compress_v, attention.norm_compress_v)[0][:, 0],
+            )
         used = [] if index in memory.exclude else [entries[i] for i in chosen]
         keys = torch.cat([*(entry[0] for entry in used), key], 1)
         values = torch.cat([*(entry[1] for entry in used), value], 1)
@@ -85,29 +106,18 @@ class Baseline:
             entries[-1] = (entries[-1][0].detach(), entries[-1][1].detach())
         entries.append((key.detach(), value.detach()))
         self.lists[index] = entries[-memory.reach * gap :]
-        attended = explicit(attention, query, keys, values, query_grid, key_grid, len(used))
-        return self._finish(block, x_BLD, normed, attended, grid), query_grid
-
-    def _finish(self, block: Block, x_BLD: Tensor, normed: Tensor, attended: Tensor, grid: Grid) -> Tensor:
-        skip = block.pool_skip
-        block.pool_skip = skip or nn.MaxPool3d(1)
-        try:
-            return block.finish(x_BLD, normed, attended, grid)
-        finally:
-            block.pool_skip = skip
+        return explicit(attention, query, keys, values, query_grid, key_grid, len(used)), query_grid
 
 
-def pooled_heads(x_BLD: Tensor, grid: Grid, pool: nn.Module, norm: nn.Module, heads: int) -> tuple[Tensor, Grid]:
-    """Heads in the batch axis, every layout made contiguous."""
-    batch = x_BLD.shape[0]
-    x = x_BLD.reshape(batch, -1, heads, x_BLD.shape[2] // heads).permute(0, 2, 1, 3)
-    first, rest = x[:, :, :1], x[:, :, 1:]
-    maps = rest.reshape(batch * heads, *grid, -1).permute(0, 4, 1, 2, 3).contiguous()
+def pooled(x_BALD: Tensor, grid: Grid, pool: nn.Module, norm: nn.Module | None) -> tuple[Tensor, Grid]:
+    """The class token cut off and put back, heads in the batch axis, every layout made contiguous."""
+    batch, heads, _, width = x_BALD.shape
+    first, rest = x_BALD[:, :, :1], x_BALD[:, :, 1:]
+    maps = rest.reshape(batch * heads, *grid, width).permute(0, 4, 1, 2, 3).contiguous()
     maps = pool(maps)
     size: Grid = (maps.shape[2], maps.shape[3], maps.shape[4])
-    tokens = maps.reshape(batch, heads, maps.shape[1], -1).transpose(2, 3)
-    pooled = norm(torch.cat([first, tokens], 2))
-    return pooled.permute(0, 2, 1, 3).reshape(batch, pooled.shape[2], -1), size
+    tokens = torch.cat([first, maps.reshape(batch, heads, width, -1).transpose(2, 3)], 2)
+    return (tokens if norm is None else norm(tokens)), size
 
 
 def explicit(
@@ -115,9 +125,9 @@ def explicit(
 ) -> Tensor:
     """The score tensor, rewritten once for space and once for time, for every remembered clip and the present one."""
     parts = (attention.q(query), attention.k(key), attention.v(value))
-    q, k, v = (part.unflatten(2, (attention.heads, -1)).transpose(1, 2) for part in parts)
-    scores = (q @ k.transpose(2, 3)) * q.shape[3] ** -0.5
-    tokens = q[:, :, 1:].unflatten(2, grid)
+    q, k, v = (part.reshape(*part.shape[:2], attention.heads, -1).permute(0, 2, 1, 3) for part in parts)
+    scores = (q * q.shape[3] ** -0.5) @ k.transpose(2, 3)
+    tokens = q[:, :, 1:].reshape(*q.shape[:2], *grid, q.shape[3])
     memory = attention.compressed_grid(key_grid)
     hw = (grid[1], grid[2])
     spans, start = [], 0
@@ -154,10 +164,8 @@ def explicit(
     times = torch.einsum("bathwd,tkd->bathwk", tokens, axis_rows(attention.rel_pos_t, grid[0], key_grid[0]))
     add(spans[-1], times[..., None, None])
     result = scores.softmax(3) @ v
-    maps = q[:, :, 1:].reshape(-1, *grid, q.shape[3]).permute(0, 4, 1, 2, 3).contiguous()
-    added = maps.reshape(*q.shape[:2], q.shape[3], -1).transpose(2, 3)
-    result = result + torch.cat([torch.zeros_like(q[:, :, :1]), added], 2)
-    projected: Tensor = attention.proj(result.transpose(1, 2).flatten(2))
+    result[:, :, 1:] += q[:, :, 1:]
+    projected: Tensor = attention.proj(result.transpose(1, 2).reshape(len(q), q.shape[2], -1))
     return projected
 
 

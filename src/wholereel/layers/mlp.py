@@ -6,8 +6,9 @@ Tokens are `(B, L, D)`. Sources: arXiv 2010.11929 (block), 1603.09382 (stochasti
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
+
+from wholereel.ops.linear import linear
 
 __all__ = ["DropPath", "Mlp"]
 
@@ -36,4 +37,4 @@ class Mlp(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x_BLD: Tensor) -> Tensor:
-        return self.dropout(self.fc2(self.dropout(F.gelu(self.fc1(x_BLD)))))
+        return self.dropout(linear(self.dropout(linear(x_BLD, self.fc1, gelu=True)), self.fc2))

@@ -29,6 +29,7 @@ from wholereel.layers.token_pooling import (
     same_padding,
 )
 from wholereel.ops.attention import biased_attention, closed_score
+from wholereel.ops.linear import linear
 from wholereel.ops.relative_positions import axis_rows, memory_time_rows, position_codes, spatial_rows
 
 __all__ = ["Compression", "Pooled", "PoolingAttention"]
@@ -181,9 +182,9 @@ class PoolingAttention(nn.Module):
         if self.pool_first:
             parts = [x_BLD, x_BLD, x_BLD]
         elif hasattr(self, "qkv"):
-            parts = list(self.qkv(x_BLD).chunk(3, 2))
+            parts = list(linear(x_BLD, self.qkv).chunk(3, 2))
         else:
-            parts = [self.q(x_BLD), self.k(x_BLD), self.v(x_BLD)]
+            parts = [linear(x_BLD, part) for part in (self.q, self.k, self.v)]
         pooled: list[Tensor] = []
         grids: list[Grid] = []
         for name, part in zip("qkv", parts, strict=True):
@@ -243,7 +244,11 @@ class PoolingAttention(nn.Module):
         if self.causal and self.class_token:
             open_BK = self._without_class_key(open_BK, key_BLD, pooled.key_grid)
         if self.pool_first:
-            query_BLD, key_BLD, value_BLD = self.q(query_BLD), self.k(key_BLD), self.v(value_BLD)
+            query_BLD, key_BLD, value_BLD = (
+                linear(query_BLD, self.q),
+                linear(key_BLD, self.k),
+                linear(value_BLD, self.v),
+            )
         query, key, value = (t.unflatten(2, (self.heads, -1)).transpose(1, 2) for t in (query_BLD, key_BLD, value_BLD))
         result = biased_attention(
             query,
@@ -257,7 +262,7 @@ class PoolingAttention(nn.Module):
             route=self.route,
         )
         result_BLAD = self._with_residual(result.transpose(1, 2), query.transpose(1, 2), pooled.query_grid)
-        return self.dropout(self.proj(result_BLAD.flatten(2)))
+        return self.dropout(linear(result_BLAD.flatten(2), self.proj))
 
     def forward(self, x_BLD: Tensor, grid: Grid) -> tuple[Tensor, Grid]:
         """Attention within one clip: the result and its (T, H, W)."""

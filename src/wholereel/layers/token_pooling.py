@@ -6,9 +6,12 @@ Not here: attention (`pooling_attention.py`).
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
+
+from wholereel.ops.depthwise_conv3d import depthwise_conv3d
 
 __all__ = [
     "MODES",
@@ -51,10 +54,10 @@ def pool_tokens(
     maps_BDTHW = tokens_BLD.unflatten(1, grid).movedim(-1, 1)
     if isinstance(pool, nn.Conv3d):
         weight = pool.weight if heads == 1 else pool.weight.repeat(heads, 1, 1, 1, 1)
-        padding, channels = pool.padding, maps_BDTHW.shape[1]
+        kernel, stride, padding = (_triple(sizes) for sizes in (pool.kernel_size, pool.stride, pool.padding))
         if causal:
-            padding = (pool.kernel_size[0] - 1, *padding[1:])
-        maps_BDTHW = F.conv3d(maps_BDTHW, weight, None, pool.stride, padding, groups=channels)
+            padding = (kernel[0] - 1, *padding[1:])
+        maps_BDTHW = depthwise_conv3d(maps_BDTHW, weight, stride, padding)
         if causal:
             maps_BDTHW = maps_BDTHW[:, :, : grid[0]]
     else:
@@ -62,6 +65,11 @@ def pool_tokens(
     size: Grid = (maps_BDTHW.shape[2], maps_BDTHW.shape[3], maps_BDTHW.shape[4])
     pooled_BLD = maps_BDTHW.flatten(2).transpose(1, 2)
     return torch.cat([x_BLD[:, :1], pooled_BLD], 1) if class_token else pooled_BLD, size
+
+
+def _triple(sizes: Any) -> Grid:
+    frames, rows, columns = sizes
+    return frames, rows, columns
 
 
 def norm_heads(x_BLD: Tensor, norm: nn.Module | None, heads: int) -> Tensor:

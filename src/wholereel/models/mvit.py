@@ -31,6 +31,7 @@ from wholereel.models.mvit_config import (
     v2_config,
 )
 from wholereel.models.mvit_layouts import MEMVIT, PYSLOWFAST, PYTORCHVIDEO, TORCHVISION
+from wholereel.ops.linear import linear
 
 __all__ = ["Block", "MViT", "mvit_tiny", "mvitv1_b", "mvitv2_b", "mvitv2_s"]
 
@@ -89,13 +90,13 @@ class Block(nn.Module):
     def finish(self, x_BLD: Tensor, normed_BLD: Tensor, attended_BLD: Tensor, grid: Grid) -> Tensor:
         """All that follows attention."""
         if self.proj is not None and self.widen_in_attention:
-            x_BLD = self.proj(normed_BLD)
+            x_BLD = linear(normed_BLD, self.proj)
         skip_BLD, _ = pool_tokens(x_BLD, grid, self.pool_skip, class_token=self.class_token)
         x_BLD = skip_BLD + self.drop_path(attended_BLD)
         normed_BLD = self.norm2(x_BLD)
         added_BLD = self.mlp(normed_BLD)
         if self.proj is not None and not self.widen_in_attention:
-            x_BLD = self.proj(normed_BLD)
+            x_BLD = linear(normed_BLD, self.proj)
         return x_BLD + self.drop_path(added_BLD)
 
 

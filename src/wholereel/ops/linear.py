@@ -1,0 +1,110 @@
+"""Linear maps of many tokens, by the quickest of two exact ways.
+
+`plain` is PyTorch's `F.linear`, a product of its BLAS. `onednn` is the same product by oneDNN, which PyTorch carries
+for its own compiler: on processors whose BLAS does not use all they can do it is quicker by a tenth, for few channels
+by half, and it applies a GELU while the numbers are in the cache (`benchmarks/memvit.py`).
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils._python_dispatch import _get_current_dispatch_mode
+
+__all__ = ["LINEAR_ROUTES", "linear", "linear_route"]
+
+Route = Literal["plain", "onednn"]
+LINEAR_ROUTES: tuple[Route, ...] = ("plain", "onednn")
+SMALL = 4_000_000  # multiply-adds below which a call costs more than it saves
+
+log = logging.getLogger(__name__)
+
+
+def linear(x_BLD: Tensor, layer: nn.Linear, *, gelu: bool = False, route: Route | None = None) -> Tensor:
+    """`layer(x)`, with the exact GELU behind it where `gelu`.
+
+    Args:
+        x_BLD: any number of axes, the last one for channels.
+        layer: holds the weights.
+        route: of `LINEAR_ROUTES`; `None`: see `linear_route`.
+    Raises: ValueError: a route that does not serve these tensors.
+    """
+    if route is not None and route not in LINEAR_ROUTES:
+        raise ValueError(f"route must be one of {LINEAR_ROUTES}, got {route!r}")
+    if route == "onednn" and not _served(x_BLD, layer):
+        raise ValueError(
+            "oneDNN serves float32 on the CPU, outside of compiled code, of autocast and of whoever counts or hooks; "
+            f"got {x_BLD.dtype} on {x_BLD.device}"
+        )
+    if (route or linear_route(x_BLD, layer)) == "plain":
+        y_BLD = layer(x_BLD)
+        return F.gelu(y_BLD) if gelu else y_BLD
+    weight, bias = layer.weight, layer.bias
+    if torch.is_grad_enabled() and (x_BLD.requires_grad or weight.requires_grad):
+        y_BLD = _Linear.apply(x_BLD, weight, bias)
+        return F.gelu(y_BLD) if gelu else y_BLD
+    return _product(x_BLD, weight, bias, "gelu" if gelu else "none")
+
+
+def linear_route(x_BLD: Tensor, layer: nn.Linear) -> Route:
+    """The route for these tensors, which is logged where it is first asked for."""
+    if x_BLD.numel() * layer.out_features < SMALL or not _served(x_BLD, layer):
+        return "plain"
+    _say()
+    return "onednn"
+
+
+def _served(x_BLD: Tensor, layer: nn.Linear) -> bool:
+    return bool(
+        not torch.compiler.is_compiling()
+        and x_BLD.device.type == "cpu"
+        and x_BLD.dtype == layer.weight.dtype == torch.float32
+        and not torch.is_autocast_enabled("cpu")
+        and torch.backends.mkldnn.enabled
+        and _has_onednn()
+        # Hooks and dispatch modes (of counters, of fake tensors) want to see PyTorch's own operations.
+        and not (layer._forward_hooks or layer._forward_pre_hooks or layer._backward_hooks)
+        and _get_current_dispatch_mode() is None
+    )
+
+
+@functools.cache
+def _has_onednn() -> bool:
+    return torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+
+
+@functools.cache
+def _say() -> None:
+    log.info("linear maps in float32 on cpu: onednn")
+
+
+def _product(x_BLD: Tensor, weight_KD: Tensor, bias_K: Tensor | None, after: str = "none") -> Tensor:
+    y_BLD: Tensor = torch.ops.mkldnn._linear_pointwise(x_BLD.contiguous(), weight_KD, bias_K, after, [], "none")
+    return y_BLD
+
+
+class _Linear(torch.autograd.Function):
+    """Both products of the tokens by oneDNN; that of the weights, a long sum, stays with BLAS."""
+
+    @staticmethod
+    def forward(ctx: Any, x_BLD: Tensor, weight_KD: Tensor, bias_K: Tensor | None) -> Tensor:
+        ctx.save_for_backward(x_BLD, weight_KD)
+        return _product(x_BLD, weight_KD, bias_K)
+
+    @staticmethod
+    def backward(ctx: Any, *errors: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+        (error_BLK,) = errors
+        x_BLD, weight_KD = ctx.saved_tensors
+        of_x, of_weight, of_bias = ctx.needs_input_grad
+        if torch.is_grad_enabled():  # a derivative of this one is wanted
+            to_x = error_BLK @ weight_KD if of_x else None
+        else:
+            to_x = _product(error_BLK, weight_KD.T.contiguous(), None) if of_x else None
+        error_NK = error_BLK.reshape(-1, error_BLK.shape[-1])
+        to_weight = error_NK.T @ x_BLD.reshape(-1, x_BLD.shape[-1]) if of_weight else None
+        return to_x, to_weight, error_NK.sum(0) if of_bias else None
