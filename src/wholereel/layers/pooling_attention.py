@@ -30,9 +30,12 @@ from wholereel.layers.token_pooling import (
 )
 from wholereel.ops.attention import biased_attention, closed_score
 from wholereel.ops.linear import linear
-from wholereel.ops.relative_positions import axis_rows, memory_time_rows, position_codes, spatial_rows
+from wholereel.ops.relative_positions import axis_rows, centred_rows, memory_time_rows, position_codes, spatial_rows
 
 __all__ = ["Compression", "Pooled", "PoolingAttention"]
+
+# Queries times rows of a table, by axis, in the order of a bias's numbers.
+PRODUCTS = {1: "bathwd,hkd->bathwk", 2: "bathwd,wkd->bathwk", 0: "bathwd,tkd->bathwk"}
 
 
 @dataclass(frozen=True)
@@ -292,38 +295,53 @@ class PoolingAttention(nn.Module):
 
     def _bias_numbers(self, query_BALD: Tensor, pooled: Pooled, memory: Grid | None, steps: int) -> Tensor | None:
         """The numbers of each query that keys choose from, in the order of `_codes`; zero for the class token."""
-        grid, key_grid = pooled.query_grid, pooled.key_grid
+        kinds = self._position_rows(pooled, memory, steps)  # rows of the present clip's keys and of remembered ones
+        if not (self.rel_pos_spatial or self.rel_pos_temporal or self.causal):
+            return None
         tokens = query_BALD[:, :, 1:] if self.class_token else query_BALD
-        query = tokens.unflatten(2, grid)
-        parts = []
+        query = tokens.unflatten(2, pooled.query_grid)
+        lasts = (0 if self.rel_pos_temporal or self.causal else 2, 0 if self.rel_pos_temporal else 2)
+        numbers: tuple[dict[int, Tensor], dict[int, Tensor]] = ({}, {})
+        for axis, formula in PRODUCTS.items():
+            found = [kind for kind in (0, 1) if axis in kinds[kind]]
+            rows = [kinds[k][axis] if axis == lasts[k] else centred_rows(kinds[k][axis]) for k in found]
+            if rows:
+                product = torch.einsum(formula, query, torch.cat(rows, 1).to(query.dtype))
+                parts = product.split([part.shape[1] for part in rows], 5)
+                for kind, part in zip(found, parts, strict=True):
+                    numbers[kind][axis] = part
+        if self.causal:
+            frames = (pooled.query_grid[0], pooled.key_grid[0])
+            later_TK = torch.ones(frames, device=query.device, dtype=torch.bool).triu(1)
+            closed_T11K = (later_TK.to(query.dtype) * closed_score(query.dtype))[:, None, None]
+            times = numbers[0].get(0)
+            numbers[0][0] = closed_T11K.expand(*query.shape[:5], -1) if times is None else times + closed_T11K
+        for of_kind, last in zip(numbers, lasts, strict=True):
+            for axis in [axis for axis in of_kind if axis != last]:
+                shared, of_kind[axis] = of_kind[axis][..., :1], of_kind[axis][..., 1:]
+                of_kind[last] = of_kind[last] + shared
+        parts = [of_kind[axis] for axis in PRODUCTS for of_kind in numbers if axis in of_kind]
+        all_numbers = torch.cat(parts, 5).flatten(2, 4)
+        return F.pad(all_numbers, (0, 0, 1, 0)) if self.class_token else all_numbers
+
+    def _position_rows(
+        self, pooled: Pooled, memory: Grid | None, steps: int
+    ) -> tuple[dict[int, Tensor], dict[int, Tensor]]:
+        """Rows of the tables for queries and keys `(Q, K, D)` by axis (0 time, 1 height, 2 width), of both kinds."""
+        grid, key_grid = pooled.query_grid, pooled.key_grid
+        present: dict[int, Tensor] = {}
+        past: dict[int, Tensor] = {}
         if self.rel_pos_spatial:
-            hw, key_hw = (grid[1], grid[2]), (key_grid[1], key_grid[2])
-            rows_h, rows_w = spatial_rows(self.rel_pos_h, self.rel_pos_w, hw, key_hw, self.axes_rule)
+            hw, rule = (grid[1], grid[2]), self.axes_rule
+            present[1], present[2] = spatial_rows(self.rel_pos_h, self.rel_pos_w, hw, key_grid[1:], rule)
             if memory is not None:
-                memory_hw = (memory[1], memory[2])
-                more = spatial_rows(self.rel_pos_mem_h, self.rel_pos_mem_w, hw, memory_hw, self.axes_rule)
-                rows_h, rows_w = torch.cat([rows_h, more[0]], 1), torch.cat([rows_w, more[1]], 1)
-            parts.append(torch.einsum("bathwd,hkd->bathwk", query, rows_h.to(query.dtype)))
-            parts.append(torch.einsum("bathwd,wkd->bathwk", query, rows_w.to(query.dtype)))
+                past[1], past[2] = spatial_rows(self.rel_pos_mem_h, self.rel_pos_mem_w, hw, memory[1:], rule)
         if self.rel_pos_temporal:
-            rows_t = axis_rows(self.rel_pos_t, grid[0], key_grid[0])
+            present[0] = axis_rows(self.rel_pos_t, grid[0], key_grid[0])
             if memory is not None:
                 stride = self.compression.stride[0] if self.compression and self.compression.stride else 1
-                past = memory_time_rows(self.rel_pos_mem_t, grid[0], steps * memory[0], stride)
-                rows_t = torch.cat([rows_t, past], 1)
-            parts.append(torch.einsum("bathwd,tkd->bathwk", query, rows_t.to(query.dtype)))
-        if self.causal:
-            later_TK = torch.ones(grid[0], key_grid[0], device=query.device, dtype=torch.bool).triu(1)
-            closed_TK = later_TK.to(query.dtype) * closed_score(query.dtype)
-            if self.rel_pos_temporal:
-                wider = F.pad(closed_TK, (0, parts[-1].shape[-1] - key_grid[0]))
-                parts[-1] = parts[-1] + wider[:, None, None]
-            else:
-                parts.append(closed_TK[:, None, None].expand(*query.shape[:-1], key_grid[0]))
-        if not parts:
-            return None
-        numbers = torch.cat(parts, 5).flatten(2, 4)
-        return F.pad(numbers, (0, 0, 1, 0)) if self.class_token else numbers
+                past[0] = memory_time_rows(self.rel_pos_mem_t, grid[0], steps * memory[0], stride)
+        return present, past
 
     def _codes(self, key_grid: Grid, memory: Grid | None, steps: int, device: torch.device) -> Tensor | None:
         """`(K, E)`: which of a query's numbers each key adds to its score."""

@@ -8,15 +8,45 @@ Not here: what the rows are multiplied with (`attention.py`).
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable, Hashable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.utils._python_dispatch import _get_current_dispatch_mode
 
-__all__ = ["AXES_RULES", "axis_rows", "memory_time_rows", "position_codes", "resized_table", "spatial_rows"]
+__all__ = [
+    "AXES_RULES",
+    "axis_rows",
+    "centred_rows",
+    "memory_time_rows",
+    "position_codes",
+    "resized_table",
+    "spatial_rows",
+]
+
+Make = Callable[..., Tensor]
 
 # `apart`: height and width each by their own sizes (SlowFast). `square`: where the grids are not square, both follow
 # the shorter side (MeMViT, for inputs wider than the training crop; for taller ones it is our extension).
 AXES_RULES = ("apart", "square")
+
+
+def constant(make: Make, *sizes: Hashable, device: torch.device) -> Tensor:
+    """`make(*sizes, device)`: indices and codes, which depend on sizes alone, are made once for each device.
+
+    Not where somebody traces, whose tensors belong to the trace.
+    """
+    if device.type == "meta" or torch.compiler.is_compiling() or _get_current_dispatch_mode() is not None:
+        return make(*sizes, device)
+    return _kept(make, sizes, device)
+
+
+@functools.lru_cache(maxsize=1024)
+def _kept(make: Make, sizes: tuple[Hashable, ...], device: torch.device) -> Tensor:
+    with torch.inference_mode(False):  # a tensor of inference mode could not be used in training later
+        return make(*sizes, device)
 
 
 def resized_table(table_RD: Tensor, rows: int) -> Tensor:
@@ -43,17 +73,31 @@ def offset(scale_by: tuple[int, int]) -> float:
     return (scale_by[1] - 1) * max(scale_by[0] / scale_by[1], 1.0)
 
 
+def _axis_index(queries: int, keys: int, device: torch.device) -> Tensor:
+    sizes = (queries, keys)
+    return (distances(queries, keys, sizes, device) + offset(sizes)).long()
+
+
+def _clamped_index(sizes: tuple[int, int], like: tuple[int, int], device: torch.device) -> Tensor:
+    followed = distances(*like, like, device) + offset(like)
+    index_QK = distances(*sizes, like, device) + offset(like)
+    return index_QK.clamp(followed.min(), followed.max()).long()
+
+
+def _memory_time_index(frames: int, memory_frames: int, stride: int, device: torch.device) -> Tensor:
+    at_keys = torch.arange(memory_frames - 1, -1, -1, device=device) * stride
+    return torch.arange(frames, device=device)[:, None] + at_keys
+
+
 def axis_rows(table_RD: Tensor, queries: int, keys: int) -> Tensor:
     """Rows of one axis for every query and key, `(Q, K, D)`; the table is resized where it has another size."""
-    sizes = (queries, keys)
-    index_QK = (distances(queries, keys, sizes, table_RD.device) + offset(sizes)).long()
+    index_QK = constant(_axis_index, queries, keys, device=table_RD.device)
     return resized_table(table_RD, table_rows(queries, keys))[index_QK]
 
 
 def clamped_rows(table_RD: Tensor, sizes: tuple[int, int], like: tuple[int, int]) -> Tensor:
     """Rows of an axis that is longer than the one it follows: that one's table size, ratios and range."""
-    followed = distances(*like, like, table_RD.device) + offset(like)
-    index_QK = (distances(*sizes, like, table_RD.device) + offset(like)).clamp(followed.min(), followed.max()).long()
+    index_QK = constant(_clamped_index, sizes, like, device=table_RD.device)
     return resized_table(table_RD, table_rows(*like))[index_QK]
 
 
@@ -95,8 +139,12 @@ def memory_time_rows(table_RD: Tensor, frames: int, memory_frames: int, stride: 
     furthest = frames - 1 + stride * (memory_frames - 1)
     if furthest >= table_RD.shape[0]:
         raise ValueError(f"a table of {table_RD.shape[0]} rows does not reach back {furthest + 1} frames")
-    at_keys = torch.arange(memory_frames - 1, -1, -1, device=table_RD.device) * stride
-    return table_RD[torch.arange(frames, device=table_RD.device)[:, None] + at_keys]
+    return table_RD[constant(_memory_time_index, frames, memory_frames, stride, device=table_RD.device)]
+
+
+def centred_rows(rows_QKD: Tensor) -> Tensor:
+    """The first key's rows, and how those of the other keys differ from them."""
+    return torch.cat([rows_QKD[:, :1], rows_QKD[:, 1:] - rows_QKD[:, :1]], 1)
 
 
 def position_codes(
@@ -110,33 +158,47 @@ def position_codes(
     class_token: bool,
     device: torch.device,
 ) -> Tensor:
-    """One-hot codes of the coordinates of all keys, remembered clips first, `(K, E)` float32.
+    """Codes of the coordinates of all keys, remembered clips first, `(K, E)` float32 of zeros and ones.
 
     Columns: heights of the present clip and of remembered ones, widths alike, frames alike; remembered frames lie on
     one axis, oldest first. Class tokens have no position.
+    A key has one coordinate on each axis, so that one number of an axis is enough for what all its keys have in common:
+    of a kind of clip, every axis but its last has no column for coordinate 0, whose number is added to the last axis's.
+    Heads of 96 channels and an M of 2 so stay within the 128 that fused kernels like.
 
     Args:
         grid, past_grid: (T, H, W) of the present clip's keys and of one remembered clip's.
         steps: how many clips are remembered.
         spatial, temporal: which columns there are; `past_temporal`: whether frames of remembered clips have some.
     """
-    frames = (grid[0], past_grid[0] * steps if past_temporal else 0)
-    starts, column = {}, 0
-    for axis, wanted, sizes in (
-        (1, spatial, (grid[1], past_grid[1])),
-        (2, spatial, (grid[2], past_grid[2])),
-        (0, temporal, frames),
-    ):
-        if wanted:
-            starts[axis] = (column, column + sizes[0])
-            column += sum(sizes)
+    flags = (spatial, temporal, past_temporal, class_token)
+    return constant(_position_codes, grid, past_grid, steps, flags, device=device)
+
+
+def _position_codes(
+    grid: tuple[int, int, int],
+    past_grid: tuple[int, int, int],
+    steps: int,
+    flags: tuple[bool, bool, bool, bool],
+    device: torch.device,
+) -> Tensor:
+    spatial, temporal, past_temporal, class_token = flags
+    columns, width = {}, 0  # (kind of clip, axis): its first coordinate with a column, and that column
+    for axis in (1, 2, 0):
+        for kind, size in enumerate((grid, past_grid)):
+            frames = past_temporal if kind else temporal
+            if (spatial if axis else frames) and (not kind or steps):
+                first = 0 if axis == 0 or (axis == 2 and not frames) else 1
+                columns[kind, axis] = (first, width)
+                width += (size[axis] if axis or not kind else size[axis] * steps) - first
     codes = []
-    for size, past, first in [*((past_grid, 1, step * past_grid[0]) for step in range(steps)), (grid, 0, 0)]:
+    for step in range(steps + 1):  # the last one is the present clip
+        kind, size = (1, past_grid) if step < steps else (0, grid)
         at = torch.meshgrid(*(torch.arange(n, device=device) for n in size), indexing="ij")
-        code = torch.zeros(size[0] * size[1] * size[2], column, device=device)
-        for axis, start in starts.items():
-            if axis or not past or past_temporal:
-                place = at[axis].reshape(-1) + start[past] + (0 if axis else first)
-                code = code + F.one_hot(place, column)
+        code = torch.zeros(size[0] * size[1] * size[2], width, device=device)
+        for (of_kind, axis), (first, column) in columns.items():
+            if of_kind == kind:
+                place = at[axis].reshape(-1, 1) + (step * past_grid[0] if kind and not axis else 0)
+                code = code + (torch.arange(width, device=device) == place - first + column) * (place >= first)
         codes.append(F.pad(code, (0, 0, int(class_token), 0)))
     return torch.cat(codes)
