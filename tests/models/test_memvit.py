@@ -288,7 +288,7 @@ def test_settings_without_a_meaning_are_refused() -> None:
     with pytest.raises(ValueError, match="boundary='zero' needs pending=True"):
         make(MemoryConfig(boundary="zero", kernel=(3, 3, 3), stride=(2, 2, 2))).init_state(1)
     model = make()
-    with pytest.raises(ValueError, match="the state has 0 layers, the model remembers in 2"):
+    with pytest.raises(ValueError, match="the state has 0 layers and 0 rows of frames, the model needs 2 and 0"):
         model(clips(1)[0], MemvitState())
     with pytest.raises(ValueError, match="a clip has 8 frames, the model was made for 4"):
         model(clips(1)[0].repeat(1, 1, 2, 1, 1), model.init_state(1))

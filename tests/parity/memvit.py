@@ -33,12 +33,12 @@ META |= {"seed", "video_names", "loss", "config", "n_params", "case", "scale_ove
 # Options without an effect on what is compared, and those that must have the value that we build.
 PROSE = {"ZERO_DECAY_POS_CLS", "REL_POS_ZERO_INIT", "HEAD_INIT_SCALE", "DROPPATH_RATE", "DROPOUT_RATE"}
 PROSE |= {"DROP_ATTN_RATE", "BOX_DROPPATH_RATE", "BOX_DROP_ATTN_RATE", "BOX_DROP_QKV_RATE", "BOX_DROPOUT_RATE"}
-FIXED = {"NORM": "layernorm", "PATCH_2D": False, "LAYER_SCALE_INIT_VALUE": 0.0, "USE_FIXED_SINCOS_POS": False}
+FIXED = {"NORM": "layernorm"}
 READ = {"MODE", "POOL_FIRST", "CLS_EMBED_ON", "PATCH_KERNEL", "PATCH_STRIDE", "PATCH_PADDING", "EMBED_DIM", "NUM_HEADS"}
 READ |= {"MLP_RATIO", "QKV_BIAS", "DEPTH", "DIM_MUL", "HEAD_MUL", "POOL_KV_STRIDE", "POOL_KV_STRIDE_ADAPTIVE"}
 READ |= {"POOL_Q_STRIDE", "POOL_KVQ_KERNEL", "NORM_STEM", "SEP_POS_EMBED", "USE_ABS_POS", "REL_POS_SPATIAL"}
 READ |= {"REL_POS_TEMPORAL", "FRAME_LEVEL", "CAUSAL", "BOX_DEPTH", "CONV_Q", "DIM_MUL_IN_ATT", "SEPARATE_QKV"}
-READ |= {"RESIDUAL_POOLING", "USE_MEAN_POOLING", "REV"}
+READ |= {"RESIDUAL_POOLING", "USE_MEAN_POOLING", "REV", "PATCH_2D", "LAYER_SCALE_INIT_VALUE", "USE_FIXED_SINCOS_POS"}
 
 
 def is_memvit(golden: Golden) -> bool:
@@ -72,14 +72,19 @@ def _config(golden: Golden) -> MvitConfig:
     absolute = "none"
     if options["USE_ABS_POS"]:
         absolute = "separable" if options["SEP_POS_EMBED"] else "joint"
+        absolute = "sincos" if options.get("USE_FIXED_SINCOS_POS", False) else absolute
     adaptive = options["POOL_KV_STRIDE_ADAPTIVE"]
     slowfast = golden.meta["layout"] == SLOWFAST
+    flat = options.get("PATCH_2D", False)  # kernel, stride and padding have two axes there
+    kernel, stride, padding = (tuple(options[f"PATCH_{name}"]) for name in ("KERNEL", "STRIDE", "PADDING"))
     return MvitConfig(
-        frames=data["NUM_FRAMES"],
+        frames=1 if flat else data["NUM_FRAMES"],
         crop=data["TRAIN_CROP_SIZE"],
-        patch_kernel=tuple(options["PATCH_KERNEL"]),
-        patch_stride=tuple(options["PATCH_STRIDE"]),
-        patch_padding=tuple(options["PATCH_PADDING"]),
+        patch_2d=flat,
+        patch_kernel=(1, *kernel[-2:]) if flat else kernel,
+        patch_stride=(1, *stride[-2:]) if flat else stride,
+        patch_padding=(0, *padding[-2:]) if flat else padding,
+        layer_scale=float(options.get("LAYER_SCALE_INIT_VALUE") or 0.0),
         embed_dim=options["EMBED_DIM"],
         heads=options["NUM_HEADS"],
         depth=options["DEPTH"],

@@ -20,7 +20,7 @@ from wholereel.layers.token_pooling import Grid, pooled_grid
 from wholereel.memory.cached import BOUNDARIES, CachedState, cache_step
 from wholereel.models.clip_model import ModelInfo
 from wholereel.models.memvit_boxes import BoxBlock, BoxConfig, BoxPooling, gathered, scattered
-from wholereel.models.memvit_state import MemoryConfig, MemvitState
+from wholereel.models.memvit_state import COMPRESS_GRADS, COMPRESSIONS, MemoryConfig, MemvitState
 from wholereel.models.mvit import MEAN, STD, Block, MViT
 from wholereel.models.mvit_config import SIZES, BlockPlan, MvitConfig, every_block, tiny_config
 
@@ -40,7 +40,8 @@ class MemoryBlock(Block):
         pooled = self.attn.pool(normed_BLD, grid)
         entry = pooled.key_BLD, pooled.value_BLD
         compress = None
-        if memory.stride is not None:
+        naive = memory.compression == "naive"
+        if memory.stride is not None and not naive:
             kept, shrunk = cache.newest_keys_BLD.shape[1], cache.keys_BELD.shape[2]
             if kept == shrunk != entry[0].shape[1]:
                 # The cache holds compressed entries alone: this one is compressed at once, nothing learns from it.
@@ -49,7 +50,12 @@ class MemoryBlock(Block):
             else:
                 compress = _Compress(self.attn, pooled.key_grid)
         past, cache = cache_step(cache, *entry, gap=memory.gap, compress=compress, boundary=memory.boundary)
-        attended_BLD = self.attn.attend(pooled, past.keys_BMLD, past.values_BMLD, past.valid_BM)
+        keys_BMPD, values_BMPD = past.keys_BMLD, past.values_BMLD
+        if naive:
+            entries = keys_BMPD.shape[:2]
+            flat = _Compress(self.attn, pooled.key_grid)(keys_BMPD.flatten(0, 1), values_BMPD.flatten(0, 1))
+            keys_BMPD, values_BMPD = (tokens.unflatten(0, entries) for tokens in flat)
+        attended_BLD = self.attn.attend(pooled, keys_BMPD, values_BMPD, past.valid_BM)
         return self.finish(x_BLD, normed_BLD, attended_BLD, grid), pooled.query_grid, cache
 
 
@@ -91,6 +97,11 @@ class MeMViT(MViT):
             raise ValueError(
                 f"needs reach >= 0, gap >= 1 and pool_first, got {memory.reach}, {memory.gap} and {config.pool_first}"
             )
+        for name, legal in (("compression", COMPRESSIONS), ("compress_grad", COMPRESS_GRADS)):
+            if getattr(memory, name) not in legal:
+                raise ValueError(f"{name} must be one of {legal}, got {getattr(memory, name)!r}")
+        if memory.boundary == "zero" and (memory.compression, memory.compress_grad) != ("pipelined", "newest"):
+            raise ValueError("boundary='zero' is the public code's, which compresses the newest entry, pipelined")
         compression = Compression(memory.reach, memory.kernel, memory.stride) if memory.reach else None
         super().__init__(
             config,
@@ -99,7 +110,7 @@ class MeMViT(MViT):
             info=info or memvit_info(config),
             compression=compression,
         )
-        self.memory, self.boxes = memory, boxes
+        self.memory, self.boxes, self.in_channels = memory, boxes, in_channels
         remembered = range(config.depth if memory.reach else 0)
         self.remembering = tuple(index for index in remembered if index not in memory.exclude)
         self.box_blocks = nn.ModuleList()
@@ -118,7 +129,7 @@ class MeMViT(MViT):
         # What can receive no gradient asks for none: distributed training need not search for it.
         for index, block in enumerate(self.blocks):
             for name, parameter in _attention(block).memory_parameters.items():
-                if index not in self.remembering or ("compress_" in name and self.memory.gap > 1):
+                if index not in self.remembering or ("compress_" in name and not self.memory.learns):
                     parameter.requires_grad_(False)
 
     def compile_stages(self) -> None:
@@ -153,7 +164,7 @@ class MeMViT(MViT):
             size: height and width of the clips in pixels; those of the training crop where `None`.
             pending: keep the newest entry uncompressed until the next step, so that its compression has a gradient;
                 otherwise it is compressed at once, which gives the same outputs from a state of a third of the size or
-                less. `None`: in training mode only.
+                less. `None`: in training mode only. The naive compression keeps all entries uncompressed anyway.
             device: the model's where `None`.
         Raises: ValueError: `boundary="zero"`, which is defined by pending entries, without them.
         """
@@ -169,18 +180,26 @@ class MeMViT(MViT):
             own, compressed = grids[index], _attention(self.blocks[index]).compressed_grid(grids[index])
             tokens, shrunk = (int(self.config.class_token) + g[0] * g[1] * g[2] for g in (own, compressed))
             dim = self.plans[index].dim
-            kept = tokens if pending else shrunk
+            if memory.compression == "naive":
+                layers.append(CachedState.init(batch_size, tokens=tokens, compressed_tokens=tokens, dim=dim, **options))
+                continue
+            kept, options["pending"] = (tokens, memory.waiting) if pending else (shrunk, 1)
             layers.append(CachedState.init(batch_size, tokens=kept, compressed_tokens=shrunk, dim=dim, **options))
+        options["pending"] = 1
         for _ in range(len(self.box_blocks) if memory.reach else 0):
             slots = self.boxes.slots if self.boxes else 0
             layers.append(
                 CachedState.init(batch_size, tokens=slots, compressed_tokens=slots, dim=self.num_features, **options)
             )
-        return MemvitState(tuple(layers))
+        frames: tuple[Tensor, ...] = ()
+        if self.patch_embed.seen_before:
+            shape = (batch_size, self.in_channels, self.patch_embed.seen_before, height, width)
+            frames = (torch.zeros(shape, dtype=options["dtype"], device=options["device"]),)
+        return MemvitState(tuple(layers), frames)
 
     def remember_features(self, clip_BCTHW: Tensor, state: MemvitState) -> tuple[Tensor, Grid, MemvitState]:
         """Normalised tokens `(B, L, D)`, their (T, H, W), and the caches after the clip (those of boxes unchanged)."""
-        x_BLD, grid = self.embed(clip_BCTHW)
+        x_BLD, grid = self.embed(clip_BCTHW, *state.frames)
         if grid[0] != self.config.grid[0]:
             raise ValueError(f"a clip has {clip_BCTHW.shape[2]} frames, the model was made for {self.config.frames}")
         caches = dict(zip(self.remembering, state.layers, strict=False))
@@ -189,7 +208,9 @@ class MeMViT(MViT):
             x_BLD, grid, cache = block(x_BLD, grid, caches.get(index), self.memory)
             if cache is not None:
                 layers.append(cache)
-        return self._last_norm(x_BLD), grid, MemvitState((*layers, *state.layers[len(layers) :]))
+        # Of their own storage, so that the state does not keep whole clips alive.
+        frames = tuple(clip_BCTHW[:, :, -old.shape[2] :].detach().to(old.dtype, copy=True) for old in state.frames)
+        return self._last_norm(x_BLD), grid, MemvitState((*layers, *state.layers[len(layers) :]), frames)
 
     def forward(  # type: ignore[override]
         self, clip_BCTHW: Tensor, state: MemvitState, boxes_R5: Tensor | None = None
@@ -204,8 +225,10 @@ class MeMViT(MViT):
         Raises: ValueError: a state of another model or size; boxes without a box head, or none with one.
         """
         expected = len(self.remembering) + (len(self.box_blocks) if self.memory.reach else 0)
-        if len(state.layers) != expected:
-            raise ValueError(f"the state has {len(state.layers)} layers, the model remembers in {expected}")
+        if len(state.layers) != expected or len(state.frames) != bool(self.patch_embed.seen_before):
+            found = f"{len(state.layers)} layers and {len(state.frames)} rows of frames"
+            needed = f"{expected} and {int(bool(self.patch_embed.seen_before))}"
+            raise ValueError(f"the state has {found}, the model needs {needed}")
         if (boxes_R5 is None) != (self.boxes is None):
             raise ValueError("boxes_R5 goes with a model that has a box head, and the other way round")
         features_BLD, grid, state = self.remember_features(clip_BCTHW, state)
@@ -219,7 +242,7 @@ class MeMViT(MViT):
             cache = state.layers[len(self.remembering) + index] if self.memory.reach else None
             x_BSD, cache = block(x_BSD, cache, self.memory)
             layers += [] if cache is None else [cache]
-        return self.head(gathered(x_BSD, slots)), MemvitState(tuple(layers))
+        return self.head(gathered(x_BSD, slots)), MemvitState(tuple(layers), state.frames)
 
 
 def _attention(block: nn.Module) -> PoolingAttention:

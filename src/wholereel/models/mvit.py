@@ -33,7 +33,7 @@ from wholereel.models.mvit_config import (
 from wholereel.models.mvit_layouts import MEMVIT, PYSLOWFAST, PYTORCHVIDEO, TORCHVISION
 from wholereel.ops.linear import linear
 
-__all__ = ["Block", "MViT", "mvit_tiny", "mvitv1_b", "mvitv2_b", "mvitv2_s"]
+__all__ = ["Block", "MViT", "mvit_tiny", "mvitv1_b", "mvitv2_b", "mvitv2_l", "mvitv2_s"]
 
 MEAN, STD = (0.45,) * 3, (0.225,) * 3
 
@@ -76,6 +76,10 @@ class Block(nn.Module):
         self.mlp = Mlp(width, int(width * config.mlp_ratio), plan.dim_out, config.dropout)
         self.proj = nn.Linear(plan.dim, plan.dim_out) if plan.dim != plan.dim_out else None
         self.drop_path = DropPath(drop_path)
+        self.gamma_1 = self.gamma_2 = None
+        if config.layer_scale > 0:
+            self.gamma_1 = nn.Parameter(torch.full((width,), config.layer_scale))
+            self.gamma_2 = nn.Parameter(torch.full((plan.dim_out,), config.layer_scale))
         kernel = skip_kernel(plan.stride_q)
         padding = (kernel[0] // 2, kernel[1] // 2, kernel[2] // 2)
         strided = plan.stride_q != (1, 1, 1)
@@ -92,9 +96,11 @@ class Block(nn.Module):
         if self.proj is not None and self.widen_in_attention:
             x_BLD = linear(normed_BLD, self.proj)
         skip_BLD, _ = pool_tokens(x_BLD, grid, self.pool_skip, class_token=self.class_token)
+        attended_BLD = attended_BLD if self.gamma_1 is None else self.gamma_1 * attended_BLD
         x_BLD = skip_BLD + self.drop_path(attended_BLD)
         normed_BLD = self.norm2(x_BLD)
         added_BLD = self.mlp(normed_BLD)
+        added_BLD = added_BLD if self.gamma_2 is None else self.gamma_2 * added_BLD
         if self.proj is not None and not self.widen_in_attention:
             x_BLD = linear(normed_BLD, self.proj)
         return x_BLD + self.drop_path(added_BLD)
@@ -105,11 +111,26 @@ class Patches(nn.Module):
 
     def __init__(self, config: MvitConfig, in_channels: int) -> None:
         super().__init__()
-        self.proj = nn.Conv3d(
-            in_channels, config.embed_dim, config.patch_kernel, config.patch_stride, config.patch_padding
-        )
+        kernel, stride, padding = config.patch_kernel, config.patch_stride, config.patch_padding
+        if config.patch_2d and (kernel[0], stride[0], padding[0], config.frames) != (1, 1, 0, 1):
+            found = f"{kernel}, {stride}, {padding} and {config.frames}"
+            raise ValueError(f"patch_2d needs a kernel, stride, padding and clip of one frame, got {found}")
+        self.seen_before = kernel[0] - 1 if config.causal_stem else 0  # frames in front of a clip
+        if config.causal_stem:
+            padding = (0, *padding[1:])
+        if config.patch_2d:
+            self.proj: nn.Module = nn.Conv2d(in_channels, config.embed_dim, kernel[1:], stride[1:], padding[1:])
+        else:
+            self.proj = nn.Conv3d(in_channels, config.embed_dim, kernel, stride, padding)
 
-    def forward(self, x_BCTHW: Tensor) -> Tensor:
+    def forward(self, x_BCTHW: Tensor, before_BCTHW: Tensor | None = None) -> Tensor:
+        """Tokens of a clip; a causal stem sees `before_BCTHW` in front of it, zeros where `None`."""
+        if isinstance(self.proj, nn.Conv2d):
+            return self.proj(x_BCTHW[:, :, 0]).flatten(2).transpose(1, 2)
+        if before_BCTHW is not None:
+            x_BCTHW = torch.cat([before_BCTHW.to(x_BCTHW.dtype), x_BCTHW], 2)
+        elif self.seen_before:
+            x_BCTHW = F.pad(x_BCTHW, (0, 0, 0, 0, self.seen_before, 0))
         return self.proj(x_BCTHW).flatten(2).transpose(1, 2)
 
 
@@ -165,9 +186,9 @@ class MViT(ClipModel):
         dim, grid = config.embed_dim, config.grid
         if config.class_token:
             self.cls_token = nn.Parameter(torch.zeros(1, 1, dim))
-        if config.absolute == "joint":
+        if config.absolute in ("joint", "sincos"):
             length = grid[0] * grid[1] * grid[2] + int(config.class_token)
-            self.pos_embed = nn.Parameter(torch.zeros(1, length, dim))
+            self.pos_embed = nn.Parameter(torch.zeros(1, length, dim), requires_grad=config.absolute == "joint")
         elif config.absolute == "separable":
             self.pos_embed_spatial = nn.Parameter(torch.zeros(1, grid[1] * grid[2], dim))
             self.pos_embed_temporal = nn.Parameter(torch.zeros(1, grid[0], dim))
@@ -185,6 +206,10 @@ class MViT(ClipModel):
         for name, parameter in self.named_parameters(recurse=False):
             if name.startswith(("cls_token", "pos_embed")):
                 nn.init.trunc_normal_(parameter, std=0.02)
+        if config.absolute == "sincos":
+            table_LD = sine_positions(grid, dim)
+            self.pos_embed.data[0, int(config.class_token) :] = table_LD
+            self.pos_embed.data[0, : int(config.class_token)] = 0.0
 
     def _block(self, plan: BlockPlan, drop_path: float, compression: Compression | None) -> Block:
         return Block(plan, self.config, drop_path, compression)
@@ -192,10 +217,17 @@ class MViT(ClipModel):
     def _init(self, module: nn.Module) -> None:
         # SlowFast also draws convolutions and starts biases at 0.02; MeMViT keeps the framework's convolutions.
         slowfast = self.config.init == "slowfast"
-        if isinstance(module, nn.Linear) or (slowfast and isinstance(module, nn.Conv3d)):
+        if isinstance(module, nn.Linear) or (slowfast and isinstance(module, (nn.Conv2d, nn.Conv3d))):
             nn.init.trunc_normal_(module.weight, std=0.02)
         if isinstance(module, (nn.Linear, nn.LayerNorm)) and module.bias is not None:
             nn.init.constant_(module.bias, 0.02 if slowfast else 0.0)
+        if isinstance(module, Head) and self.config.head_init_scale != 1.0:  # its layers have been visited before it
+            for parameter in module.parameters():
+                parameter.data.mul_(self.config.head_init_scale)
+        if isinstance(module, PoolingAttention) and self.config.rel_pos_zero_init:
+            for name, parameter in module.named_parameters(recurse=False):
+                if name.startswith("rel_pos"):
+                    nn.init.zeros_(parameter)
 
     def reset_classifier(self, num_classes: int | tuple[int, ...], dropout: float = 0.0) -> None:
         """A new classifier with fresh weights; `num_classes=0` removes it, then `forward` returns pooled features.
@@ -220,18 +252,23 @@ class MViT(ClipModel):
         """Names of the position tables and the class token."""
         return {name for name, _ in self.named_parameters() if "rel_pos" in name or name.startswith(("cls_", "pos_"))}
 
-    def embed(self, x_BCTHW: Tensor) -> tuple[Tensor, Grid]:
-        """Tokens of a normalised clip with their absolute positions, and their (T, H, W)."""
+    def embed(self, x_BCTHW: Tensor, before_BCTHW: Tensor | None = None) -> tuple[Tensor, Grid]:
+        """Tokens of a normalised clip with their absolute positions, and their (T, H, W).
+
+        Args:
+            before_BCTHW: the last frames of the clip before, for a causal stem; zeros where `None`.
+        """
+        frames_seen = x_BCTHW.shape[2] + self.patch_embed.seen_before
         sizes = zip(
-            x_BCTHW.shape[2:],
+            (frames_seen, *x_BCTHW.shape[3:]),
             self.config.patch_kernel,
             self.config.patch_stride,
-            self.config.patch_padding,
+            (0 if self.config.causal_stem else self.config.patch_padding[0], *self.config.patch_padding[1:]),
             strict=True,
         )
         frames, rows, columns = ((n + 2 * p - k) // s + 1 for n, k, s, p in sizes)
         grid = (frames, rows, columns)
-        x_BLD = self.patch_embed(x_BCTHW)
+        x_BLD = self.patch_embed(x_BCTHW, before_BCTHW)
         if self.config.class_token:
             x_BLD = torch.cat([self.cls_token.expand(x_BLD.shape[0], -1, -1), x_BLD], 1)
         if self.config.absolute != "none":
@@ -282,6 +319,24 @@ class MViT(ClipModel):
         return pooled if pre_logits else self.head(pooled)
 
 
+def sine_positions(grid: Grid, dim: int) -> Tensor:
+    """Fixed positions `(L, D)`: a quarter of the channels for time, the others for width and height in halves.
+
+    Raises: ValueError: a width that is no multiple of 16.
+    """
+    if dim % 16:
+        raise ValueError(f"positions of sines need a width that is a multiple of 16, got {dim}")
+
+    def waves(positions_L: Tensor, channels: int) -> Tensor:
+        rates_D = 10000.0 ** -(torch.arange(channels // 2, dtype=torch.float64) / (channels // 2))
+        angles_LD = positions_L.double()[:, None] * rates_D
+        return torch.cat([angles_LD.sin(), angles_LD.cos()], 1).float()
+
+    frames, rows, columns = (at.reshape(-1) for at in torch.meshgrid(*map(torch.arange, grid), indexing="ij"))
+    side = 3 * dim // 8
+    return torch.cat([waves(frames, dim // 4), waves(columns, side), waves(rows, side)], 1)
+
+
 def model_info(config: MvitConfig, stride: int = 4, licence: str = "Apache-2.0 (SlowFast)") -> ModelInfo:
     """How the published models of these papers are used."""
     version = "2112.01526" if config.rel_pos_spatial else "2104.11227"
@@ -310,6 +365,11 @@ def mvitv2_s(*, num_classes: int = 400, in_channels: int = 3, dropout: float = 0
 def mvitv2_b(*, num_classes: int = 400, in_channels: int = 3, dropout: float = 0.5) -> MViT:
     """MViTv2-B, 32 frames at stride 3; 51.2 M parameters, 225 G multiply-adds a clip."""
     return _build(replace(v2_config("32x3"), head_dropout=dropout), num_classes, in_channels, 3)
+
+
+def mvitv2_l(*, num_classes: int = 400, in_channels: int = 3, dropout: float = 0.5) -> MViT:
+    """MViTv2-L, 40 frames of 312 pixels at stride 3; 213 M parameters, 2.8 T multiply-adds a clip."""
+    return _build(replace(v2_config("40x3"), head_dropout=dropout), num_classes, in_channels, 3)
 
 
 def mvitv1_b(

@@ -7,8 +7,8 @@ Not here: the networks (`mvit.py`, `memvit.py`).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 from wholereel.layers.token_pooling import Grid
 
@@ -32,6 +32,9 @@ class MvitConfig:
     Args:
         frames, crop: T and side of the training clip.
         patch_kernel, patch_stride, patch_padding: of the stem, over (T, H, W).
+        patch_2d: the stem has no time axis: for images, that is clips of one frame.
+        causal_stem: the stem pads frames in front alone, so that it sees none to come (our choice; the public codes'
+            causal mode does not). With memory the last frames of the clip before stand there instead of zeros.
         embed_dim, heads, depth: of the first block; number of blocks.
         widen: (block, factor): width and heads are multiplied from this block on.
         widen_in_attention: by the block's attention (v2) instead of the MLP of the block before (v1).
@@ -43,11 +46,14 @@ class MvitConfig:
             attention_dropout: see `PoolingAttention`.
         class_token: whether there is one; without it the head reads the mean of all tokens.
         mean_first: without effect with a class token; average before the last norm instead of after it.
-        absolute: position table: `none`, `joint` or `separable` (space + time + class).
+        absolute: position table: `none`, `joint`, `separable` (space + time + class) or `sincos` (fixed).
         norm_stem: a norm behind the stem.
         drop_path: of the last block; grows linearly from zero.
         dropout, head_dropout: probabilities, of tokens and in front of the classifier.
+        layer_scale: where above zero, learned factors per channel on both branches of a block begin with it.
         init: which public code's initialisation.
+        rel_pos_zero_init: tables of relative positions begin with zeros.
+        head_init_scale: factor on the classifier's first weights.
         frame_level: logits of every frame, from its mean over space.
     """
 
@@ -56,6 +62,8 @@ class MvitConfig:
     patch_kernel: Grid = (3, 7, 7)
     patch_stride: Grid = (2, 4, 4)
     patch_padding: Grid = (1, 3, 3)
+    patch_2d: bool = False
+    causal_stem: bool = False
     embed_dim: int = 96
     heads: int = 1
     depth: int = 16
@@ -73,7 +81,7 @@ class MvitConfig:
     mlp_ratio: float = 4.0
     class_token: bool = True
     mean_first: bool = False
-    absolute: Literal["none", "joint", "separable"] = "none"
+    absolute: Literal["none", "joint", "separable", "sincos"] = "none"
     rel_pos_spatial: bool = True
     rel_pos_temporal: bool = True
     axes_rule: str = "apart"
@@ -84,7 +92,10 @@ class MvitConfig:
     dropout: float = 0.0
     attention_dropout: float = 0.0
     head_dropout: float = 0.0
+    layer_scale: float = 0.0
     init: Literal["slowfast", "memvit"] = "slowfast"
+    rel_pos_zero_init: bool = False
+    head_init_scale: float = 1.0
     frame_level: bool = False
     route: str = "auto"
 
@@ -179,15 +190,18 @@ def every_block(depth: int, strided: tuple[int, ...]) -> tuple[tuple[int, int, i
 SIZES: dict[str, tuple[int, int, tuple[int, ...], float]] = {
     "16x4": (16, 16, (1, 3, 14), 0.2),
     "32x3": (32, 24, (2, 5, 21), 0.3),
+    "40x3": (40, 48, (2, 8, 44), 0.75),
 }
+WIDER: dict[str, dict[str, Any]] = {"40x3": {"crop": 312, "embed_dim": 144, "heads": 2}}  # the others: 224, 96 and 1
 
 
 def v2_config(size: str) -> MvitConfig:
-    """MViTv2-S (16x4) and -B (32x3)."""
+    """MViTv2-S (16x4), -B (32x3) and -L (40x3)."""
     frames, depth, places, drop_path = SIZES[size]
     widen = tuple((place, 2.0) for place in places)
     strides = every_block(depth, places)
-    return MvitConfig(frames=frames, depth=depth, widen=widen, q_strides=strides, drop_path=drop_path, head_dropout=0.5)
+    config = MvitConfig(frames=frames, depth=depth, widen=widen, q_strides=strides)
+    return replace(config, drop_path=drop_path, head_dropout=0.5, **WIDER.get(size, {}))
 
 
 def v1_config(size: str) -> MvitConfig:

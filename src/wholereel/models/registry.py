@@ -35,6 +35,7 @@ MODELS: dict[str, ModelEntry] = {
     "mvit_tiny": ModelEntry(mvit.mvit_tiny, "tokens"),
     "mvitv1_b": ModelEntry(mvit.mvitv1_b, "tokens"),
     "mvitv2_b": ModelEntry(mvit.mvitv2_b, "tokens"),
+    "mvitv2_l": ModelEntry(mvit.mvitv2_l, "tokens"),
     "mvitv2_s": ModelEntry(mvit.mvitv2_s, "tokens"),
     "tiny2d": ModelEntry(tiny.tiny2d),
     "tiny2d_peak": ModelEntry(tiny.tiny2d_peak),
