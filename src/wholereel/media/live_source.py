@@ -152,6 +152,12 @@ class LiveSource:
         if self._thread is not None and self._thread is not threading.current_thread():
             self._thread.join(timeout=2.0)
 
+    @property
+    def _limit(self) -> float:
+        """Seconds to wait for a connection or a frame, no longer than until it is time to give up."""
+        left = self.give_up - (time.monotonic() - self._last_clock)
+        return min(self.stall, max(left, 0.1))
+
     def _say_dropped(self, lost: int) -> None:
         self.log(f"{self.name}: judging is slower than the source, {lost} frames dropped ({self.dropped} in all)")
 
@@ -171,8 +177,9 @@ class LiveSource:
     def _network(self) -> Iterator[Frames]:
         pause, self._last_clock = FIRST_PAUSE, time.monotonic()
         while not self._closed.is_set():
+            limit = self._limit
             try:
-                for frames in self._connection():
+                for frames in self._connection(limit):
                     pause = FIRST_PAUSE
                     yield frames
                 if self._closed.is_set():
@@ -182,7 +189,8 @@ class LiveSource:
                     return
                 reason = "it ended"
             except (av.error.FFmpegError, OSError) as error:
-                reason = without_secrets(error.strerror or str(error))
+                timed_out = isinstance(error, av.error.ExitError)  # our own limit
+                reason = f"nothing for {limit:.3g} s" if timed_out else without_secrets(error.strerror or str(error))
                 self._refuse(error)
             silent = time.monotonic() - self._last_clock
             if silent + pause > self.give_up:
@@ -216,11 +224,10 @@ class LiveSource:
                 self.name, "the server wants other credentials", "", "Check user and password in the address."
             ) from None
 
-    def _connection(self) -> Iterator[Frames]:
+    def _connection(self, limit: float) -> Iterator[Frames]:
         opened = open_options(self.source, self.options)
-        stall = min(self.stall, self.give_up)
         with av.open(
-            opened.url, format=opened.format, options=opened.options, timeout=stall, metadata_errors="ignore"
+            opened.url, format=opened.format, options=opened.options, timeout=limit, metadata_errors="ignore"
         ) as container:
             if not container.streams.video:
                 raise VideoError(self.name, "has no video stream", "moving pictures")

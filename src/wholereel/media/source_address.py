@@ -24,6 +24,7 @@ DEFAULTS: dict[str, dict[str, str]] = {
 }
 URL = re.compile(r"\b[a-zA-Z][a-zA-Z0-9+.-]*://[^\s'\"<>]+")
 HIDDEN = "***"
+LISTEN_SECONDS = 10
 
 
 @dataclass(frozen=True)
@@ -60,8 +61,10 @@ def open_options(source: str | Path, options: Mapping[str, str] | None = None) -
     scheme = text.split("://", 1)[0].lower() if "://" in text else ""
     camera = next((kind for prefix, kind in CAMERAS.items() if text.startswith(prefix)), None)
     chosen = {**DEFAULTS.get(scheme, {}), **(options or {})}
-    if "rtsp_flags" in chosen and "listen" in chosen["rtsp_flags"]:
-        chosen.pop("rtsp_transport", None)  # the sender chooses
+    if "listen" in chosen.get("rtsp_flags", ""):
+        chosen.setdefault("listen_timeout", str(LISTEN_SECONDS))  # FFmpeg's default of -1 is refused by FFmpeg
+        if "rtsp_transport" not in (options or {}):
+            del chosen["rtsp_transport"]  # the sender chooses
     return OpenOptions(text, chosen.pop("format", camera), chosen)
 
 
