@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import re
+from array import array
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,7 @@ from wholereel.metrics.frame_map import BoxRows
 
 __all__ = ["LabelMap", "read_box_rows", "read_key_frames", "read_label_map"]
 
+BLOCK = 65536  # rows that are Python objects at a time: they take ten times the memory of their numbers
 # Kinds of the 80 actions where the label map does not say: 1-14 poses, 15-63 with objects, 64-80 between persons.
 GROUPS = {"pose": range(1, 15), "object": range(15, 64), "person": range(64, 81)}
 LABEL_TYPES = {"PERSON_MOVEMENT": "pose", "OBJECT_MANIPULATION": "object", "PERSON_INTERACTION": "person"}
@@ -78,8 +80,9 @@ def read_box_rows(path: str | Path, *, truth: bool) -> tuple[BoxRows, frozenset[
     """
     frames: dict[str, int] = {}
     names: dict[tuple[str, str], int] = {}
-    frame: list[int] = []
+    frame_R = array("q")
     numbers: list[tuple[float, ...]] = []
+    blocks: list[np.ndarray] = []
     empty: set[str] = set()
     widths = (7, 8) if truth else (8,)
     for line, row in _rows(path):
@@ -98,12 +101,19 @@ def read_box_rows(path: str | Path, *, truth: bool) -> tuple[BoxRows, frozenset[
                             1.0 if truth else float(row[7])))  # fmt: skip
         except ValueError as error:
             raise DataError(path, f"line {line}: {error}", "numbers, and a whole number as the action") from None
-        frame.append(place)
-    table_R6 = np.array(numbers, dtype=np.float64).reshape(-1, 6)
+        frame_R.append(place)
+        if len(numbers) == BLOCK:
+            blocks.append(np.array(numbers))
+            numbers = []
+    table_R6 = np.concatenate([*blocks, np.array(numbers, dtype=np.float64).reshape(-1, 6)])
     if not np.isfinite(table_R6).all():
         raise DataError(path, f"{int((~np.isfinite(table_R6)).any(1).sum())} rows that hold NaN or infinity", "none")
     rows = BoxRows(
-        np.array(frame, dtype=np.int64), table_R6[:, :4], table_R6[:, 4].astype(np.int64), table_R6[:, 5], tuple(frames)
+        np.frombuffer(frame_R, dtype=np.int64),
+        table_R6[:, :4],
+        table_R6[:, 4].astype(np.int64),
+        table_R6[:, 5],
+        tuple(frames),
     )
     return rows, frozenset(empty)
 
