@@ -101,6 +101,19 @@ class BoxRows:
         frames = tuple(self.frames[index] for index in order_F)
         return BoxRows(place_F[self.frame_R], self.box_R4, self.class_R, self.score_R, frames).grouped()
 
+    def by_first_row(self) -> BoxRows:
+        """Key frames in the order of their first row, those without a row last."""
+        seen_F, first_F = np.unique(self.frame_R, return_index=True)
+        if (np.diff(first_F) > 0).all() and (np.diff(seen_F) == 1).all() and (not len(seen_F) or seen_F[0] == 0):
+            return self
+        place_F = np.full(len(self.frames), len(self.frame_R))
+        place_F[seen_F] = first_F
+        order_F = np.argsort(place_F, kind="stable")
+        number_F = np.empty(len(order_F), dtype=np.int64)
+        number_F[order_F] = np.arange(len(order_F))
+        frames = tuple(self.frames[index] for index in order_F)
+        return BoxRows(number_F[self.frame_R], self.box_R4, self.class_R, self.score_R, frames)
+
     def grouped(self) -> BoxRows:
         """Rows by key frame, those of each in input order."""
         if (np.diff(self.frame_R) >= 0).all():
@@ -200,6 +213,8 @@ class FrameMap:
         if not input_order:
             truth, detections = truth.sorted_by_frame(), detections.sorted_by_frame()
         truth, detections = (part.where(np.isin(part.class_R, classes_K)) for part in (truth, detections))
+        if input_order:
+            detections = detections.by_first_row()
         empty = (self.empty - self.excluded) if protocol == "activitynet_official" else frozenset()
         return _judge(truth, detections, classes_K, empty, protocol)
 
