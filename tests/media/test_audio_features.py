@@ -88,7 +88,8 @@ def test_impossible_filters_are_refused():
 
 
 @pytest.mark.parametrize(
-    ("n_fft", "win", "hop", "center"), [(512, 400, 160, True), (512, 400, 160, False), (256, 256, 100, True)]
+    ("n_fft", "win", "hop", "center"),
+    [(512, 400, 160, True), (512, 400, 160, False), (256, 256, 100, True), (510, 333, 77, False), (254, 127, 63, True)],
 )
 def test_log_mel_is_the_literal_formula(n_fft, win, hop, center):
     wave = noise(1500)
@@ -143,6 +144,9 @@ def literal_bank(rate, n_fft, filters, low, high):
         (48000, 5003, 0.02, 512, 20, 0.0, 24000.0),  # the window is longer than the transform
         (8000, 100, 0.025, 256, 13, 0.0, 4000.0),  # shorter than one window
         (16000, 321, 0.02, 512, 26, 0.0, 8000.0),  # one sample more than a window
+        (11025, 1, 0.02, 256, 20, 0.0, 5512.5),  # a single sample, half of an odd rate
+        (44100, 4409, 0.02, 1024, 40, 0.0, 22050.0),  # one sample less than a tenth of a second
+        (22050, 7777, 0.0251, 2048, 40, 20.0, 11025.0),  # a window of 553 samples
     ],
 )
 @pytest.mark.parametrize("preemphasis", [0.97, 0.0])
@@ -195,7 +199,9 @@ def test_cepstra_are_orthonormal_and_bounded():
 # ----------------------------------------------------------------------------------------------------------------- VMZ
 
 
-@pytest.mark.parametrize(("win_ms", "filters", "samples"), [(16, 40, 3000), (25, 20, 2777), (16, 64, 257)])
+@pytest.mark.parametrize(
+    ("win_ms", "filters", "samples"), [(16, 40, 3000), (25, 20, 2777), (16, 64, 257), (10, 13, 1601)]
+)
 def test_vmz_log_mel_is_the_literal_formula(win_ms, filters, samples):
     rate = 16000
     wave = noise(samples)

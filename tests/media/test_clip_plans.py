@@ -1,3 +1,4 @@
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -20,6 +21,7 @@ from wholereel.media.clip_plans import (
     segment_frames,
     stratified_starts,
     uniform_starts,
+    view_frames,
     view_span,
     view_starts,
 )
@@ -224,3 +226,28 @@ def test_clips_a_hop_apart_reach_the_end():
     for clips in (Clips(hop=1.0), Clips(plan="contiguous", hop=0.0)):
         with pytest.raises(ConfigError, match=r"clips.hop=\d.0 must be positive, and needs plan='contiguous'"):
             check_clips(clips)
+
+
+@pytest.mark.parametrize("rule", ["classic", "offset"])
+@pytest.mark.parametrize("legacy", [False, True])
+def test_views_of_odd_sizes_are_those_of_the_written_rules(rule, legacy):
+    draw = np.random.default_rng(int(legacy))
+    for _ in range(60):
+        total, frames, count = (int(n) for n in draw.integers((1, 2, 1), (700, 33, 12)))
+        stride, rate, target = int(draw.integers(1, 9)), float(draw.choice([12, 23.976, 25, 29.97, 50])), 30.0
+        span = max(1.0, stride * frames / target * rate)
+        if legacy:
+            span = max(1.0, math.ceil(stride * (frames - 1) / target * rate))
+        room = max(total - span, 0)
+        ours_span = view_span(frames, stride, rate, target, legacy=legacy)
+        assert ours_span == pytest.approx(span)
+        ours = view_frames(view_starts(rule, total, ours_span, count), ours_span, frames, total)
+        assert ours.shape == (count, frames)
+        for n in range(count):
+            start = room * n / count
+            if rule == "offset":
+                start = math.floor(room / 2) if count == 1 else n * math.floor(room / (count - 1))
+            for i, found in enumerate(ours[n].tolist()):
+                exact = min(max(start + (span - 1) * i / (frames - 1), 0), total - 1)
+                # single precision may fall to either side of a whole number, as in the public code
+                assert math.floor(exact - 1e-3) <= found <= math.floor(exact + 1e-3)

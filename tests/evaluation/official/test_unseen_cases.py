@@ -314,6 +314,29 @@ def annolist(frames, *, scored, ignored):
     return {"annolist": entries}
 
 
+SLOTS = ("nose", "neck", "head_top", "left_ear", "right_ear", "left_shoulder", "right_shoulder", "left_elbow",
+         "right_elbow", "left_wrist", "right_wrist", "left_hip", "right_hip", "left_knee", "right_knee", "left_ankle",
+         "right_ankle")  # fmt: skip
+
+
+def coco(frames, *, scored, ignored):
+    """The same in the layout of 2018: 17 slots, head boxes by their size."""
+    images, annotations = [], []
+    for number, persons in enumerate(frames):
+        images.append({"id": 100 + number, "file_name": f"images/v/{number:06d}.jpg", "is_labeled": True})
+        if ignored:
+            images[-1] |= {"ignore_regions_x": [[x for x, _ in REGION]], "ignore_regions_y": [[y for _, y in REGION]]}
+        for track, (joints, scores) in persons:
+            slots = [JOINTS.index(name) if name in JOINTS else -1 for name in SLOTS]
+            points = [value for j in slots for value in ((*joints[j], 1.0) if j in joints else (0.0, 0.0, 0.0))]
+            annotations.append(
+                {"image_id": 100 + number, "keypoints": points, "bbox_head": [0.0, 0.0, 6.0, 8.0], "track_id": track}
+                | ({"scores": [scores.get(j, 0.0) for j in slots]} if scored else {})
+            )
+    names = [name.replace("neck", "head_bottom") for name in SLOTS]
+    return {"images": images, "annotations": annotations, "categories": [{"keypoints": names}]}
+
+
 def near(a, b):
     return math.dist(a, b) / 6.0  # the head box has a diagonal of 10
 
@@ -379,9 +402,10 @@ def tracking(true_frames, found_frames, joint):
     return 1 - wrong / objects
 
 
+@pytest.mark.parametrize("layout", [annolist, coco], ids=["2017", "2018"])
 @pytest.mark.parametrize("ignored", [False, True])
 @pytest.mark.parametrize("seed", [0, 1])
-def test_posetrack_of_2017(tmp_path, ignored, seed):
+def test_posetrack(tmp_path, layout, ignored, seed):
     draw = random.Random(seed)
     true_frames, found_frames = [], []
     for _ in range(9):
@@ -399,7 +423,7 @@ def test_posetrack_of_2017(tmp_path, ignored, seed):
         found_frames.append(list(zip(identities, zip(found, scored, strict=True), strict=True)))
     for name, frames, with_scores in (("gt", true_frames, False), ("pred", found_frames, True)):
         (tmp_path / name).mkdir()
-        content = annolist(frames, scored=with_scores, ignored=ignored and not with_scores)
+        content = layout(frames, scored=with_scores, ignored=ignored and not with_scores)
         (tmp_path / name / "v.json").write_text(json.dumps(content))
     report = posetrack_report(tmp_path / "gt", tmp_path / "pred")
     if ignored:
