@@ -127,23 +127,26 @@ class Streams:
     Of `Clips` frames, stride and frame rate count, plan and number do not.
 
     Args:
-        steps: `grid`: a clip every `hop` seconds of each sample, labels from its timed events. `samples`: one clip for
-            each sample (key frame or segment), in order of time in their video, with the sample's own labels.
-        hop: seconds from the begin of one clip to that of the next; `None` = the clips' span, so that they touch.
-        place: of the clip in a segment (`steps="samples"`): its middle, or its end, as anticipation needs.
-        label: what a clip on the grid is asked for: the event that fills most of it (`shown`), and at least half; all
+        steps: `grid`: a clip every `hop` seconds of each sample. `events`: one clip for each timed event of a sample,
+            in order of time. `samples`: one clip for each sample (key frame, segment or whole file), in order of time
+            in its file, with the sample's own labels.
+        hop: of the grid, seconds from the begin of one clip to that of the next; `None` = the clips' span: they touch.
+        place: of the clip in a segment (`samples`, and `events` that are `shown`): its middle, or so that it ends with
+            it, as anticipation needs.
+        label: what a clip is asked for. On the grid: the event that fills most of it, and at least half (`shown`); all
             events that it shows (`all`, for task.multi_label); the event that begins `gap` seconds behind its end, and
-            less than a hop later (`next`).
+            less than a hop later (`next`); the sample's own label, at every clip (`video`) or at the last one (`last`).
+            Of `events`: `shown`, the clip shows the event; `next`, it ends `gap` seconds before the event.
         gap: seconds of anticipation of `next`.
         frames: labels of a clip; 0 = one for the clip, else one for each of so many equal parts (frame-level models).
         order: `balanced`: videos go to the row that is free first. `memvit`: the public code's rule, one list of all
             clips cut into equal parts.
     """
 
-    steps: Literal["grid", "samples"] = "grid"
+    steps: Literal["grid", "events", "samples"] = "grid"
     hop: float | None = None
     place: Literal["middle", "end"] = "middle"
-    label: Literal["shown", "all", "next"] = "shown"
+    label: Literal["shown", "all", "next", "video", "last"] = "shown"
     gap: float = 1.0
     frames: int = 0
     order: Literal["balanced", "memvit"] = "balanced"
@@ -338,6 +341,7 @@ class Optim:
         schedule: after the warm-up; `cosine` ends at `final` times the peak.
         clip_norm: largest gradient norm; `None` = no clipping.
         ema: decay of the averaged weights per step; `None` = off. Evaluation and export use the average.
+        frozen: beginnings of names of the model's parameters that stay as they are, such as `blocks.0.`.
         norm: BatchNorm in training: `train`, `frozen` (running statistics as constants) or `sync` (over ranks).
     """
 
@@ -356,6 +360,7 @@ class Optim:
     final: float = 0.0
     clip_norm: float | None = None
     ema: float | None = None
+    frozen: tuple[str, ...] = ()
     norm: Literal["train", "frozen", "sync"] = "train"
 
 

@@ -57,7 +57,8 @@ def evaluate(
     package = load_package(find_package(run))
     views = package_views(package)
     views = views if protocol is None else published_views(protocol, views, multi_label=package.task.multi_label)
-    named = Evaluate(str(run), Data(root=str(data), split=split), views, batch, precision)
+    labels = tuple(package.spaces) or Data().labels
+    named = Evaluate(str(run), Data(root=str(data), split=split, labels=labels), views, batch, precision)
     stage = apply_overrides(named, settings)
     manifest = read_manifest(data, labels=stage.data.labels)
     chosen = stage.data.split or _default_split(manifest)

@@ -8,7 +8,6 @@ Not here: which clips are read together (`stream_places.py`), labels of clips (`
 
 from __future__ import annotations
 
-import math
 from collections import OrderedDict, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -32,7 +31,8 @@ from wholereel.datasets.clip_dataset import TRUNCATED, augment_of, frame_cache_o
 from wholereel.datasets.clip_geometry import LEAST_SIDE
 from wholereel.datasets.frame_cache import KeptFrames
 from wholereel.datasets.manifest import Manifest, Sample
-from wholereel.datasets.stream_labels import labels_of_part
+from wholereel.datasets.sample import Event
+from wholereel.datasets.stream_labels import RULES, labels_of_part
 from wholereel.datasets.stream_places import StreamKey
 from wholereel.errors import ConfigError, DataError
 from wholereel.media.augment import CenterCrop, TrainAugment
@@ -54,12 +54,13 @@ class StreamVideo:
     Args:
         samples: places in the manifest: the sample that the grid covers, or one for each step, in order of time.
         clips: how many steps it has.
-        span: seconds of a clip.
+        span: seconds of a clip. duration: of the file.
     """
 
     samples: tuple[int, ...]
     clips: int
     span: float
+    duration: float
 
 
 @dataclass(frozen=True)
@@ -105,8 +106,8 @@ class StreamDataset(Dataset["StreamClip"]):
         self.samples = manifest.samples[: data.limit]
         self.classes = manifest.classes
         self.data, self.train, self.seed, self.streams = data, train, seed, data.streams
-        on_grid = data.streams.steps == "grid"
-        self.multi_hot = data.streams.label == "all" if on_grid else manifest.multi_label
+        timed = data.streams.label in RULES and data.streams.steps != "samples"
+        self.multi_hot = data.streams.label == "all" if timed else manifest.multi_label
         lost = any(min(table, default=0) < 0 for table in manifest.mirror.labels.values())
         augment = augment_of(data.augment, manifest.mirror)
         # A stream is flipped as a whole, so no class of it may lack a mirror image.
@@ -115,9 +116,10 @@ class StreamDataset(Dataset["StreamClip"]):
         self._cache = frame_cache_of(data, train, cache_dir) if data.cache else None
         self._open: OrderedDict[tuple[Path, int], FrameReader] = OrderedDict()
         self._only_detected = not train and has_detections(self.samples)
-        _check_streams(data.streams, self.samples, data.labels)
+        _check_streams(data.streams, data.labels)
         self.faults: tuple[Fault, ...] = ()
-        self.videos = tuple(self._grid_videos() if on_grid else self._sample_videos())
+        by_sample = data.streams.steps != "samples"
+        self.videos = tuple(self._videos_of_samples() if by_sample else self._videos_of_files())
         if not self.videos:
             reason = self.faults[0].reason if self.faults else "there are no samples"
             raise DataError(manifest.root, f"has no video that can be streamed; the first: {reason}")
@@ -131,7 +133,7 @@ class StreamDataset(Dataset["StreamClip"]):
             return self._nothing("", [0.0, 0.0], starts=False)
         video = self.videos[key.video]
         sample = self.samples[video.samples[0 if len(video.samples) == 1 else key.clip]]
-        id = sample.id if self.streams.steps == "samples" else f"{sample.id}#{key.clip}"
+        id = sample.id if self.streams.steps == "samples" else f"{sample.id}#{key.clip:04d}"
         begin = self._begin(sample, video, key.clip)
         seconds = [begin, begin + video.span]
         try:
@@ -139,7 +141,7 @@ class StreamDataset(Dataset["StreamClip"]):
         except DataError as error:
             return self._nothing(id, seconds, key.starts, Fault(id, str(sample.path), str(error)))
 
-    def _grid_videos(self) -> list[StreamVideo]:
+    def _videos_of_samples(self) -> list[StreamVideo]:
         videos, faults = [], []
         for number, sample in enumerate(self.samples):
             try:
@@ -148,37 +150,47 @@ class StreamDataset(Dataset["StreamClip"]):
                 faults.append(Fault(sample.id, str(sample.path), str(error)))
                 continue
             span = span_seconds(self.data.clips, rate)
-            start, end = sample.start or 0.0, duration if sample.end is None else min(sample.end, duration)
+            start, end = sample.start or 0.0, min(_end(sample, duration), duration)
             if start >= end:
                 found = f"lasts {duration:.2f} s, expected a part from {start:.2f} s on"
                 faults.append(Fault(sample.id, str(sample.path), f"{sample.path}: {found}"))
                 continue
-            videos.append(StreamVideo((number,), grid_count(end - start, span, self.streams.hop or span), span))
+            grid = self.streams.steps == "grid"
+            count = grid_count(end - start, span, self.streams.hop or span) if grid else len(sample.events)
+            if count:
+                videos.append(StreamVideo((number,), count, span, duration))
         self.faults = tuple(faults)
         return videos
 
-    def _sample_videos(self) -> list[StreamVideo]:
-        by_path: dict[Path, list[tuple[float, int]]] = defaultdict(list)
+    def _videos_of_files(self) -> list[StreamVideo]:
+        by_path: dict[Path, list[int]] = defaultdict(list)
         for number, sample in enumerate(self.samples):
-            by_path[sample.path].append((_moment(sample, self.streams.place), number))
+            by_path[sample.path].append(number)
         videos, faults = [], []
-        for path, steps in by_path.items():
+        for path, numbers in by_path.items():
+            steps = [(self.samples[number], number) for number in numbers]
             try:
-                rate, _ = self._measure(self.samples[steps[0][1]])
+                rate, duration = self._measure(steps[0][0])
             except DataError as error:
-                faults += [Fault(self.samples[number].id, str(path), str(error)) for _, number in steps]
+                faults += [Fault(sample.id, str(path), str(error)) for sample, _ in steps]
                 continue
-            numbers = tuple(number for _, number in sorted(steps))
-            videos.append(StreamVideo(numbers, len(numbers), span_seconds(self.data.clips, rate)))
+            ordered = sorted((_moment(sample, self.streams.place, duration), number) for sample, number in steps)
+            span = span_seconds(self.data.clips, rate)
+            videos.append(StreamVideo(tuple(number for _, number in ordered), len(steps), span, duration))
         self.faults = tuple(faults)
         return videos
 
     def _begin(self, sample: Sample, video: StreamVideo, clip: int) -> float:
         if self.streams.steps == "grid":
             return (sample.start or 0.0) + clip * (self.streams.hop or video.span)
+        if self.streams.steps == "events":
+            event = _in_order(sample.events)[clip]
+            if self.streams.label == "next":
+                return event.start - self.streams.gap - video.span
+            return segment_begin(self.streams.place, event.start, event.end, video.span)
         if sample.key_seconds is not None:
             return sample.key_seconds - video.span / 2
-        return segment_begin(self.streams.place, sample.start or 0.0, _end(sample), video.span)
+        return segment_begin(self.streams.place, sample.start or 0.0, _end(sample, video.duration), video.span)
 
     def _load(self, key: StreamKey, sample: Sample, id: str, seconds: list[float]) -> StreamClip:
         video = (key.video, key.clip) if self.data.augment.per_clip else (key.video,)
@@ -189,7 +201,7 @@ class StreamDataset(Dataset["StreamClip"]):
         clips_1TCHW, boxes, flipped = self._crop(sample, read.clips_NTCHW, generator)
         note = Fault(id, str(sample.path), TRUNCATED, kind="truncated") if read.truncated else None
         times_2 = torch.tensor(seconds, dtype=torch.float64)
-        labels = self._labels(sample, seconds)
+        labels = self._labels(sample, self.videos[key.video], key.clip, seconds[0])
         if flipped:
             labels = {name: self._mirrored(name, label) for name, label in labels.items()}
         return StreamClip(id, clips_1TCHW[0], times_2, labels, key.starts, boxes=boxes, fault=note)
@@ -218,9 +230,11 @@ class StreamDataset(Dataset["StreamClip"]):
         rate = source.frame_rate if isinstance(source, KeptFrames) else float(source.metadata.frame_rate)
         clips, count = replace(self.data.clips, count=1), source.frame_count
         segment = self.streams.steps == "samples"
-        # A segment's clip may look around it, but not behind the end of an observation.
+        # A segment's clip may look around it, but one that asks for what comes next not behind its end.
         start = 0.0 if segment else sample.start or 0.0
+        ends_there = self.streams.steps == "events" and self.streams.label == "next"
         end = None if segment and self.streams.place == "middle" else sample.end
+        end = max(seconds[1], 1 / rate) if ends_there else end
         try:
             times: ClipTimes
             if sample.key_seconds is not None and segment:
@@ -256,15 +270,19 @@ class StreamDataset(Dataset["StreamClip"]):
             return torch.empty_like(label).index_copy_(-1, table, label)
         return torch.where(label >= 0, table[label.clamp(min=0)], label)
 
-    def _labels(self, sample: Sample, seconds: list[float]) -> dict[str, Tensor]:
+    def _labels(self, sample: Sample, video: StreamVideo, clip: int, begin: float) -> dict[str, Tensor]:
         """By label space."""
-        if self.streams.steps == "samples":
+        rule, steps = self.streams.label, self.streams.steps
+        if steps == "samples" or rule == "video" or (rule == "last" and clip + 1 == video.clips):
             return {name: self._own_label(name, sample) for name in self.data.labels}
-        span = seconds[1] - seconds[0]
-        hop, gap, parts = self.streams.hop or span, self.streams.gap, self.streams.frames
+        if rule == "last":
+            return {name: self._no_label(name) for name in self.data.labels}
+        if steps == "events":
+            return {name: torch.tensor(_in_order(sample.events)[clip].label) for name in self.data.labels}
+        hop, gap, parts = self.streams.hop or video.span, self.streams.gap, self.streams.frames
         return {
             name: labels_of_part(
-                sample.events, seconds[0], span, rule=self.streams.label, hop=hop, gap=gap, parts=parts,
+                sample.events, begin, video.span, rule=rule, hop=hop, gap=gap, parts=parts,
                 classes=len(self.classes[name]),
             )
             for name in self.data.labels
@@ -280,8 +298,8 @@ class StreamDataset(Dataset["StreamClip"]):
 
     def _no_label(self, name: str) -> Tensor:
         """Of a clip that counts for nothing."""
-        grid = self.streams.steps == "grid"
-        parts = (self.streams.frames,) if grid and self.streams.frames else ()
+        timed = self.streams.steps == "grid" and self.streams.label in RULES
+        parts = (self.streams.frames,) if timed and self.streams.frames else ()
         if self.multi_hot:
             return torch.full((*parts, len(self.classes[name])), float(IGNORED))
         return torch.full(parts, IGNORED)
@@ -294,28 +312,34 @@ class StreamDataset(Dataset["StreamClip"]):
         return StreamClip(id, pixels_TCHW, times_2, labels, starts, valid=False, fault=fault)
 
 
-def _moment(sample: Sample, place: str) -> float:
+def _moment(sample: Sample, place: str, duration: float) -> float:
     """By which the steps of a video are ordered: the key frame, the middle or the end of the segment."""
     if sample.key_seconds is not None:
         return sample.key_seconds
-    return _end(sample) if place == "end" else ((sample.start or 0.0) + _end(sample)) / 2
+    return segment_begin(place, sample.start or 0.0, _end(sample, duration), 0.0)
 
 
-def _end(sample: Sample) -> float:
-    return math.inf if sample.end is None else sample.end
+def _end(sample: Sample, duration: float) -> float:
+    return duration if sample.end is None else sample.end
 
 
-def _check_streams(streams: Streams, samples: Sequence[Sample], labels: Sequence[str]) -> None:
+def _in_order(events: Sequence[Event]) -> list[Event]:
+    return sorted(events, key=lambda event: (event.start, event.end))
+
+
+def _check_streams(streams: Streams, labels: Sequence[str]) -> None:
     if streams.hop is not None and not streams.hop > 0:
         raise ConfigError(f"streams.hop must be positive, got {streams.hop}")
     if streams.frames < 0 or streams.gap < 0:
         raise ConfigError(f"streams.frames and streams.gap must be at least 0, got {streams.frames} and {streams.gap}")
-    if streams.steps == "grid" and tuple(labels) != ("label",):
+    if streams.steps == "events" and streams.label not in ("shown", "next"):
+        raise ConfigError(
+            f"streams.steps='events' asks for what is 'shown' or 'next', not streams.label={streams.label!r}"
+        )
+    if streams.steps != "samples" and streams.label in RULES and tuple(labels) != ("label",):
         raise ConfigError(
             f"timed events have the label column 'label'; data.labels={tuple(labels)} needs steps='samples'"
         )
-    if streams.steps == "samples" and any(s.key_seconds is None and s.end is None for s in samples):
-        raise ConfigError("streams.steps='samples' needs key frames or segments with an end; use steps='grid'")
 
 
 def collate_streams(clips: Sequence[StreamClip]) -> StreamBatch:

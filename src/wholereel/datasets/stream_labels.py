@@ -14,10 +14,10 @@ from torch import Tensor
 from wholereel.batches import IGNORED
 from wholereel.datasets.sample import Event
 
-__all__ = ["begins_next", "fills_most", "labels_of_part", "shown_between", "RULES"]
+__all__ = ["RULES", "begins_next", "fills_most", "labels_of_part", "shown_between"]
 
 HALF = 0.5 - 1e-6
-RULES = ("shown", "all", "next")
+RULES = ("shown", "all", "next")  # of timed events; the others are the sample's own label
 
 
 def fills_most(events: Sequence[Event], begin: float, end: float) -> int:

@@ -79,7 +79,8 @@ def rows_of_table(file: Path, labels: Iterable[str]) -> list[Row]:
         raise DataError(file, f"cannot be read ({error})") from error
     known = {name for record in records for name in record}
     for name in ("path", *columns):
-        if records and name not in known:
+        timed = name == "label" and "events" in known  # streams: parts of a video have labels, and it has none
+        if records and name not in known and not timed:
             raise _missing_column(file, name, known)
     # Records are given back while rows are made: there may be millions of both.
     records.reverse()
@@ -129,7 +130,7 @@ def _row(file: Path, place: str, record: Mapping[str, Any], columns: tuple[str, 
     carried = record if file.suffix == ".jsonl" else {"frame_rate": record.get("frame_rate")}
     return Row(
         path=path.strip(),
-        labels={name: record.get(name) for name in columns},
+        labels={name: record.get(name) for name in columns if name in record or "events" not in record},
         split=canonical_split(str(split)) if split not in (None, "") else None,
         start=start,
         end=end,

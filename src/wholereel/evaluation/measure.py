@@ -14,6 +14,7 @@ from wholereel.datasets.manifest import Manifest
 from wholereel.errors import ConfigError
 from wholereel.evaluation.evaluate import evaluate
 from wholereel.evaluation.key_frames import evaluate_key_frames
+from wholereel.evaluation.streams import evaluate_streams
 from wholereel.inference.predictor import find_package
 from wholereel.models.package import Package, load_package
 
@@ -36,6 +37,7 @@ class Measured(Protocol):
 MEASURES: dict[str, Callable[..., Measured]] = {
     "classify": evaluate,
     "detect": evaluate_key_frames,
+    "stream": evaluate_streams,
 }
 
 

@@ -9,6 +9,7 @@ Not here: the network without memory (`mvit.py`), the state (`memvit_state.py`),
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -335,14 +336,14 @@ def memvit_tiny(
     width: int = 24,
     reach: int = 2,
     gap: int = 1,
-    remember: bool = True,
+    remember: bool | Sequence[int] = True,
     frame_level: bool = False,
     causal: bool = False,
 ) -> MeMViT:
-    """Four blocks for clips of 32 pixels, all of which remember, or none (our own).
+    """Four blocks for clips of 32 pixels, of which all remember, some or none (our own).
 
     Args:
-        remember: without it every block attends to the present clip alone: the twin without memory.
+        remember: which blocks do; with `False` every block attends to the present clip alone: the twin without memory.
         frame_level: logits of every frame.
         causal: frames attend to no later ones.
     """
@@ -355,7 +356,9 @@ def memvit_tiny(
         frame_level=frame_level,
         causal=causal,
     )
-    exclude = () if remember else tuple(range(config.depth))
+    blocks = range(config.depth)
+    kept = (blocks if remember else ()) if isinstance(remember, bool) else remember
+    exclude = tuple(index for index in blocks if index not in kept)
     memory = MemoryConfig(reach=reach, gap=gap, exclude=exclude, kernel=(3, 3, 3), stride=(2, 2, 2))
     info = ModelInfo((0.5,) * 3, (0.25,) * 3, crop, frames, 1, 8.0, origin="wholereel's own")
     return MeMViT(config, memory, num_classes=num_classes, in_channels=in_channels, info=info)

@@ -317,7 +317,7 @@ def _validation(train: Train, val: Data, manifest: Manifest, context: _Context) 
     samples = _manifest(val)
     label = train.data.labels[0]
     check_select(train, len(manifest.classes[label]))
-    if train.task.kind != "detect":  # which reads windows of whole pictures
+    if train.task.kind != "detect" and train.data.streams is None:  # those read other than views of clips
         check_views(views_of(train))
     unknown = sorted(set(samples.classes.get(label, ())) - set(manifest.classes[label]))
     if unknown:
@@ -327,8 +327,10 @@ def _validation(train: Train, val: Data, manifest: Manifest, context: _Context) 
             f"among {len(manifest.classes[label])} classes, such as {', '.join(manifest.classes[label][:5])}",
         )
 
+    classes = tuple(name for space in train.data.labels for name in manifest.classes[space])
+
     def validate(task: AnyTask) -> Mapping[str, float]:
-        package = as_package(task, train, manifest.classes[label])
+        package = as_package(task, train, classes)
         results = measure(
             package,
             samples,

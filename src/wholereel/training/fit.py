@@ -44,7 +44,7 @@ from wholereel.training.checks import check_train, select_of
 from wholereel.training.distributed import Ranks
 from wholereel.training.meter import LossMeter
 from wholereel.training.norms import prepare_norms, set_training_mode
-from wholereel.training.optimiser import create_optimizer, load_optimizer_state, set_lr
+from wholereel.training.optimiser import create_optimizer, freeze, load_optimizer_state, set_lr
 from wholereel.training.packages import write_package
 from wholereel.training.randomness import get_random_state, kept_randomness, set_random_state
 from wholereel.training.run_log import Display, RunLog, format_seconds
@@ -222,6 +222,7 @@ def train_task(
     distributed.broadcast_module(task, ranks)
     if train.compile:
         task.model.compile_stages()
+    freeze(task, train.optim.frozen)
     optimizer = create_optimizer(task, train.optim)
     average = None if train.optim.ema is None else WeightAverage(task, train.optim.ema)
     # From here on, ranks draw different dropout, except those that share videos.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -13,7 +14,7 @@ from wholereel.errors import ConfigError
 from wholereel.tasks import AnyTask
 from wholereel.tasks.stream_task import StreamTask
 
-__all__ = ["create_optimizer", "load_optimizer_state", "param_groups", "set_lr"]
+__all__ = ["create_optimizer", "freeze", "load_optimizer_state", "param_groups", "set_lr"]
 
 
 def param_groups(task: AnyTask, optim: Optim) -> list[dict[str, Any]]:
@@ -40,6 +41,23 @@ def param_groups(task: AnyTask, optim: Optim) -> list[dict[str, Any]]:
         }
         for (name, decays), parameters in groups.items()
     ]
+
+
+def freeze(task: AnyTask, frozen: Sequence[str]) -> None:
+    """Ask no gradient for parameters of the model whose names begin with one of these texts.
+
+    Raises: ConfigError: a text that no name begins with, or nothing is left to learn.
+    """
+    named = dict(task.model.named_parameters())
+    for beginning in frozen:
+        found = [parameter for name, parameter in named.items() if name.startswith(beginning)]
+        if not found or not beginning:
+            names = ", ".join(list(named)[:5])
+            raise ConfigError(f"optim.frozen: no parameter's name begins with {beginning!r}; names are {names}, ...")
+        for parameter in found:
+            parameter.requires_grad_(False)
+    if not any(parameter.requires_grad for parameter in task.parameters()):
+        raise ConfigError(f"optim.frozen={tuple(frozen)} leaves nothing to learn.")
 
 
 def create_optimizer(task: AnyTask, optim: Optim) -> Optimizer:
