@@ -1,0 +1,321 @@
+"""Streams of clips: places are pure and balanced, labels come from timed events, clips are cut where they should be."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from wholereel.batches import IGNORED
+from wholereel.config import Augment, Clips, Data, Streams
+from wholereel.datasets.loader import TooManyFaultsError
+from wholereel.datasets.manifest import read_manifest
+from wholereel.datasets.mirror import Mirror
+from wholereel.datasets.sample import Event
+from wholereel.datasets.stream_dataset import StreamDataset, collate_streams
+from wholereel.datasets.stream_labels import begins_next, fills_most, labels_of_part
+from wholereel.datasets.stream_loader import stream_loader
+from wholereel.datasets.stream_places import StreamKey, StreamPlaces
+from wholereel.errors import ConfigError, DataError
+from wholereel.media.stream_clips import grid_count, plan_clip_at, segment_begin
+from wholereel.media.video_writer import write_video
+
+LENGTHS = (5, 1, 7, 3, 3, 9, 2, 4)
+RATE = 4
+
+
+# places
+
+
+def read_by_rows(lengths, *, rows, world_size, **options):
+    """What each row of each rank reads."""
+    found = []
+    for rank in range(world_size):
+        places = StreamPlaces(lengths, rows, seed=1, rank=rank, world_size=world_size, **options)
+        steps = list(places.steps(2))
+        assert len(steps) == places.steps_per_epoch
+        found += [[step[row] for step in steps] for row in range(rows)]
+    return found
+
+
+@pytest.mark.parametrize(("rows", "world_size"), [(1, 1), (3, 1), (2, 2), (1, 5)])
+@pytest.mark.parametrize("order", ["balanced", "memvit"])
+def test_evaluation_reads_every_clip_once_and_in_order(rows, world_size, order):
+    streams = read_by_rows(LENGTHS, rows=rows, world_size=world_size, train=False, order=order)
+    keys = [key for row in streams for key in row if key is not None]
+    assert Counter((key.video, key.clip) for key in keys) == Counter(
+        (v, c) for v, n in enumerate(LENGTHS) for c in range(n)
+    )
+    for row in streams:
+        for before, after in zip([None, *row], row, strict=False):
+            if after is not None and not after.starts:
+                assert before is not None
+                assert (after.video, after.clip) == (before.video, before.clip + 1)
+
+
+@pytest.mark.parametrize(("rows", "world_size"), [(3, 1), (2, 2)])
+@pytest.mark.parametrize("order", ["balanced", "memvit"])
+def test_training_has_as_many_steps_in_every_epoch_and_may_begin_anywhere(rows, world_size, order):
+    for rank in range(world_size):
+        places = StreamPlaces(LENGTHS, rows, seed=1, order=order, rank=rank, world_size=world_size)
+        for epoch in range(4):
+            steps = list(places.steps(epoch))
+            assert len(steps) == places.steps_per_epoch
+            for start in (1, len(steps) - 1, len(steps)):
+                assert list(places.steps(epoch, start)) == steps[start:]
+        assert list(places.steps(0)) != list(places.steps(1))
+
+
+def test_training_steps_waste_little():
+    streams = read_by_rows((40,) * 400, rows=32, world_size=1)
+    idle = sum(key is None for row in streams for key in row)
+    assert idle <= 0.03 * sum(map(len, streams))
+
+
+def test_what_cannot_be_streamed():
+    with pytest.raises(ConfigError, match="6 clips do not fill one step of 8 x 1 rows in order 'memvit'"):
+        StreamPlaces((3, 3), 8, seed=0, order="memvit")
+    with pytest.raises(ValueError, match="order must be one of balanced, memvit, got 'best'"):
+        StreamPlaces((3, 3), 1, seed=0, order="best")
+    with pytest.raises(ValueError, match="no video to stream"):
+        StreamPlaces((), 1, seed=0)
+
+
+# labels
+
+EVENTS = (Event(1, 0.0, 3.0), Event(2, 2.5, 4.0), Event(0, 6.0, 9.0))
+
+
+@pytest.mark.parametrize(
+    ("begin", "end", "label"),
+    [(0, 2, 1), (2, 4, 2), (3, 5, 2), (4, 6, IGNORED), (5, 7, 0), (5, 6.9, IGNORED), (8, 10, 0), (9, 11, IGNORED)],
+)
+def test_a_clip_has_the_class_that_fills_most_and_at_least_half_of_it(begin, end, label):
+    assert fills_most(EVENTS, begin, end) == label
+
+
+def test_every_event_is_next_for_exactly_one_clip_of_the_grid():
+    hop, gap, span = 0.5, 1.0, 2.0
+    asked = [begins_next(EVENTS, clip * hop + span + gap, clip * hop + span + gap + hop) for clip in range(20)]
+    assert Counter(asked) == Counter({IGNORED: 19, 0: 1})  # the others begin before any clip could tell
+    asked = [begins_next(EVENTS, time, time + hop) for time in torch.arange(0, 10, hop).tolist()]
+    assert Counter(asked) == Counter({IGNORED: 17, 0: 1, 1: 1, 2: 1})
+
+
+def test_parts_and_several_labels():
+    options = {"hop": 2.0, "gap": 1.0, "classes": 3}
+    parts = labels_of_part(EVENTS, 1.0, 4.0, rule="shown", parts=4, **options)
+    assert parts.tolist() == [1, 1, 2, IGNORED]
+    several = labels_of_part(EVENTS, 2.0, 2.0, rule="all", parts=0, **options)
+    assert several.tolist() == [0, 1, 1]
+    assert labels_of_part(EVENTS, 2.0, 2.0, rule="all", parts=2, **options).tolist() == [[0, 1, 1], [0, 0, 1]]
+    with pytest.raises(ValueError, match="one of shown, all, next, got 'some'"):
+        labels_of_part(EVENTS, 2.0, 2.0, rule="some", parts=0, **options)
+
+
+# times
+
+
+@pytest.mark.parametrize(
+    ("duration", "span", "hop", "count"), [(80, 2, 2, 40), (80, 2, 1, 79), (81, 2, 2, 41), (1, 2, 2, 1), (2.0, 2, 5, 1)]
+)
+def test_the_grid_reaches_the_end(duration, span, hop, count):
+    assert grid_count(duration, span, hop) == count
+    with pytest.raises(ValueError, match="must be positive"):
+        grid_count(duration, span, 0)
+
+
+def test_frames_of_a_clip_stay_in_their_part():
+    clips = Clips(frames=3, stride=2)
+    assert plan_clip_at(1.0, 20, 4.0, clips).indices_NT.tolist() == [[4, 6, 8]]
+    assert plan_clip_at(-1.0, 20, 4.0, clips).indices_NT.tolist() == [[0, 0, 0]]
+    assert plan_clip_at(4.5, 20, 4.0, clips).indices_NT.tolist() == [[18, 19, 19]]
+    assert plan_clip_at(1.0, 20, 4.0, clips, start=1.5, end=2.0).indices_NT.tolist() == [[6, 6, 7]]
+    other_rate = plan_clip_at(1.0, 20, 4.0, replace(clips, frame_rate=2.0))
+    assert other_rate.indices_NT is None
+    assert other_rate.seconds_NT.tolist() == [[1.0, 2.0, 3.0]]
+    with pytest.raises(ValueError, match=r"no frame between 6.0 s and 5.0 s of 20 frames"):
+        plan_clip_at(6.0, 20, 4.0, clips, start=6.0)
+    assert segment_begin("middle", 2.0, 6.0, 1.0) == 3.5
+    assert segment_begin("end", 2.0, 6.0, 1.0) == 5.0
+    with pytest.raises(ValueError, match="not 'begin'"):
+        segment_begin("begin", 2.0, 6.0, 1.0)
+
+
+# clips of files
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    """Two videos of 5 s and 3 s at 4 frames per second: frame n of video v has the brightness 10 n + 5 v."""
+    folder = tmp_path_factory.mktemp("streams")
+    lines = []
+    for video, frames in enumerate((20, 12)):
+        levels = 10 * torch.arange(frames, dtype=torch.uint8) + 5 * video
+        pixels_TCHW = levels[:, None, None, None].expand(frames, 3, 16, 16)
+        write_video(folder / f"{video}.mp4", pixels_TCHW.permute(0, 2, 3, 1).numpy(), frame_rate=RATE, gop=4, qp=1)
+        events = [["left turn", 0.0, 1.0], ["right turn", 2.0, 3.0]]
+        events = [[["left turn", "right turn"].index(name), start, end] for name, start, end in events]
+        lines.append(
+            {"id": f"v{video}", "path": f"{video}.mp4", "label": "left turn", "split": "train", "events": events}
+        )
+    (folder / "manifest.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    (folder / "classes.json").write_text(json.dumps({"label": ["left turn", "right turn"]}))
+    (folder / "mirror.json").write_text(json.dumps({"labels": {"label": [["left turn", "right turn"]]}}))
+    return folder
+
+
+DATA = Data(
+    clips=Clips(frames=2, stride=2),
+    augment=Augment(short_side=(16, 16), crop=16, flip=0.0),
+    workers=0,
+    streams=Streams(),
+)
+
+
+def dataset(folder, *, train=False, **changes):
+    return StreamDataset(read_manifest(folder), replace(DATA, **changes), train=train, seed=0)
+
+
+def levels(clip):
+    """Brightness of the frames."""
+    return [round(float(frame.float().mean())) for frame in clip.clip_TCHW]
+
+
+def test_the_grid_of_a_file(folder):
+    streams = dataset(folder)
+    assert [video.clips for video in streams.videos] == [5, 3]
+    clips = [streams[StreamKey(0, 0, clip, clip == 0)] for clip in range(5)]
+    assert [clip.seconds_2.tolist() for clip in clips] == [[n, n + 1.0] for n in range(5)]
+    assert [clip.labels["label"].item() for clip in clips] == [0, IGNORED, 1, IGNORED, IGNORED]
+    assert [clip.id for clip in clips][:2] == ["v0#0000", "v0#0001"]
+    for number, clip in enumerate(clips):
+        assert levels(clip) == pytest.approx([40 * number, 40 * number + 20], abs=3)
+    overlapping = dataset(folder, streams=Streams(hop=0.5))
+    assert [video.clips for video in overlapping.videos] == [9, 5]
+
+
+def test_events_and_files_as_steps(folder):
+    shown = dataset(folder, streams=Streams(steps="events"))
+    assert [video.clips for video in shown.videos] == [2, 2]
+    assert levels(shown[StreamKey(0, 0, 1, False)]) == pytest.approx([80, 100], abs=3)
+    after = dataset(folder, streams=Streams(steps="events", label="next", gap=0.5))
+    clip = after[StreamKey(0, 1, 1, False)]
+    assert clip.seconds_2.tolist() == [0.5, 1.5]
+    assert levels(clip) == pytest.approx([25, 45], abs=3)
+    assert clip.labels["label"].item() == 1
+    early = after[
+        StreamKey(0, 1, 0, True)
+    ]  # the event is there from the beginning: the first frame stands for what was
+    assert levels(early) == pytest.approx([5, 5], abs=3)
+    files = dataset(folder, streams=Streams(steps="samples", place="end"))
+    assert [video.clips for video in files.videos] == [1, 1]
+    assert levels(files[StreamKey(0, 0, 0, True)]) == pytest.approx([160, 180], abs=3)
+
+
+@pytest.mark.parametrize(("label", "expected"), [("video", [0] * 5), ("last", [IGNORED] * 4 + [0])])
+def test_the_label_of_the_whole_video(folder, label, expected):
+    streams = dataset(folder, streams=Streams(label=label))
+    found = [streams[StreamKey(0, 0, clip, clip == 0)].labels["label"].item() for clip in range(5)]
+    assert found == expected
+
+
+def test_a_stream_is_drawn_once_an_epoch_and_its_labels_follow_a_flip(folder):
+    augment = Augment(short_side=(16, 16), crop=12, flip=0.5, color_jitter=0.4)
+    streams = dataset(folder, train=True, augment=augment)
+    seen = set()
+    for epoch in range(8):
+        labels = [streams[StreamKey(epoch, 0, clip, False)].labels["label"].item() for clip in (0, 2)]
+        assert labels in ([0, 1], [1, 0])
+        seen.add(tuple(labels))
+    assert len(seen) == 2
+    own = dataset(folder, train=True, augment=replace(augment, flip=0.0, per_clip=True))
+    ratios = [levels(own[StreamKey(0, 0, clip, False)])[0] / (40 * clip) for clip in (1, 2, 3, 4)]
+    shared = dataset(folder, train=True, augment=replace(augment, flip=0.0))
+    same = [levels(shared[StreamKey(0, 0, clip, False)])[0] / (40 * clip) for clip in (1, 2, 3)]
+    assert max(ratios) - min(ratios) > 0.1
+    assert max(same) - min(same) < 0.06  # rounding to whole levels
+
+
+def test_rows_that_have_ended(folder):
+    streams = dataset(folder)
+    batch = collate_streams([streams[StreamKey(0, 0, 0, True)], streams[None]])
+    assert batch.valid_B.tolist() == [True, False]
+    assert batch.starts_B.tolist() == [True, False]
+    assert batch.ids == ("v0#0000", "")
+    assert batch.target.labels["label"].tolist() == [0, IGNORED]
+    assert not batch.clip_BTCHW[1].any()
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_the_loader_goes_on_in_the_middle_of_a_video(folder, workers):
+    data = replace(DATA, workers=workers)
+    loader = stream_loader(read_manifest(folder), data, train=True, seed=3, batch=2)
+    whole = [(batch.ids, batch.clip_BTCHW) for batch in loader.epoch(1)]
+    rest = [(batch.ids, batch.clip_BTCHW) for batch in loader.epoch(1, 2)]
+    loader.close()
+    assert loader.steps_per_epoch == len(whole) == 4
+    for (ids, clips), (same_ids, same_clips) in zip(whole[2:], rest, strict=True):
+        assert ids == same_ids
+        assert torch.equal(clips, same_clips)
+    with pytest.raises(ValueError, match="closed"):
+        next(loader.epoch(0))
+
+
+def test_files_that_cannot_be_opened_are_listed_and_end_a_training(folder, tmp_path):
+    lines = (folder / "manifest.jsonl").read_text().splitlines()
+    broken = {**json.loads(lines[1]), "id": "broken", "path": str(tmp_path / "broken.mp4")}
+    whole = {**json.loads(lines[0]), "path": str(folder / "0.mp4")}
+    (tmp_path / "broken.mp4").write_bytes(b"no video")
+    (tmp_path / "classes.json").write_text((folder / "classes.json").read_text())
+    (tmp_path / "manifest.jsonl").write_text(f"{json.dumps(whole)}\n{json.dumps(broken)}\n")
+    manifest = read_manifest(tmp_path)
+    loader = stream_loader(manifest, DATA, train=False, seed=0, batch=1)
+    faults = [fault for batch in loader.epoch(0) for fault in batch.faults]
+    assert [fault.id for fault in faults] == ["broken"]
+    with pytest.raises(TooManyFaultsError, match="1 of 2 samples of epoch 1 could not be read"):
+        next(stream_loader(manifest, DATA, train=True, seed=0, batch=1).epoch(0))
+    allowed = stream_loader(manifest, replace(DATA, max_bad=0.5), train=True, seed=0, batch=1)
+    assert len(list(allowed.epoch(0))) == 5
+    (tmp_path / "manifest.jsonl").write_text(f"{json.dumps(broken)}\n")
+    with pytest.raises(DataError, match="has no video that can be streamed"):
+        stream_loader(read_manifest(tmp_path), DATA, train=False, seed=0, batch=1)
+
+
+def test_a_clip_that_cannot_be_read_counts_for_nothing(folder, monkeypatch):
+    streams = dataset(folder)
+
+    def fail(*args):
+        raise DataError("0.mp4", "the disk is gone")
+
+    monkeypatch.setattr(streams, "_read", fail)
+    clip = streams[StreamKey(0, 0, 2, False)]
+    assert not clip.valid
+    assert clip.labels["label"].item() == IGNORED
+    assert "the disk is gone" in clip.fault.reason
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"streams": None}, "data.streams is null"),
+        ({"streams": Streams(hop=0.0)}, "streams.hop must be positive"),
+        ({"streams": Streams(steps="events", label="all")}, "'events' asks for what is 'shown' or 'next'"),
+        ({"labels": ("verb",)}, "needs steps='samples'"),
+        ({"streams": Streams(frames=-1)}, "must be at least 0, got -1"),
+    ],
+)
+def test_settings_that_cannot_be_used(folder, changes, message):
+    with pytest.raises(ConfigError, match=message):
+        dataset(folder, **changes)
+
+
+def test_classes_without_a_mirror_image_are_never_flipped(folder):
+    manifest = replace(read_manifest(folder), mirror=Mirror({"label": (1, -1)}))
+    data = replace(DATA, augment=Augment(short_side=(16, 16), crop=16, flip=1.0))
+    streams = StreamDataset(manifest, data, train=True, seed=0)
+    assert streams[StreamKey(0, 0, 0, True)].labels["label"].item() == 0
