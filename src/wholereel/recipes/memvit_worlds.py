@@ -38,7 +38,7 @@ SUPPORTS = (16, 8, 4, 2, 1, 0)
 
 def network(frames: int, reach: int, **options: object) -> Model:
     """`memvit_tiny`, of which one block remembers `reach` clips; none where that is 0."""
-    remember = REMEMBER if reach else False
+    remember = list(REMEMBER) if reach else False
     given = {"frames": frames, "crop": 32, "width": 24, "remember": remember, "reach": max(reach, 1), **options}
     return Model("memvit_tiny", options=given)
 
