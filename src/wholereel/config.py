@@ -338,7 +338,9 @@ class Optim:
         weight_decay: not applied to norm parameters and biases.
         memory_lr, head_lr: factors on `lr` for memory blocks and the classifier.
         warmup: epochs of linear warm-up from `warmup_start` times the peak.
-        schedule: after the warm-up; `cosine` ends at `final` times the peak.
+        schedule: after the warm-up; `cosine` ends at `final` times the peak, `steps` multiplies by 0.1 at each of
+            `steps`.
+        steps: epochs, for that schedule.
         clip_norm: largest gradient norm; `None` = no clipping.
         ema: decay of the averaged weights per step; `None` = off. Evaluation and export use the average.
         frozen: beginnings of names of the model's parameters that stay as they are, such as `blocks.0.`.
@@ -356,7 +358,8 @@ class Optim:
     head_lr: float = 1.0
     warmup: float = 0.0
     warmup_start: float = 0.01
-    schedule: Literal["cosine", "constant"] = "cosine"
+    schedule: Literal["cosine", "constant", "steps"] = "cosine"
+    steps: tuple[float, ...] = ()
     final: float = 0.0
     clip_norm: float | None = None
     ema: float | None = None
@@ -491,6 +494,7 @@ class Recipe:
         name: as on the command line.
         stages: mapping from stage name to stage.
         summary: one line for `wholereel list`.
+        measured: where it stands what we measured with it; empty = not run by us.
         main: the stage whose model stands for the whole run (`wholereel predict RUN`); empty = none.
     """
 
@@ -498,3 +502,4 @@ class Recipe:
     stages: Mapping[str, Stage]
     summary: str = ""
     main: str = ""
+    measured: str = ""

@@ -104,3 +104,9 @@ def test_average_follows_its_formula_and_gives_weights_back():
         WeightAverage(torch.nn.Linear(2, 2), 0.5).load_state_dict(average.state_dict())
     with pytest.raises(ValueError, match=r"decay must be in \[0, 1\), got 1.0"):
         WeightAverage(module, 1.0)
+
+
+def test_steps_divide_by_ten():
+    optim = config.Optim(schedule="steps", steps=(4, 6.5), warmup=1.0, warmup_start=0.1)
+    factors = {step: lr_factor(optim, step=step, steps_per_epoch=10, epochs=8) for step in (0, 10, 39, 40, 64, 65, 79)}
+    assert factors == pytest.approx({0: 0.1, 10: 1.0, 39: 1.0, 40: 0.1, 64: 0.1, 65: 0.01, 79: 0.01})

@@ -13,10 +13,12 @@ __all__ = ["clip_size", "list_recipes", "models"]
 
 
 def list_recipes() -> int:
-    """The recipes. Stages and settings of one: wholereel train RECIPE --show."""
+    """The recipes, and where it stands what we measured. Stages and settings of one: wholereel train RECIPE --show."""
     from wholereel.recipes import RECIPES, load_recipe
 
-    print(table([(name, load_recipe(name).summary) for name in RECIPES]))
+    recipes = {name: load_recipe(name) for name in RECIPES}
+    rows = [(name, recipe.measured or "not run here", recipe.summary) for name, recipe in recipes.items()]
+    print(table(rows, head=("recipe", "measured", "what it is")))
     return 0
 
 

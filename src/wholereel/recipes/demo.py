@@ -29,4 +29,5 @@ def demo(seed: int = 0) -> Recipe:
         stages,
         "the first run: memory against averaging on generated videos, with a report",
         main="collaborative_memory",
+        measured="docs/lab.md",
     )

@@ -77,4 +77,5 @@ def weizmann(seed: int = 0) -> Recipe:
         {**stages, **tests},
         "real footage: clip-level against video-level training (--data)",
         main="collaborative_memory",
+        measured="docs/lab.md",
     )

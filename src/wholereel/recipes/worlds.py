@@ -105,7 +105,7 @@ def _world_recipe(world: str, summary: str, seed: int) -> Recipe:
         "pretrain": pretrain_events8(seed=seed),
         **video_stages(world, seed=seed),
     }
-    return Recipe(world, stages, summary, main="collaborative_memory")
+    return Recipe(world, stages, summary, main="collaborative_memory", measured="docs/lab.md")
 
 
 def memory_worlds(seed: int = 0) -> Recipe:
@@ -119,7 +119,8 @@ def memory_worlds(seed: int = 0) -> Recipe:
     stages["pretrain"] = pretrain_events8(seed=seed)
     for world in worlds:
         stages |= video_stages(world, seed=seed, prefix=f"{world}_")
-    return Recipe("memory_worlds", stages, "the three worlds of the memory, from one pre-trained network")
+    summary = "the three worlds of the memory, from one pre-trained network"
+    return Recipe("memory_worlds", stages, summary, measured="docs/lab.md")
 
 
 def match8(seed: int = 0) -> Recipe:

@@ -90,6 +90,11 @@ def check_train(train: Train) -> None:
         raise ConfigError(f"optim.betas must both be {BELOW_ONE[1]}, got {train.optim.betas}.")
     if train.optim.name == "sgd" and train.optim.nesterov and train.optim.momentum == 0:
         raise ConfigError("optim.nesterov needs optim.momentum above 0, got 0.")
+    if (train.optim.schedule == "steps") != bool(train.optim.steps):
+        raise ConfigError(
+            f"optim.schedule={train.optim.schedule!r} with optim.steps={train.optim.steps}: epochs of steps go with "
+            "schedule='steps', and with no other."
+        )
     _check_streams(train)
     if train.data.streams is not None:
         return

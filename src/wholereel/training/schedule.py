@@ -8,6 +8,8 @@ from wholereel.config import Optim
 
 __all__ = ["lr_factor", "peak_lr"]
 
+DROP = 0.1  # at each of `optim.steps`
+
 
 def peak_lr(optim: Optim, *, videos: int, strategy_scale: float = 1.0) -> float:
     """Learning rate at the peak of the schedule.
@@ -21,7 +23,7 @@ def peak_lr(optim: Optim, *, videos: int, strategy_scale: float = 1.0) -> float:
 
 
 def lr_factor(optim: Optim, *, step: int, steps_per_epoch: int, epochs: int) -> float:
-    """Factor on the peak: linear warm-up from `warmup_start`, then half a cosine down to `final`, or constant.
+    """Factor on the peak: linear warm-up from `warmup_start`, then half a cosine down to `final`, constant or steps.
 
     Args:
         step: from 0, counted over the whole run; beyond the end the factor stays at its last value.
@@ -32,6 +34,8 @@ def lr_factor(optim: Optim, *, step: int, steps_per_epoch: int, epochs: int) -> 
         return optim.warmup_start + (1.0 - optim.warmup_start) * step / warmup
     if optim.schedule == "constant":
         return 1.0
+    if optim.schedule == "steps":
+        return DROP ** sum(step >= round(epoch * steps_per_epoch) for epoch in optim.steps)
     rest = max(1, epochs * steps_per_epoch - warmup)
     progress = min(1.0, (step - warmup) / rest)
     return optim.final + (1.0 - optim.final) * 0.5 * (1.0 + math.cos(math.pi * progress))
