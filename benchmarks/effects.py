@@ -27,11 +27,11 @@ from wholereel.recipes.overrides import apply_overrides
 from wholereel.recipes.runner import run_recipe
 from wholereel.report.run_files import read_results
 
-METRICS = ("video_top1", "clip_top1_shared", "clip_top1_alone")
+METRICS = ("video_top1", "clip_top1_shared", "clip_top1_alone", "map", "map_activitynet")
 
 
 def measure(name: str, seed: int, out: Path, data: Path | None, changes: list[str]) -> dict[str, dict[str, float]]:
-    """Run one seed. Returns: metrics and number of videos by evaluation stage."""
+    """Run one seed. Returns: metrics and number of samples (videos, or key frames) by evaluation stage."""
     recipe = apply_overrides(load_recipe(name, seed=seed), changes)
     run = out / f"{name}_seed{seed}"
     done = run_recipe(recipe, run, data=data, resume=True, devices="cpu")
@@ -42,12 +42,15 @@ def measure(name: str, seed: int, out: Path, data: Path | None, changes: list[st
 def row(stage: str, seeds: dict[int, dict[str, dict[str, float]]]) -> dict[str, Any]:
     """All seeds of one evaluation stage."""
     found: dict[str, Any] = {"name": stage, "n": len(seeds)}
+    measured = next(iter(seeds.values()))[stage]
     for metric in METRICS:
+        if metric not in measured:
+            continue
         values = [numbers[stage][metric] for numbers in seeds.values()]
         found[metric] = {"mean": round(statistics.mean(values), 4), "seeds": [round(value, 4) for value in values]}
         if len(values) > 1:
             found[metric]["std"] = round(statistics.stdev(values), 4)
-    return {**found, "videos": next(iter(seeds.values()))[stage]["videos"]}
+    return {**found, "videos": measured["videos"]}
 
 
 def main() -> None:
@@ -86,8 +89,9 @@ def main() -> None:
     default = Path(__file__).parent / "results" / f"effects_{given.recipe}_{os.cpu_count()}core_{today}.json"
     (given.result or default).write_text(json.dumps(result, indent=1) + "\n")
     for one in result["rows"]:
-        values = one["video_top1"]
-        print(f"{one['name']:<36} video_top1 {values['mean']:.3f} +- {values.get('std', 0.0):.3f}  {values['seeds']}")
+        metric = next(name for name in METRICS if name in one)
+        values = one[metric]
+        print(f"{one['name']:<36} {metric} {values['mean']:.3f} +- {values.get('std', 0.0):.3f}  {values['seeds']}")
     sys.stdout.flush()
 
 

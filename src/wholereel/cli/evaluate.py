@@ -11,6 +11,7 @@ from tyro.conf import arg
 from wholereel.cli.launch import torch_device
 from wholereel.cli.train import Settings
 from wholereel.config import Data, Evaluate
+from wholereel.errors import ConfigError
 
 if TYPE_CHECKING:
     from wholereel.datasets.manifest import Manifest
@@ -31,6 +32,9 @@ def evaluate(
     settings: Settings = (),
 ) -> int:
     """Measure a trained model and write results.json, predictions.jsonl, per_class.csv and confusion.csv.
+
+    A model that judges boxes is measured at the key frames of a data set that has some, and writes results.json,
+    detections.csv (as AVA has them) and per_class.csv.
 
     The protocol is the one the model was trained with (one centre crop, no drawing) unless --protocol names one of
     the published ones, such as kinetics_10x3, or --set changes it: --set views.clips.count=10 --set views.crops=3.
@@ -56,6 +60,10 @@ def evaluate(
     place = torch_device(device)
     package = load_package(find_package(run))
     views = package_views(package)
+    if protocol is not None and package.task.kind == "detect":
+        raise ConfigError(
+            "--protocol names views of whole videos; key frames have windows: --set views.clips.window=30"
+        )
     views = views if protocol is None else published_views(protocol, views, multi_label=package.task.multi_label)
     labels = tuple(package.spaces) or Data().labels
     named = Evaluate(str(run), Data(root=str(data), split=split, labels=labels), views, batch, precision)

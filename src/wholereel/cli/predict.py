@@ -14,6 +14,7 @@ from wholereel.cli.launch import torch_device
 from wholereel.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
+    from wholereel.evaluation.film_boxes import FilmDetections
     from wholereel.inference.prediction import VideoPrediction
 
 __all__ = ["predict"]
@@ -26,6 +27,7 @@ def predict(
     out: Annotated[Path | None, arg(metavar="DIR")] = None,
     top: int = 5,
     json: bool = False,
+    boxes: Annotated[Path | None, arg(metavar="FILE")] = None,
     device: Annotated[str, arg(metavar="auto|cpu|cuda")] = "auto",
 ) -> int:
     """Print the top classes of each video and write its timeline (HTML, PNG, JSON).
@@ -36,6 +38,8 @@ def predict(
         out: Where the timelines go, one folder a video; predictions/ in the run where not given.
         top: Number of classes to print.
         json: Print one JSON object a video instead.
+        boxes: Table of people's boxes, video,timestamp,x1,y1,x2,y2,,score as AVA has it, for models that judge boxes:
+            what they do is written as detections.csv.
         device: Where the model runs.
     """
     from wholereel.inference.predictor import Predictor
@@ -44,8 +48,10 @@ def predict(
         raise ConfigError("predict needs at least one video file: wholereel predict RUN video.mp4")
     if top < 1:
         raise ConfigError(f"--top {top}: expected 1 or more.")
-    predictor = Predictor(run, device=torch_device(device))
     folder = out or run / "predictions"
+    if boxes is not None:
+        return _detect(run, videos, boxes, folder, top, json, torch_device(device))
+    predictor = Predictor(run, device=torch_device(device))
     failed = 0
     for video, name in zip(videos, _folder_names(videos), strict=True):
         try:
@@ -57,6 +63,40 @@ def predict(
         written = _write(prediction, folder / name)
         print(prediction.to_json() if json else _lines(prediction, top, written), flush=True)
     return 2 if failed else 0
+
+
+def _detect(run: Path, videos: Sequence[Path], boxes: Path, folder: Path, top: int, json: bool, device: str) -> int:
+    """What the people in a table of boxes do."""
+    from wholereel.datasets.atomic_files import write_text_file
+    from wholereel.evaluation.film_boxes import detect_in_film
+    from wholereel.inference.predictor import find_package
+    from wholereel.models.package import load_package
+
+    package = load_package(find_package(run))
+    failed = 0
+    for video, name in zip(videos, _folder_names(videos), strict=True):
+        try:
+            found = detect_in_film(package, video, boxes, device=device)
+        except DataError as error:
+            failed += 1
+            print(f"error: {error}", file=sys.stderr)
+            continue
+        (folder / name).mkdir(parents=True, exist_ok=True)
+        write_text_file(folder / name / "detections.csv", found.csv())
+        print(found.to_json() if json else _box_lines(found, top, folder / name / "detections.csv"), flush=True)
+    return 2 if failed else 0
+
+
+def _box_lines(found: FilmDetections, top: int, written: Path) -> str:
+    boxes = sum(len(record.boxes) for record in found.records)
+    lines = [f"{found.path}: {len(found.records)} key frames, {boxes} boxes"]
+    for record in found.records:
+        for number, scores in enumerate(record.scores):
+            order = sorted(range(len(scores)), key=lambda index: -scores[index])[:top]
+            named = ", ".join(f"{found.classes[index]} {scores[index]:.2f}" for index in order)
+            lines.append(f"  {record.seconds:8.2f} s  box {number}: {named}")
+    lines += [f"  failed: {name}: {reason}" for name, reason in found.unread]
+    return "\n".join([*lines, f"  {written}"])
 
 
 def _write(prediction: VideoPrediction, folder: Path) -> dict[str, Path]:

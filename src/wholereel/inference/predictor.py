@@ -62,6 +62,11 @@ class Predictor:
         if chunk < 1:
             raise ConfigError(f"chunk must be at least 1, got {chunk}")
         self.package = package if isinstance(package, Package) else load_package(find_package(package))
+        if self.package.task.kind == "detect":
+            raise ConfigError(
+                "this model judges boxes at key frames, not whole videos: `wholereel predict RUN film.mp4 --boxes "
+                "boxes.csv`, in Python `evaluation.film_boxes.detect_in_film`"
+            )
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         self.views = views or package_views(self.package, clips)
         check_views(self.views)

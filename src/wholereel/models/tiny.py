@@ -122,6 +122,26 @@ class Factorised(nn.Module):
         return x_BCTP.unflatten(3, x_BCTHW.shape[3:])
 
 
+class Placed(nn.Module):
+    """A stage that also knows where in the picture its positions are: two channels more, row and column from -1 to 1.
+
+    For boxes: whose memory is whose is easier to tell with a place (our choice).
+    """
+
+    def __init__(self, stage: nn.Module) -> None:
+        super().__init__()
+        self.stage = stage
+
+    def forward(self, x_BCTHW: Tensor) -> Tensor:
+        batch, _, frames, height, width = x_BCTHW.shape
+        row_H = torch.linspace(-1, 1, height, dtype=x_BCTHW.dtype, device=x_BCTHW.device)
+        column_W = torch.linspace(-1, 1, width, dtype=x_BCTHW.dtype, device=x_BCTHW.device)
+        row_HW, column_HW = torch.meshgrid(row_H, column_W, indexing="ij")
+        places = torch.stack((row_HW, column_HW))[None, :, None].expand(batch, -1, frames, -1, -1)
+        placed: Tensor = self.stage(torch.cat((x_BCTHW, places), 1))
+        return placed
+
+
 Stage = type[Frames] | type[Temporal] | type[Pointwise] | type[Cube] | type[Factorised]
 # Per stage: kind, width in units of `width`, (temporal, spatial) stride.
 STAGES: dict[str, tuple[tuple[Stage, int, tuple[int, int]], ...]] = {
@@ -153,13 +173,22 @@ class Tiny(ClipModel):
         width: channels of the first stage, a multiple of 8; later ones have up to eight times as many.
         norm: `group` (no batch statistics: any batch and any strategy give the same function) or `batch`.
         dropout: probability in front of the classifier.
+        placed: the last stage knows where in the picture its positions are.
     Raises: ValueError: a width that is no multiple of 8, an unknown norm.
     """
 
     stage_names: ClassVar[tuple[str, ...]] = ("stem", "layer1", "layer2", "layer3")
 
     def __init__(
-        self, kind: str, *, num_classes: int, in_channels: int, width: int, norm: Norm, dropout: float
+        self,
+        kind: str,
+        *,
+        num_classes: int,
+        in_channels: int,
+        width: int,
+        norm: Norm,
+        dropout: float,
+        placed: bool = False,
     ) -> None:
         super().__init__()
         if width < GROUPS or width % GROUPS:
@@ -169,7 +198,9 @@ class Tiny(ClipModel):
         self.info, self.feature_info = INFO, []
         planes, reduction = in_channels, (1, 1, 1)
         for name, (stage, factor, stride) in zip(self.stage_names, STAGES[kind], strict=True):
-            setattr(self, name, stage(planes, width * factor, stride, norm))
+            last = placed and name == self.stage_names[-1]
+            module: nn.Module = stage(planes + 2 * last, width * factor, stride, norm)
+            setattr(self, name, Placed(module) if last else module)
             planes = width * factor
             reduction = (reduction[0] * stride[0], reduction[1] * stride[1], reduction[2] * stride[1])
             self.feature_info.append({"name": name, "channels": planes, "reduction": reduction})
@@ -185,7 +216,7 @@ class Tiny(ClipModel):
             return super().stage_inputs(stage)
         following = self.stage_names[self.stage_names.index(stage) + 1]
         module = self.get_submodule(following)
-        if isinstance(module, Temporal):  # its shortcut reads the output too
+        if isinstance(module, (Temporal, Placed)):  # its shortcut reads the output too; places are not to be rescaled
             return ()
         return (f"{following}.spatial.conv.weight" if isinstance(module, Factorised) else f"{following}.conv.weight",)
 
@@ -220,9 +251,21 @@ def tiny_r3d(
 
 
 def tiny_r2plus1d(
-    *, num_classes: int = 400, in_channels: int = 3, width: int = 16, norm: Norm = "group", dropout: float = 0.0
+    *,
+    num_classes: int = 400,
+    in_channels: int = 3,
+    width: int = 16,
+    norm: Norm = "group",
+    dropout: float = 0.0,
+    placed: bool = False,
 ) -> Tiny:
     """Factorised spatial and temporal convolutions."""
     return Tiny(
-        "tiny_r2plus1d", num_classes=num_classes, in_channels=in_channels, width=width, norm=norm, dropout=dropout
+        "tiny_r2plus1d",
+        num_classes=num_classes,
+        in_channels=in_channels,
+        width=width,
+        norm=norm,
+        dropout=dropout,
+        placed=placed,
     )
