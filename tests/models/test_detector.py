@@ -1,16 +1,23 @@
 """Detectors: the head against its formula, both ways of reading a memory, every registered clip model."""
 
+import copy
+from dataclasses import replace
+
 import pytest
 import torch
 from torchvision.ops import roi_align
 
 from tests.tasks.detections import CLASSES, detector, key_batch
 from wholereel import config
+from wholereel.errors import CheckpointError
+from wholereel.layers.bottleneck import BlockPlan, Stage, stage_blocks
+from wholereel.layers.dilation import dilate
 from wholereel.layers.roi_pooling import pool_boxes
 from wholereel.models.conversion import to_clip_level, to_video_level
 from wholereel.models.package import build_model, load_package, save_package
 from wholereel.models.registry import create_model, list_models
 from wholereel.models.slowfast import unpack
+from wholereel.models.weights import check_settings
 
 ASSOC = config.Memory(dim=6, value="separate", value_dim=5)
 BOXES = torch.tensor([[1.0, 4.0, 6.0, 30.0, 28.0], [0.0, 0.0, 0.0, 12.0, 31.0], [1.0, 10.0, 2.0, 20.0, 12.0]])
@@ -180,3 +187,62 @@ def test_packages_of_detectors(tmp_path):
     assert again.memory is None
     assert key_batch().target.boxes is not None
     assert create_model("tiny2d", num_classes=2).head_map(pixels) is pixels
+
+
+DILATED = [
+    name
+    for name in list_models(kind="clip")
+    if not name.endswith(("101", "152"))  # as the smaller ones
+    and name.startswith(("c2d", "i3d", "slow", "mc", "r3d", "r2plus1d", "resnet3d", "ir_", "ip_", "r2d", "corrnet"))
+]
+
+
+@pytest.mark.parametrize("name", DILATED)
+def test_the_last_stage_may_be_dilated(name):
+    """Same weights, maps of the size of the stage before."""
+    plain = create_model(name, num_classes=2, width=8).eval()
+    dilated = create_model(name, num_classes=2, width=8, dilated=True).eval()
+    dilated.load_state_dict(plain.state_dict())
+    reduction = [info["reduction"] for info in dilated.feature_info[-2:]]
+    assert reduction[1][1:] == reduction[0][1:]
+    pixels = torch.randn(1, 3, 4, 64, 64, generator=torch.Generator().manual_seed(1))
+    stages = list(plain.stages)
+    with torch.no_grad():
+        x = pixels
+        for stage in stages[:-1]:
+            x = dilated.stages[stage](x)
+        wide, narrow = dilated.stages[stages[-1]](x), plain.stages[stages[-1]](x)
+    assert wide.shape[3:] == x.shape[3:]
+    assert wide.shape[2] == narrow.shape[2]
+    assert torch.isfinite(wide).all()
+
+
+def test_dilated_kernels_see_every_other_position():
+    """A stage of stride 1 whose kernels are dilated gives, at every other position, what the stage gives on every other
+    position."""
+    stage = Stage(stage_blocks(2, BlockPlan(8, 8, 16, (1, 1)))).eval()
+    other = copy.deepcopy(stage)
+    dilate(other)
+    x = torch.randn(1, 8, 2, 12, 12, generator=torch.Generator().manual_seed(2))
+    with torch.no_grad():
+        torch.testing.assert_close(
+            other(x)[..., ::2, 1::2], stage(x[..., ::2, 1::2].contiguous()), rtol=1e-5, atol=1e-5
+        )
+
+
+def test_weights_without_dilation_fit_a_dilated_network(tmp_path):
+    sizes = {"mean": (0.5,) * 3, "std": (0.25,) * 3, "short_side": 32, "crop": 32, "clips": config.Clips()}
+    plain = config.Model("slow_8x8_50", options={"width": 8})
+    wide = config.Model("slow_8x8_50", options={"width": 8, "dilated": True}, boxes=config.BoxHead())
+
+    def saved(spec, model, folder):
+        task = config.Task() if spec.boxes is None else config.Task("detect")
+        names = tuple("abc")
+        return save_package(folder, model, spec=spec, num_classes=3, classes=names, task=task, input=sizes)
+
+    given = build_model(plain, 3)
+    model = build_model(replace(wide, weights=f"file:{saved(plain, given, tmp_path / 'plain')}"), 3)
+    assert torch.equal(model.clip_model.stem.conv.weight, given.clip_model.stem.conv.weight)
+    with pytest.raises(CheckpointError, match="says dilated=True, expected dilated=False"):
+        check_settings(given.clip_model, {"dilated": True}, tmp_path, "it says")
+    check_settings(model.clip_model, {"dilated": False}, tmp_path, "it says")

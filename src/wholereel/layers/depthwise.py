@@ -33,6 +33,10 @@ class DepthwiseConv3d(nn.Conv3d):
         self.implementation = implementation
 
     def forward(self, x_BCTHW: Tensor) -> Tensor:
+        if self.dilation != (1, 1, 1):
+            if self.implementation not in ("auto", "native"):
+                raise ValueError(f"implementation={self.implementation!r} has no dilation, got {self.dilation}")
+            return super().forward(x_BCTHW)
         stride: Triple = self.stride  # type: ignore[assignment]
         padding: Triple = self.padding  # type: ignore[assignment]
         y_BCTHW = depthwise_conv3d(x_BCTHW, self.weight, stride, padding, self.implementation)

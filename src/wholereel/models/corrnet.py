@@ -26,6 +26,7 @@ from wholereel.layers.bottleneck import (
     stage_blocks,
 )
 from wholereel.layers.correlation import CorrelationBlock, Join
+from wholereel.layers.dilation import dilate
 from wholereel.models.clip_model import ClipModel, ModelInfo, init_convolutions
 from wholereel.models.layouts import Layout, renaming
 from wholereel.models.slow import PYTORCHVIDEO_BLOCK, RES_STAGES, pyslowfast_info
@@ -77,6 +78,7 @@ class CorrNet(ClipModel):
         correlation: further arguments of `CorrelationBlock`.
         num_classes: K; 0 = no classifier. in_channels: C of the input. dropout: in front of the classifier.
         width: channels of the stem. bn_eps: of all norms. zero_init: residual branches begin at zero.
+        dilated: res5 keeps the size of res4 in space and looks twice as far (for detection).
     """
 
     stage_names: ClassVar[tuple[str, ...]] = RES_STAGES
@@ -96,23 +98,31 @@ class CorrNet(ClipModel):
         width: int,
         bn_eps: float,
         zero_init: bool,
+        dilated: bool = False,
     ) -> None:
         super().__init__()
         self.info, self.num_features = info, 32 * width
-        self.settings = {"bn_eps": bn_eps, **{key: correlation[key] for key in HIDDEN if any(places.values())}}
+        self.settings = {
+            "bn_eps": bn_eps,
+            "dilated": dilated,
+            **{key: correlation[key] for key in HIDDEN if any(places.values())},
+        }
         self.stem = Stem(in_channels, width, 1, pool=False, bn_eps=bn_eps)
         self.feature_info = [{"name": "stem", "channels": width, "reduction": (1, 2, 2)}]
         planes, time, space = width, 1, 2
         for index, (name, count) in enumerate(zip(RES_STAGES[1:], DEPTHS[depth], strict=True)):
             inner, out = width << index, 4 * width << index
             stride = (1 if index < 2 else 2, 2)
-            time, space = time * stride[0], space * stride[1]
+            widens = dilated and name == RES_STAGES[-1]
+            time, space = time * stride[0], space * (1 if widens else stride[1])
             blocks = stage_blocks(count, BlockPlan(planes, inner, out, stride, bn_eps=bn_eps), middle=MIDDLES[middle])
             length = -(-frames // time)  # strides round up
             inserted = {
                 block: CorrelationBlock(out, length, bn_eps=bn_eps, **correlation) for block in places.get(name, ())
             }
             setattr(self, name, Stage(blocks, inserted))
+            if widens:
+                dilate(self.get_submodule(name))
             self.feature_info.append({"name": name, "channels": out, "reduction": (time, space, space)})
             planes = out
         init_convolutions(self)
@@ -162,6 +172,7 @@ def factorised_resnet(
     width: int = 64,
     bn_eps: float = 1e-5,
     zero_init: bool = True,
+    dilated: bool = False,
 ) -> CorrNet:
     """The trunk alone: `2plus1d` in pytorchvideo's form, or the paper's `2d` baseline."""
     return CorrNet(
@@ -177,6 +188,7 @@ def factorised_resnet(
         width=width,
         bn_eps=bn_eps,
         zero_init=zero_init,
+        dilated=dilated,
     )
 
 
@@ -199,6 +211,7 @@ def corrnet(
     displaced: Displaced = "previous",
     half: bool = False,
     implementation: Implementation = "auto",
+    dilated: bool = False,
 ) -> CorrNet:
     """CorrNet of a depth.
 
@@ -229,6 +242,7 @@ def corrnet(
         width=width,
         bn_eps=bn_eps,
         zero_init=zero_init,
+        dilated=dilated,
     )
 
 

@@ -128,6 +128,7 @@ def csn(
     mode: str | None = None,
     relu_between: bool = False,
     implementation: Implementation = "auto",
+    dilated: bool = False,
 ) -> ChannelSeparated:
     """A row of `NETWORKS`; depth 26 does not widen behind its bottlenecks.
 
@@ -136,7 +137,7 @@ def csn(
         relu_between: a ReLU between the factors of `ip`, which the published networks don't have.
         implementation: of depthwise convolutions, see `ops.depthwise_conv3d`; `native` also leaves the memory format of
             clips as it is, which repeats what other code bases compute to the last bit.
-        num_classes, in_channels, dropout, width, bn_eps, pool1: as in `VideoResNet`.
+        num_classes, in_channels, dropout, width, bn_eps, pool1, dilated: as in `VideoResNet`.
     """
     mode = published_mode if mode is None else mode
     model = ChannelSeparated(
@@ -150,6 +151,7 @@ def csn(
         width=width,
         bn_eps=bn_eps,
         pool1=pool1,
+        dilated=dilated,
         channels_last=implementation != "native",
     )
     model.reduced = mode == "ir"

@@ -22,6 +22,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from wholereel.layers.dilation import dilate
 from wholereel.layers.pointwise import PointwiseConv3d
 from wholereel.models.clip_model import ClipModel, ModelInfo, init_convolutions
 from wholereel.models.layouts import Layout
@@ -219,6 +220,7 @@ class VideoResNet(ClipModel):
         width: channels of the stem.
         bn_eps: of all BatchNorm layers (1e-5 in torchvision, 1e-3 in VMZ).
         pool1: a 1 x 3 x 3 max pool of stride 2 behind the stem.
+        dilated: layer4 keeps the size of layer3 in space and looks twice as far (for detection).
         channels_last: clips are brought to channels-last memory, in which all that follows stays.
     """
 
@@ -240,12 +242,13 @@ class VideoResNet(ClipModel):
         bn_eps: float = 1e-5,
         pool1: bool = False,
         channels_last: bool = False,
+        dilated: bool = False,
     ) -> None:
         super().__init__()
         simple = depth in SIMPLE
         self.depth, self.factorised_stem = depth, factorised_stem
         self.info, self.num_features = info, (8 if simple else 8 * expansion) * width
-        self.settings = {"bn_eps": bn_eps, "pool1": pool1}
+        self.settings = {"bn_eps": bn_eps, "pool1": pool1, "dilated": dilated}
         stem = _stem_2plus1d(in_channels, width) if factorised_stem else _stem_3d(in_channels, width)
         self.stem = (ChannelsLast if channels_last else nn.Sequential)(*stem, *_pool1(pool1))
         planes, reduction = width, (1, 4, 4) if pool1 else (1, 2, 2)
@@ -263,6 +266,9 @@ class VideoResNet(ClipModel):
                 planes = out
             setattr(self, f"layer{index + 1}", nn.Sequential(*blocks))
             step = convolution.strides(2 if index else 1)
+            if dilated and index == 3:
+                dilate(self.get_submodule("layer4"))
+                step = (step[0], 1, 1)
             reduction = (reduction[0] * step[0], reduction[1] * step[1], reduction[2] * step[2])
             self.feature_info.append({"name": f"layer{index + 1}", "channels": out, "reduction": reduction})
         for module in self.modules():
@@ -302,6 +308,7 @@ def torchvision_resnet(
     width: int = 64,
     bn_eps: float = 1e-5,
     pool1: bool = False,
+    dilated: bool = False,
 ) -> VideoResNet:
     """Depth 18 as in torchvision; `layers_3d` (0 to 4) layers are 3-D, -1 = all are (2+1)D."""
     kinds = ["2plus1d"] * 4 if layers_3d < 0 else ["3d"] * layers_3d + ["2d"] * (4 - layers_3d)
@@ -317,6 +324,7 @@ def torchvision_resnet(
         width=width,
         bn_eps=bn_eps,
         pool1=pool1,
+        dilated=dilated,
     )
 
 
@@ -334,6 +342,7 @@ def vmz_resnet(
     width: int = 64,
     bn_eps: float = 1e-3,
     pool1: bool | None = None,
+    dilated: bool = False,
 ) -> VideoResNet:
     """The form of VMZ: one kind of convolution throughout, a row of `CONVOLUTIONS`; depth 26 does not widen."""
     return VideoResNet(
@@ -348,6 +357,7 @@ def vmz_resnet(
         width=width,
         bn_eps=bn_eps,
         pool1=pool if pool1 is None else pool1,
+        dilated=dilated,
     )
 
 
