@@ -209,6 +209,8 @@ class Memory:
     Args:
         after: stages of the clip model behind which a block stands; `("last",)` = in front of the head.
         interaction, infusion, value, position_norm: see `memory/collaborative.py`.
+        pathway: what a block sees of a network of two pathways: both, the fast one averaged over the frames of a slow
+            one (`concat`), or the slow one. Networks of one pathway know no difference.
         dim: width of keys and queries; `None` = a quarter of the features' width.
         value_dim: width of values where `value="separate"`; `None` = `dim`.
         ref_positions: S_ref of `position_norm="ref"`.
@@ -225,6 +227,7 @@ class Memory:
     infusion: Literal["gate", "residual"] = "gate"
     value: Literal["tied", "separate"] = "tied"
     position_norm: Literal["sum", "mean", "ref"] = "mean"
+    pathway: Literal["concat", "slow"] = "concat"
     dim: int | None = None
     value_dim: int | None = None
     ref_positions: int | None = None

@@ -221,14 +221,6 @@ def test_misuse_is_refused(call: Any, message: str) -> None:
         call(make(config.Memory()))
 
 
-def test_features_of_another_layout_are_refused() -> None:
-    clip_model = make(None).clip_model
-    tokens = type("Tokens", (type(clip_model),), {"feature_layout": "BLD"})
-    clip_model.__class__ = tokens
-    with pytest.raises(ValueError, match="Tokens has features of the layout 'BLD': .* only 'BDTHW' is served"):
-        VideoModel(clip_model)
-
-
 def test_a_streaming_step_makes_one_graph() -> None:
     model, x = make(config.Memory(after=("layer1", "last"))).float(), clips().float()
     graphs = []

@@ -135,8 +135,8 @@ def _sweeps(model: VideoModel, source: Callable[[], Iterable[ClipChunk]], alone:
     shared: list[Tensor] = []
     alone_parts: list[Tensor] = []
     for chunk in source():
-        logits = model.clip_model.forward_head(_features(model, chunk, memories).flatten(0, 1))
-        shared.append(logits.unflatten(0, chunk.valid_RN.shape))
+        logits = model.head(_features(model, chunk, memories))
+        shared.append(logits)
         if alone:
             alone_parts.append(_each_alone(model, chunk))
     return _joined(shared), _joined(alone_parts) if alone else None

@@ -94,7 +94,7 @@ def causal_step(
         push = model.push_at(index, x_BCTHW, order_BN=memory.clips_B[:, None])
         after.append(policy.add(before, push))
         x_BCTHW = model.infuse_at(index, x_BCTHW, policy.read(after[index]))
-    logits_BK = model.clip_model.forward_head(model.run_segment(len(model.places), x_BCTHW))
+    logits_BK = model.head(model.run_segment(len(model.places), x_BCTHW))
     return logits_BK, OnlineMemory(tuple(after), memory.clips_B + 1)
 
 
@@ -267,7 +267,7 @@ class SweepJudge:
         order_RN = torch.stack([state.clips_B for state in states])
         counted = [replace(state, clips_B=state.clips_B + 1) for state in states]
         if len(done) == len(self.model.places):
-            return list(self.model.clip_model.forward_head(x_RCTHW).float().cpu()), counted
+            return list(self.model.head(x_RCTHW).float().cpu()), counted
         pushes = split_rows(self.model.push_at(len(done), x_RCTHW, order_BN=order_RN), len(states))
         pairs = zip(counted, pushes, strict=True)
         return None, [replace(state, growing=_grown(state.growing, push)) for state, push in pairs]

@@ -13,6 +13,7 @@ Not here: the formulas (`functions.py`), the states (`state.py`), where blocks s
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
@@ -177,6 +178,11 @@ class CollaborativeMemory(nn.Module):
         with _full_precision(x_BNCTHW):
             return self._query(features_BNDS.mean(3))
 
+    def query_pooled(self, pooled_BND: Tensor) -> Tensor:
+        """The query of means that are known already."""
+        with _full_precision(pooled_BND):
+            return self._query(pooled_BND.to(self.dtype))
+
     def read(self, state: PlaceState, query_BNP: Tensor) -> Tensor:
         """Pool(M_n) for pooled queries, `(B, N, V)`.
 
@@ -204,40 +210,51 @@ class CollaborativeMemory(nn.Module):
         at_positions = self.infusion == "residual" and self.interaction not in ("avg", "max")
         return self.pop(state, x_BNCTHW) if at_positions else self.pop_pooled(state, x_BNCTHW)
 
-    def infuse(self, popped: Tensor, x_BNCTHW: Tensor) -> Tensor:
+    def infuse(self, popped: Tensor, x_BNCTHW: Tensor, *, spread: Callable[[Tensor], Tensor] | None = None) -> Tensor:
         """X_hat from what was popped, in the dtype of `x_BNCTHW`.
 
         Args:
             popped: M_n `(B, N, S, V)`; or `(B, N, V)`: its mean over positions (`gate`), the same for all positions
                 (`residual`).
             x_BNCTHW: features, C = `dim`.
+            spread: changes `(B, N, dim, T, H, W)` to those of features that are more than the block sees.
         """
         with _full_precision(x_BNCTHW):
             w_o = self.w_o.weight.to(self.dtype)
             if self.infusion == "gate":
                 pooled_BNV = popped if popped.ndim == 3 else popped.mean(2)
-                factor_BND = 1 + functions.gate(pooled_BNV, w_o)
-                return x_BNCTHW * factor_BND[..., None, None, None].to(x_BNCTHW.dtype)
+                gate = functions.gate(pooled_BNV, w_o)[..., None, None, None]
+                gate = gate if spread is None else spread(gate)
+                return x_BNCTHW * (1 + gate).to(x_BNCTHW.dtype)
             added = F.linear(popped, w_o)
             if self.norm is not None:
                 added = self.norm(added.flatten(0, -2)).view(added.shape)
             if popped.ndim == 3:
-                return x_BNCTHW + added[..., None, None, None].to(x_BNCTHW.dtype)
-            return x_BNCTHW + added.transpose(2, 3).unflatten(3, x_BNCTHW.shape[3:]).to(x_BNCTHW.dtype)
+                added = added[..., None, None, None]
+            else:
+                added = added.transpose(2, 3).unflatten(3, x_BNCTHW.shape[3:])
+            added = added if spread is None else spread(added)
+            return x_BNCTHW + added.to(x_BNCTHW.dtype)
 
-    def infuse_pooled(self, popped_BNV: Tensor, pooled_BND: Tensor) -> Tensor:
+    def infuse_pooled(
+        self, popped_BNV: Tensor, pooled_BND: Tensor, *, spread: Callable[[Tensor], Tensor] | None = None
+    ) -> Tensor:
         """Pool(X_hat) from Pool(M_n) and Pool(X_n), `(B, N, D)`: in front of a pooling head X_hat itself is not
         needed.
 
+        Args:
+            spread: see `infuse`.
         Raises: ValueError: `norm="batch"`, whose statistics are those of positions.
         """
         if self.norm is not None:
             raise ValueError("a block with norm='batch' cannot be infused from means: use infused_mean")
         with _full_precision(pooled_BND):
             w_o = self.w_o.weight.to(self.dtype)
-            if self.infusion == "gate":
-                return pooled_BND * (1 + functions.gate(popped_BNV, w_o))
-            return pooled_BND + F.linear(popped_BNV, w_o)
+            gated = self.infusion == "gate"
+            change_BND = functions.gate(popped_BNV, w_o) if gated else F.linear(popped_BNV, w_o)
+            if spread is not None:
+                change_BND = spread(change_BND[..., None, None, None])[..., 0, 0, 0]
+            return pooled_BND * (1 + change_BND) if gated else pooled_BND + change_BND
 
     def infused_mean(self, state: PlaceState, x_BNCTHW: Tensor) -> Tensor:
         """Pool(X_hat), `(B, N, D)` in float32 or wider, on the shortest way that gives it."""
@@ -245,6 +262,18 @@ class CollaborativeMemory(nn.Module):
             infused_BNCTHW = self.infuse(self.popped_for_infusion(state, x_BNCTHW), x_BNCTHW)
             return self._pooled(infused_BNCTHW)
         return self.infuse_pooled(self.pop_pooled(state, x_BNCTHW), self._pooled(x_BNCTHW))
+
+    def pushed_into(
+        self, state: PlaceState | None, x_BNCTHW: Tensor, valid_BN: Tensor | None, *, order_BN: Tensor | None = None
+    ) -> PlaceState:
+        """The memory after N clips have pushed, see `forward`."""
+        if order_BN is None and self.clip_pos is not None and state is not None:
+            order_BN = state.clips_B[:, None] + _own_order(x_BNCTHW, valid_BN)
+        pushed = self.push(x_BNCTHW, valid_BN, order_BN=order_BN)
+        merged = pushed if state is None else state.merge(pushed)  # type: ignore[arg-type]
+        if valid_BN is not None:
+            check_all(merged.clips_B > 0, NO_CLIP)
+        return merged
 
     def forward(
         self,
@@ -266,12 +295,7 @@ class CollaborativeMemory(nn.Module):
         Returns: X_hat `(B, N, C, T, H, W)`, or `(B, N, C)` if pooled; and the state with the new clips.
         Raises: ValueError: a video without any clip (on accelerators a device-side assertion, see `ops.checks`).
         """
-        if order_BN is None and self.clip_pos is not None and state is not None:
-            order_BN = state.clips_B[:, None] + _own_order(x_BNCTHW, valid_BN)
-        pushed = self.push(x_BNCTHW, valid_BN, order_BN=order_BN)
-        merged = pushed if state is None else state.merge(pushed)  # type: ignore[arg-type]
-        if valid_BN is not None:
-            check_all(merged.clips_B > 0, NO_CLIP)
+        merged = self.pushed_into(state, x_BNCTHW, valid_BN, order_BN=order_BN)
         if pooled:
             return self.infused_mean(merged, x_BNCTHW), merged
         return self.infuse(self.popped_for_infusion(merged, x_BNCTHW), x_BNCTHW), merged

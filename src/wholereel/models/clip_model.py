@@ -7,7 +7,7 @@ Not here: architectures (one a file), the table of names (`registry.py`), memory
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -16,7 +16,9 @@ from torch import Tensor, nn
 
 from wholereel.models.layouts import Layout
 
-__all__ = ["ClipModel", "ModelInfo", "init_convolutions"]
+__all__ = ["PATHWAYS", "ClipModel", "MemoryView", "ModelInfo", "init_convolutions"]
+
+PATHWAYS = ("concat", "slow")
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,40 @@ class ModelInfo:
     origin: str = ""
 
 
+def _as_it_is(x: Tensor) -> Tensor:
+    return x
+
+
+@dataclass(frozen=True)
+class MemoryView:
+    """What a memory block sees of the features behind a stage, and how what it says comes back to them.
+
+    Args:
+        dim: D, channels that the block sees.
+        channels: features to D channels, positions as they are.
+        spread: changes of the D channels to those of the features, zero for features that the block does not see.
+        class_token: the first frame is not of the clip: it holds the class token, at each of its positions. It does not
+            push and asks for nothing on behalf of the clip; it is changed like all other tokens.
+
+    The channel axis is the fourth from the end, frames the third.
+    """
+
+    dim: int
+    channels: Callable[[Tensor], Tensor] = _as_it_is
+    spread: Callable[[Tensor], Tensor] = _as_it_is
+    class_token: bool = False
+
+    def seen(self, x_BCTHW: Tensor) -> Tensor:
+        """The clip's own positions, which push, and whose mean asks."""
+        x_BDTHW = self.channels(x_BCTHW)
+        return x_BDTHW[..., 1:, :, :] if self.class_token else x_BDTHW
+
+    def judged(self, x_BCTHW: Tensor) -> Tensor:
+        """The positions whose mean the head reads, of features in front of it."""
+        x_BDTHW = self.channels(x_BCTHW)
+        return x_BDTHW[..., :1, :, :] if self.class_token else x_BDTHW
+
+
 class ClipModel(nn.Module):
     """Base of clip models: subclasses define their stages as attributes named in `stage_names`, `dropout` and the
     classifier.
@@ -48,7 +84,7 @@ class ClipModel(nn.Module):
     Class attributes:
         stage_names: attributes that are the stages, in order.
         classifier: attribute that is the linear layer.
-        feature_layout: order of the axes of features; `VideoModel` serves "BDTHW" alone and refuses others.
+        feature_layout: order of the axes of features, "BDTHW" or "BLD". Between stages they are `BDTHW` always.
     Attribute `settings`: what changes the function of the network and cannot be seen from its keys and shapes.
     """
 
@@ -108,17 +144,44 @@ class ClipModel(nn.Module):
             x_BCTHW = stage(x_BCTHW)
         return x_BCTHW
 
+    def memory_view(self, stage: str, pathway: str = "concat") -> MemoryView:
+        """How a memory block sees what flows behind a stage; behind the last one, the map that the head reads.
+
+        Args:
+            pathway: of networks of two pathways, which a block sees: both (`concat`) or `slow`.
+        Raises: ValueError: another pathway.
+        """
+        if pathway not in PATHWAYS:
+            raise ValueError(f"pathway must be one of {', '.join(PATHWAYS)}; got {pathway!r}")
+        channels = {info["name"]: info["channels"] for info in self.feature_info}
+        last = stage == list(self.stages)[-1]
+        return MemoryView(self.num_features if last else channels[stage])
+
+    def ignores_scale(self, stage: str) -> bool:
+        """Do all readers of a stage's output give the same for its multiples?"""
+        return False
+
     def head_map(self, x_BDTHW: Tensor) -> Tensor:
-        """What the head averages over positions: a map of `num_features` channels, for heads that look at places."""
+        """Of the last stage's output the map of `num_features` channels whose positions the head averages."""
         return x_BDTHW
 
-    def forward_head(self, x_BDTHW: Tensor, pre_logits: bool = False) -> Tensor:
-        """Average over positions, dropout, classifier: `(B, K)`; `(B, D)` before dropout if `pre_logits`."""
-        pooled_BD = x_BDTHW.mean((2, 3, 4))
-        if pre_logits:
-            return pooled_BD
-        logits_BK: Tensor = getattr(self, self.classifier)(self.dropout(pooled_BD))
+    def pool(self, x_BDTHW: Tensor) -> Tensor:
+        """What the classifier reads of a `head_map`, `(B, D)`: the average over positions."""
+        return x_BDTHW.mean((2, 3, 4))
+
+    def classify(self, pooled_BD: Tensor) -> Tensor:
+        """Dropout and classifier, `(B, K)`."""
+        logits_BK: Tensor = self.get_submodule(self.classifier)(self.dropout(pooled_BD))
         return logits_BK
+
+    def forward_head(self, x_BDTHW: Tensor, pre_logits: bool = False) -> Tensor:
+        """Average over positions, dropout, classifier: `(B, K)`; `(B, D)` before dropout if `pre_logits`.
+
+        Args:
+            x_BDTHW: what `forward_features` gives.
+        """
+        pooled_BD = self.pool(self.head_map(x_BDTHW))
+        return pooled_BD if pre_logits else self.classify(pooled_BD)
 
     def pool_windows(self, x_BDTHW: Tensor, window: tuple[int, int]) -> Tensor:
         """Averages over all frames and each window of positions, `(B, D, H', W')`.

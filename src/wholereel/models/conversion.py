@@ -10,8 +10,10 @@ from __future__ import annotations
 import copy
 
 import torch
+from torch import Tensor
 
 from wholereel import config
+from wholereel.models.clip_model import MemoryView
 from wholereel.models.video_model import LAST, VideoModel
 from wholereel.models.weights import KeyReport
 
@@ -58,9 +60,21 @@ def _rescale(model: VideoModel, factor: float) -> KeyReport:
     rescaled, not_rescaled = [], []
     for place in model.places:
         stage = list(model.clip_model.stages)[-1] if place == LAST else place
+        if model.clip_model.ignores_scale(stage):
+            continue
         names = model.clip_model.stage_inputs(stage)
         for name in names:
-            model.clip_model.get_parameter(name).mul_(factor)
+            weight = model.clip_model.get_parameter(name)
+            weight.mul_(_by_channel(model.view(place), weight, factor))
         rescaled += [f"clip_model.{name}" for name in names]
         not_rescaled += [] if names else [place]
     return KeyReport(rescaled=tuple(rescaled), not_rescaled=tuple(not_rescaled))
+
+
+def _by_channel(view: MemoryView, weight: Tensor, factor: float) -> Tensor:
+    """The factor for each input channel of a weight; 1 for those that the block does not see."""
+    change = weight.new_full((view.dim, 1, 1, 1), factor - 1)
+    spread = view.spread(change)
+    if len(spread) == view.dim:
+        return weight.new_tensor(factor)  # all alike, also where a weight knows its channels by groups
+    return 1 + spread.view(1, -1, *[1] * (weight.ndim - 2))

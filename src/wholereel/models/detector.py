@@ -154,8 +154,8 @@ class Detector(VideoModel):
         if block is None:
             return BoxSummary(VideoState(), rois_RD[:, :0], rois_RD, video_R)
         x_BNCTHW = x_BCTHW.unflatten(0, clips_BNCTHW.shape[:2])
-        push = block.push(x_BNCTHW, valid_BN, order_BN=order_BN)
-        query_RP = block.query(x_BNCTHW).flatten(0, 1)[row_R] if self.boxes.read == "clip" else rois_RD[:, :0]
+        push = self.push_at(0, x_BNCTHW, valid_BN, order_BN=order_BN)
+        query_RP = self.query_at(0, x_BNCTHW).flatten(0, 1)[row_R] if self.boxes.read == "clip" else rois_RD[:, :0]
         return BoxSummary(VideoState((push,)), query_RP, rois_RD, video_R)
 
     def read_boxes(self, summary: BoxSummary, state: VideoState) -> Tensor:
@@ -169,8 +169,14 @@ class Detector(VideoModel):
         if block is not None:
             memory_R: PlaceState = map_tensors(state.places[0], lambda tensor: tensor[summary.video_R])
             as_map_R = rois_RD[:, None, :, None, None, None]
-            query_R1P = block.query(as_map_R) if self.boxes.read == "roi" else summary.query_RP[:, None]
-            rois_RD = block.infuse_pooled(block.read(memory_R, query_R1P), rois_RD[:, None])[:, 0]
+            query_R1P = (
+                block.query(self.view(LAST).channels(as_map_R))
+                if self.boxes.read == "roi"
+                else summary.query_RP[:, None]
+            )
+            rois_RD = block.infuse_pooled(
+                block.read(memory_R, query_R1P), rois_RD[:, None], spread=self.view(LAST).spread
+            )[:, 0]
         return self._classify(rois_RD)
 
     def box_head(self, x_BNCTHW: Tensor, boxes_R5: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ Not here: the network without memory (`mvit.py`), the state (`memvit_state.py`),
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -123,6 +123,11 @@ class MeMViT(MViT):
             self.box_blocks.apply(self._init)
         self._freeze_unused()
 
+    @property
+    def stages(self) -> Mapping[str, nn.Module]:
+        """None: the blocks' own memory is this network's."""
+        return {}
+
     def _block(self, plan: BlockPlan, drop_path: float, compression: Compression | None) -> Block:
         return MemoryBlock(plan, self.config, drop_path, compression)
 
@@ -211,7 +216,7 @@ class MeMViT(MViT):
                 layers.append(cache)
         # Of their own storage, so that the state does not keep whole clips alive.
         frames = tuple(clip_BCTHW[:, :, -old.shape[2] :].detach().to(old.dtype, copy=True) for old in state.frames)
-        return self._last_norm(x_BLD), grid, MemvitState((*layers, *state.layers[len(layers) :]), frames)
+        return self.last_norm(x_BLD), grid, MemvitState((*layers, *state.layers[len(layers) :]), frames)
 
     def forward(  # type: ignore[override]
         self, clip_BCTHW: Tensor, state: MemvitState, boxes_R5: Tensor | None = None

@@ -9,7 +9,9 @@ Not here: sizes (`mvit_config.py`), memory (`memvit.py`), published layouts with
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -19,7 +21,7 @@ from torch import Tensor, nn
 from wholereel.layers.mlp import DropPath, Mlp
 from wholereel.layers.pooling_attention import Compression, PoolingAttention
 from wholereel.layers.token_pooling import NORM_EPS, Grid, pool_tokens
-from wholereel.models.clip_model import ClipModel, ModelInfo
+from wholereel.models.clip_model import ClipModel, MemoryView, ModelInfo
 from wholereel.models.layouts import Layout
 from wholereel.models.mvit_config import (
     BlockPlan,
@@ -153,8 +155,65 @@ class Head(nn.Module):
         return self.projection(x_BD)
 
 
+def pack_tokens(x_BLD: Tensor, grid: Grid, class_token: bool) -> Tensor:
+    """Tokens as a map `(B, D, T, H, W)`; a class token is one more frame in front, the same at each of its positions.
+
+    Between stages tokens travel like this, so that memories, strategies and streams see the grid and need no tuples.
+    """
+    x_BDTHW = x_BLD[:, int(class_token) :].transpose(1, 2).unflatten(2, grid)
+    if not class_token:
+        return x_BDTHW
+    frame_BD1HW = x_BLD[:, 0, :, None, None, None].expand(-1, -1, 1, *grid[1:])
+    return torch.cat((frame_BD1HW, x_BDTHW), 2)
+
+
+def unpack_tokens(x_BDTHW: Tensor, class_token: bool) -> tuple[Tensor, Grid]:
+    """The inverse of `pack_tokens`: tokens and their grid."""
+    _, _, frames, height, width = x_BDTHW.shape
+    if not class_token:
+        return x_BDTHW.flatten(2).transpose(1, 2), (frames, height, width)
+    tokens_BLD = x_BDTHW[:, :, 1:].flatten(2).transpose(1, 2)
+    return torch.cat((x_BDTHW[:, :, 0, 0, 0][:, None], tokens_BLD), 1), (frames - 1, height, width)
+
+
+class TokenStage(nn.Module):
+    """Consecutive blocks of a network as a function from map to map; the first one reads pixels.
+
+    Holds no weights of its own: the blocks are those of the network, under whose names they are saved.
+    """
+
+    network: MViT
+
+    def __init__(self, network: MViT, blocks: range) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(network.blocks[index] for index in blocks)
+        self.first, self.last = blocks.start == 0, blocks.stop == len(network.blocks)
+        self.class_token = network.config.class_token
+        self.__dict__["network"] = network  # not a part: it would be one of itself
+
+    def forward(self, x_BCTHW: Tensor) -> Tensor:
+        x_BLD, grid = self.network.embed(x_BCTHW) if self.first else unpack_tokens(x_BCTHW, self.class_token)
+        for block in self.blocks:
+            x_BLD, grid = block(x_BLD, grid)
+        return pack_tokens(self.network.last_norm(x_BLD) if self.last else x_BLD, grid, self.class_token)
+
+    def named_parameters(
+        self, prefix: str = "", recurse: bool = True, remove_duplicate: bool = True
+    ) -> Iterator[tuple[str, nn.Parameter]]:
+        """Those of the blocks, and of what stands before the first and behind the last one."""
+        yield from super().named_parameters(prefix, recurse, remove_duplicate)
+        for name, parameter in self.network.named_parameters():
+            begins = not name.startswith(("blocks.", "norm.", "head."))
+            if (self.first and begins) or (
+                self.last and name.startswith("norm.") and not self.network.config.mean_first
+            ):
+                yield f"{prefix}{'.' if prefix else ''}network.{name}", parameter
+
+
 class MViT(ClipModel):
     """The network without memory.
+
+    Its stages, named as in the papers, are the blocks of one size of map: `scale2` begins with the patches.
 
     Args:
         config: sizes and options.
@@ -210,6 +269,25 @@ class MViT(ClipModel):
             table_LD = sine_positions(grid, dim)
             self.pos_embed.data[0, int(config.class_token) :] = table_LD
             self.pos_embed.data[0, : int(config.class_token)] = 0.0
+        self.__dict__["_stages"] = self._divided(num_classes)
+
+    def _divided(self, num_classes: int | tuple[int, ...]) -> dict[str, TokenStage]:
+        """The stages; none where clips are not judged with one vector of logits each."""
+        if self.config.frame_level or isinstance(num_classes, tuple):
+            return {}
+        begins = [0, *(n for n, plan in enumerate(self.plans) if n and plan.stride_q != (1, 1, 1))]
+        ranges = [range(begin, end) for begin, end in pairwise([*begins, len(self.plans)])]
+        return {f"scale{number}": TokenStage(self, blocks) for number, blocks in enumerate(ranges, 2)}
+
+    @property
+    def stages(self) -> Mapping[str, nn.Module]:
+        stages: dict[str, nn.Module] = self.__dict__["_stages"]
+        return stages
+
+    @property
+    def dropout(self) -> nn.Dropout:  # type: ignore[override]
+        """In front of the classifier."""
+        return self.head.dropout
 
     def _block(self, plan: BlockPlan, drop_path: float, compression: Compression | None) -> Block:
         return Block(plan, self.config, drop_path, compression)
@@ -241,6 +319,26 @@ class MViT(ClipModel):
         self.num_classes = num_classes if isinstance(num_classes, int) else sum(num_classes)
         self.head = Head(self.num_features, num_classes, dropout).to(like)
         self.head.apply(self._init)
+        self.__dict__["_stages"] = self._divided(num_classes)
+
+    def stage_inputs(self, stage: str) -> tuple[str, ...]:
+        # Behind other stages shortcuts read too; a norm in front of the classifier does not care.
+        last = stage == list(self.stages)[-1] and not self.config.mean_first
+        return (f"{self.classifier}.weight",) if last and self.num_classes else ()
+
+    def ignores_scale(self, stage: str) -> bool:
+        return self.config.mean_first and stage == list(self.stages)[-1]
+
+    def memory_view(self, stage: str, pathway: str = "concat") -> MemoryView:
+        return replace(super().memory_view(stage, pathway), class_token=self.config.class_token)
+
+    def pool(self, x_BDTHW: Tensor) -> Tensor:
+        """What the head reads of packed tokens: the class token, or the mean of all where there is none."""
+        return x_BDTHW[:, :, 0, 0, 0] if self.config.class_token else x_BDTHW.mean((2, 3, 4))
+
+    def classify(self, pooled_BD: Tensor) -> Tensor:
+        logits_BK: Tensor = self.head(self.norm(pooled_BD) if self.config.mean_first else pooled_BD)
+        return logits_BK
 
     def layouts(self) -> tuple[Layout, ...]:
         """PySlowFast or MeMViT (whose names are ours); torchvision, or pytorchvideo where q, k and v are apart."""
@@ -297,9 +395,10 @@ class MViT(ClipModel):
         x_BLD, grid = self.embed(x_BCTHW)
         for block in self.blocks:
             x_BLD, grid = block(x_BLD, grid)
-        return self._last_norm(x_BLD)
+        return self.last_norm(x_BLD)
 
-    def _last_norm(self, x_BLD: Tensor) -> Tensor:
+    def last_norm(self, x_BLD: Tensor) -> Tensor:
+        """The norm behind the last block, where it stands in front of the mean over tokens."""
         return x_BLD if self.config.mean_first else self.norm(x_BLD)
 
     def forward_head(self, x_BLD: Tensor, pre_logits: bool = False) -> Any:
@@ -345,11 +444,13 @@ def model_info(config: MvitConfig, stride: int = 4, licence: str = "Apache-2.0 (
 
 
 def _feature_info(config: MvitConfig, plans: list[BlockPlan]) -> list[dict[str, Any]]:
-    info = []
+    info: list[dict[str, Any]] = []
     reduction = config.patch_stride
     for index, plan in enumerate(plans):
         reduction = tuple(a * b for a, b in zip(reduction, plan.stride_q, strict=True))  # type: ignore[assignment]
-        info.append({"name": f"blocks.{index}", "channels": plan.dim_out, "reduction": reduction})
+        if index and plan.stride_q == (1, 1, 1):
+            info.pop()  # the stage goes on
+        info.append({"name": f"scale{len(info) + 2}", "channels": plan.dim_out, "reduction": reduction})
     return info
 
 

@@ -95,7 +95,7 @@ def profile_model(model: VideoModel, clip_shape: tuple[int, int, int, int], *, c
     cost = count_cost(shadow.clip_model, clip_shape)
     shadow.train()
     stages = dict(shadow.clip_model.stages)
-    head = getattr(shadow.clip_model, shadow.clip_model.classifier)
+    head = shadow.clip_model.get_submodule(shadow.clip_model.classifier)
     macs = _macs_of({**stages, "head": head}, shadow.clip_model, clip_shape)
     outputs, kept = _kept_of(shadow, clip_shape, clips)
     rows = [

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from wholereel.layers.bottleneck import DEPTHS, BlockPlan, Stage, Stem, begin_residuals_at_zero, stage_blocks
 from wholereel.layers.non_local import Affinity, NonLocal
-from wholereel.models.clip_model import ClipModel, init_convolutions
+from wholereel.models.clip_model import ClipModel, MemoryView, init_convolutions
 from wholereel.models.layouts import Layout, renaming
 from wholereel.models.slow import PYSLOWFAST_BLOCK, PYTORCHVIDEO_BLOCK, RES_STAGES, caffe2_names, pyslowfast_info
 
@@ -44,6 +44,27 @@ def unpack(x_BCTHW: Tensor, alpha: int, fast_channels: int) -> Pathways:
     slow_channels = x_BCTHW.shape[1] - fast_channels * alpha
     fast_BFATHW = x_BCTHW[:, slow_channels:].unflatten(1, (fast_channels, alpha))
     return x_BCTHW[:, :slow_channels], fast_BFATHW.transpose(2, 3).flatten(2, 3)
+
+
+def _slow_of(x_BCTHW: Tensor, slow: int) -> Tensor:
+    return x_BCTHW[..., :slow, :, :, :]
+
+
+def _slow_alone(change_BSTHW: Tensor, others: int) -> Tensor:
+    """Nothing changes in the other channels."""
+    return nn.functional.pad(change_BSTHW, (0, 0, 0, 0, 0, 0, 0, others))
+
+
+def _joined(x_BCTHW: Tensor, slow: int, alpha: int) -> Tensor:
+    """Slow channels and the means of the fast ones, of a packed tensor."""
+    fast_BFATHW = x_BCTHW[..., slow:, :, :, :].unflatten(-4, (-1, alpha))
+    return torch.cat((x_BCTHW[..., :slow, :, :, :], fast_BFATHW.mean(-4)), -4)
+
+
+def _to_frames(change_BDTHW: Tensor, slow: int, alpha: int) -> Tensor:
+    """Changes of `_joined` channels for a packed tensor: all fast frames of a slow one change alike."""
+    fast = change_BDTHW[..., slow:, :, :, :].repeat_interleave(alpha, dim=-4)
+    return torch.cat((change_BDTHW[..., :slow, :, :, :], fast), -4)
 
 
 def slow_frames(frames: int, alpha: int) -> Tensor:
@@ -78,7 +99,7 @@ class TwoStems(nn.Module):
     def __init__(self, slow: Stem, fast: Stem, alpha: int) -> None:
         super().__init__()
         self.pathways = nn.ModuleList((slow, fast))
-        self.alpha = alpha
+        self.alpha, self.fast_channels_out = alpha, fast.conv.out_channels
 
     def forward(self, x: Tensor | Pathways) -> Tensor:
         slow, fast = self.divided(x) if isinstance(x, Tensor) else x
@@ -96,11 +117,12 @@ class TwoStems(nn.Module):
 class TwoStages(nn.Module):
     """The fast pathway joins the slow one, then each goes through its stage."""
 
-    def __init__(self, fusion: Fusion, slow: Stage, fast: Stage, alpha: int, fast_channels: int) -> None:
+    def __init__(self, fusion: Fusion, slow: Stage, fast: Stage, alpha: int, fast_channels: tuple[int, int]) -> None:
         super().__init__()
         self.fusion = fusion
         self.pathways = nn.ModuleList((slow, fast))
-        self.alpha, self.fast_channels = alpha, fast_channels
+        self.alpha = alpha
+        self.fast_channels, self.fast_channels_out = fast_channels
 
     def forward(self, x_BCTHW: Tensor) -> Tensor:
         slow, fast = self.fusion(unpack(x_BCTHW, self.alpha, self.fast_channels))
@@ -181,7 +203,8 @@ class SlowFast(ClipModel):
             slow_stage = Stage(stage_blocks(count, slow_plan, kernels_t), inserted)
             fast_stage = Stage(stage_blocks(count, fast_plan, fast_kernels_t))
             fusion = Fusion(fast_planes, alpha, fusion_kernel, fusion_ratio, bn_eps)
-            setattr(self, name, TwoStages(fusion, slow_stage, fast_stage, alpha, fast_planes))
+            fast_channels = (fast_planes, out // beta)
+            setattr(self, name, TwoStages(fusion, slow_stage, fast_stage, alpha, fast_channels))
             planes, fast_planes, space = out, out // beta, space * step
             self.feature_info.append(
                 {"name": name, "channels": planes + alpha * fast_planes, "reduction": (alpha, space, space)}
@@ -197,8 +220,22 @@ class SlowFast(ClipModel):
         )
         if pre_logits:
             return pooled_BD
-        logits_BK: Tensor = self.get_submodule(self.classifier)(self.dropout(pooled_BD))
-        return logits_BK
+        return self.classify(pooled_BD)
+
+    def memory_view(self, stage: str, pathway: str = "concat") -> MemoryView:
+        """Both pathways joined, the fast one averaged over the frames of a slow one; or the slow one alone."""
+        whole = super().memory_view(stage, pathway)
+        last = stage == RES_STAGES[-1]  # there both are joined already
+        fast = self.fast_channels if last else getattr(self, stage).fast_channels_out
+        alpha = 1 if last else self.alpha
+        slow = whole.dim - fast * alpha
+        if pathway == "slow":
+            return MemoryView(slow, partial(_slow_of, slow=slow), partial(_slow_alone, others=fast * alpha))
+        if last:
+            return whole
+        return MemoryView(
+            slow + fast, partial(_joined, slow=slow, alpha=alpha), partial(_to_frames, slow=slow, alpha=alpha)
+        )
 
     def head_map(self, x_BDTHW: Tensor) -> Tensor:
         slow_BSTHW, fast_BFTHW = unpack(x_BDTHW, self.alpha, self.fast_channels)

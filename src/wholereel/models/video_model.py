@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from wholereel import config
 from wholereel.memory.collaborative import NO_CLIP, CollaborativeMemory
 from wholereel.memory.state import CollaborativeState, MaxState, PlaceState, State, TokenState, VideoState
-from wholereel.models.clip_model import ClipModel, ModelInfo
+from wholereel.models.clip_model import ClipModel, MemoryView, ModelInfo
 from wholereel.ops.checks import check_all
 
 __all__ = ["LAST", "Summary", "VideoModel", "build_memory", "memory_places", "merge_clips"]
@@ -86,34 +86,31 @@ def build_memory(dim: int, memory: config.Memory) -> CollaborativeMemory:
 class VideoModel(nn.Module):
     """Any clip model, with or without memory, behind one interface.
 
-    Class attribute `keeps_map`: the head looks at places. Then the last stage's map goes to it as it is, joined to one
-    pathway (`ClipModel.head_map`), and a block in front of the head infuses the map, not its mean.
+    What the last segment gives is what the head averages (`ClipModel.head_map`). Class attribute `keeps_map`: the head
+    looks at places. Then a block in front of it infuses the map, not its mean.
 
     Args:
-        clip_model: judges a clip; its head must be an average over positions followed by a linear layer.
+        clip_model: judges a clip; must have stages.
         memory: settings of the blocks; `None` = clips are judged one by one.
-    Raises: ValueError: places or sizes that do not fit the model; features of another layout than `BDTHW`.
+    Raises: ValueError: places or sizes that do not fit the model; a model without stages.
     """
 
     keeps_map: ClassVar[bool] = False
 
     def __init__(self, clip_model: ClipModel, memory: config.Memory | None = None) -> None:
         super().__init__()
-        if clip_model.feature_layout != "BDTHW":
+        if not clip_model.stages:
             raise ValueError(
-                f"{type(clip_model).__name__} has features of the layout {clip_model.feature_layout!r}: memory blocks "
-                "and heads count axis 1 as channels and the three after it as positions, so only 'BDTHW' is served"
+                f"{type(clip_model).__name__} has no stages behind which a memory could stand: it has a memory of its "
+                "own, or judges something else than whole clips with one set of classes"
             )
         self.clip_model = clip_model
         self.memory = memory
         stages = list(clip_model.stages)
         self.places = memory_places(clip_model.stages, memory)
-        widths = {info["name"]: info["channels"] for info in clip_model.feature_info}
-        # Of the map; a head of two pathways reads fewer numbers than the map has.
-        widths[LAST] = clip_model.num_features if self.keeps_map else widths[stages[-1]]
         self.memories = nn.ModuleDict()
         if memory is not None:
-            self.memories.update({place: build_memory(widths[place], memory) for place in self.places})
+            self.memories.update({place: build_memory(self.view(place).dim, memory) for place in self.places})
         ends = [0, *(stages.index(stages[-1] if place == LAST else place) + 1 for place in self.places), len(stages)]
         # Stage names before, between and after the blocks: one more than there are places, possibly empty.
         self.segments = tuple(tuple(stages[begin:end]) for begin, end in pairwise(ends))
@@ -131,6 +128,11 @@ class VideoModel(nn.Module):
         """Whether `encode` and `read` serve this model: no block, or one in front of the head without token buffer."""
         tokens = self.memory is not None and self.memory.interaction.startswith("nl_")
         return self.places in ((), (LAST,)) and not tokens
+
+    def view(self, place: str) -> MemoryView:
+        """What the block at a place sees of what its segment gives."""
+        stage = list(self.clip_model.stages)[-1] if place == LAST else place
+        return self.clip_model.memory_view(stage, "concat" if self.memory is None else self.memory.pathway)
 
     @property
     def info(self) -> ModelInfo:
@@ -220,15 +222,10 @@ class VideoModel(nn.Module):
         places: list[PlaceState] = []
         for index, (place, block) in enumerate(self.blocks()):
             x_BCTHW = self.run_segment(index, x_BCTHW)
+            x_BNCTHW = x_BCTHW.unflatten(0, batch_clips)
             earlier = None if state is None else state.places[index]
-            pooled = place == LAST and not self.keeps_map
-            infused, place_state = block(
-                x_BCTHW.unflatten(0, batch_clips), valid_BN, earlier, order_BN=order_BN, pooled=pooled
-            )
-            # In front of the head only the pooled features are needed: a map of one position has them as its mean.
-            infused = infused[..., None, None, None].to(x_BCTHW.dtype) if pooled else infused
-            x_BCTHW = infused.flatten(0, 1)
-            places.append(place_state)
+            places.append(block.pushed_into(earlier, self.view(place).seen(x_BNCTHW), valid_BN, order_BN=order_BN))
+            x_BCTHW = self.infuse_at(index, x_BNCTHW, places[-1]).flatten(0, 1)
         return self.run_segment(len(self.places), x_BCTHW).unflatten(0, batch_clips), VideoState(tuple(places))
 
     def run_segment(self, index: int, x_BCTHW: Tensor) -> Tensor:
@@ -236,7 +233,7 @@ class VideoModel(nn.Module):
         stages = self.clip_model.stages
         for name in self.segments[index]:
             x_BCTHW = stages[name](x_BCTHW)
-        if self.keeps_map and self.segments[index] and self.segments[index][-1] == list(stages)[-1]:
+        if self.segments[index] and self.segments[index][-1] == list(stages)[-1]:
             return self.clip_model.head_map(x_BCTHW)
         return x_BCTHW
 
@@ -249,7 +246,13 @@ class VideoModel(nn.Module):
             x: what segment `index` gave, `BNCTHW`, or `BCTHW` for one clip of each video.
             valid_BN, order_BN: see `forward`; `order_BN` is counted from 0 where `None`.
         """
-        return self.blocks()[index][1].push(_with_clip_axis(x), valid_BN, order_BN=order_BN)
+        place, block = self.blocks()[index]
+        return block.push(self.view(place).seen(_with_clip_axis(x)), valid_BN, order_BN=order_BN)
+
+    def query_at(self, index: int, x_BNCTHW: Tensor) -> Tensor:
+        """With what clips ask block `index` for one answer each, `(B, N, P)`."""
+        place, block = self.blocks()[index]
+        return block.query(self.view(place).seen(x_BNCTHW))
 
     def infuse_at(self, index: int, x: Tensor, memory: PlaceState) -> Tensor:
         """What segment `index` + 1 reads: the clips infused by block `index` with a memory that they have pushed into.
@@ -260,13 +263,25 @@ class VideoModel(nn.Module):
         Returns: the infused maps, with the axes of `x`; in front of the head their means, as maps of one position.
         """
         place, block = self.blocks()[index]
-        x_BNCTHW = _with_clip_axis(x)
-        if place == LAST and not self.keeps_map:
-            pooled_BND = block.infused_mean(memory, x_BNCTHW)
+        view, x_BNCTHW = self.view(place), _with_clip_axis(x)
+        if place == LAST and not self.keeps_map and block.norm is None:
+            asks_BNCTHW = view.judged(x_BNCTHW) if block.infusion == "residual" else view.seen(x_BNCTHW)
+            popped_BNV = block.pop_pooled(memory, asks_BNCTHW)
+            pooled_BND = block.infuse_pooled(popped_BNV, self._pooled(x_BNCTHW), spread=view.spread)
+            # In front of the head only this is needed: a map of one position has it as its mean.
             infused = pooled_BND[..., None, None, None].to(x.dtype)
         else:
-            infused = block.infuse(block.popped_for_infusion(memory, x_BNCTHW), x_BNCTHW)
+            gated = block.infusion == "gate"
+            asks_BNCTHW = view.seen(x_BNCTHW) if gated else view.channels(x_BNCTHW)
+            infused = block.infuse(block.popped_for_infusion(memory, asks_BNCTHW), x_BNCTHW, spread=view.spread)
+            if place == LAST and not self.keeps_map:  # statistics of a norm are those of positions, not of their mean
+                infused = self._pooled(infused)[..., None, None, None].to(x.dtype)
         return infused[:, 0] if x.ndim == 5 else infused
+
+    def _pooled(self, x_BNCTHW: Tensor) -> Tensor:
+        """What the classifier reads of clips, float32 or wider."""
+        wide_BCTHW = x_BNCTHW.flatten(0, 1).to(torch.promote_types(x_BNCTHW.dtype, torch.float32))
+        return self.clip_model.pool(wide_BCTHW).unflatten(0, x_BNCTHW.shape[:2])
 
     @torch.no_grad()
     def contributions(self, clips_BNCTHW: Tensor, valid_BN: Tensor | None = None) -> tuple[VideoState, ...]:
@@ -321,11 +336,15 @@ class VideoModel(nn.Module):
         """
         block = self._last_block()
         x_BNCTHW = self.run_segment(0, clips_BNCTHW.flatten(0, 1)).unflatten(0, clips_BNCTHW.shape[:2])
-        pooled_BND = _pooled(x_BNCTHW)
+        pooled_BND = self._pooled(x_BNCTHW)
         if block is None:
             return Summary(VideoState(), pooled_BND[..., :0], pooled_BND)
-        push = block.push(x_BNCTHW, valid_BN, order_BN=order_BN)
-        return Summary(VideoState((push,)), block.query(x_BNCTHW), pooled_BND)
+        push = self.push_at(0, x_BNCTHW, valid_BN, order_BN=order_BN)
+        if block.infusion == "residual":  # asked by what the head reads: a class token, or the mean as with the gate
+            query_BNP = block.query_pooled(self.view(LAST).channels(pooled_BND[..., None, None, None])[..., 0, 0, 0])
+        else:
+            query_BNP = self.query_at(0, x_BNCTHW)
+        return Summary(VideoState((push,)), query_BNP, pooled_BND)
 
     def read(self, summary: Summary, state: VideoState) -> Tensor:
         """Logits `(B, K)` of a clip under any memory of its video, `(B, N, K)` of several; their own pushes must be in
@@ -337,16 +356,19 @@ class VideoModel(nn.Module):
         several = summary.pooled_BD.ndim == 3
         query_BNP, pooled_BND = (t if several else t[:, None] for t in (summary.query_BP, summary.pooled_BD))
         if block is not None:
-            pooled_BND = block.infuse_pooled(block.read(state.places[0], query_BNP), pooled_BND)
+            popped_BNV = block.read(state.places[0], query_BNP)
+            pooled_BND = block.infuse_pooled(popped_BNV, pooled_BND, spread=self.view(LAST).spread)
         weights = next(self.clip_model.parameters())
-        x_BDTHW = pooled_BND.flatten(0, 1)[..., None, None, None].to(weights.dtype)
-        logits_BNK = self.clip_model.forward_head(x_BDTHW).unflatten(0, pooled_BND.shape[:2])
+        logits_BNK = self.clip_model.classify(pooled_BND.flatten(0, 1).to(weights.dtype))
+        logits_BNK = logits_BNK.unflatten(0, pooled_BND.shape[:2])
         return logits_BNK if several else logits_BNK[:, 0]
 
-    def head(self, x_BNCTHW: Tensor) -> Tensor:
-        """Logits `(B, N, K)` of what the last segment gave."""
-        logits: Tensor = self.clip_model.forward_head(x_BNCTHW.flatten(0, 1))
-        return logits.unflatten(0, x_BNCTHW.shape[:2])
+    def head(self, x: Tensor) -> Tensor:
+        """Logits `(B, N, K)` of what the last segment gave, `BNCTHW`; or `(B, K)` of `BCTHW`."""
+        x_BNCTHW = _with_clip_axis(x)
+        pooled_BD = self.clip_model.pool(x_BNCTHW.flatten(0, 1))
+        logits_BNK = self.clip_model.classify(pooled_BD).unflatten(0, x_BNCTHW.shape[:2])
+        return logits_BNK if x.ndim == 6 else logits_BNK[:, 0]
 
     def _last_block(self) -> CollaborativeMemory | None:
         """The block in front of the head where it is the only one; `None` without memory."""
@@ -368,7 +390,8 @@ class VideoModel(nn.Module):
         for place, names in zip(self.places, self.segments, strict=False):
             for name in names:
                 x_BCTHW = shadow.stages[name](x_BCTHW)
-            positions[place] = x_BCTHW[0, 0].numel()
+            # joining pathways leaves positions as they are
+            positions[place] = int(x_BCTHW[0, 0, 1 if self.view(place).class_token else 0 :].numel())
         return positions
 
 
@@ -414,10 +437,6 @@ def _clips_before(n: int, x_BCTHW: Tensor, valid_BN: Tensor | None) -> Tensor:
     if valid_BN is not None:
         return valid_BN[:, :n].sum(1)
     return torch.full((len(x_BCTHW),), n, device=x_BCTHW.device)
-
-
-def _pooled(x_BNCTHW: Tensor) -> Tensor:
-    return x_BNCTHW.flatten(3).to(torch.promote_types(x_BNCTHW.dtype, torch.float32)).mean(3)
 
 
 @contextmanager

@@ -107,7 +107,7 @@ class ClassificationTask(Task):
     def head_parameters(self) -> Iterable[nn.Parameter]:
         """The clip model's classifier; with a bank also all that reads it."""
         clip_model = self.model.clip_model
-        own = getattr(clip_model, clip_model.classifier).parameters()
+        own = clip_model.get_submodule(clip_model.classifier).parameters()
         if isinstance(self.model, BankModel):
             return [*own, *self.model.operator.parameters(), *self.model.bank_fc.parameters()]
         return own

@@ -71,8 +71,7 @@ class DetectionTask(Task):
     def inputs(self, batch: ClipBatch, clips: slice | None = None) -> Tensor:
         """Normalised clips_BNCTHW in the parameters' type and on their device; all N, or those of the slice."""
         info, parameter = self.model.info, next(self.model.parameters())
-        pixels_BNTCHW = batch.clips_BNTCHW if clips is None else batch.clips_BNTCHW[:, clips]
-        pixels_BNTCHW = pixels_BNTCHW.to(parameter.device, non_blocking=True)
+        pixels_BNTCHW = batch.pixels(clips).to(parameter.device, non_blocking=True)
         return to_model_input(pixels_BNTCHW, mean=info.mean, std=info.std, dtype=parameter.dtype)
 
     def encode(self, batch: ClipBatch, clips: slice = ALL_CLIPS) -> BoxSummary:
