@@ -14,7 +14,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -28,6 +28,7 @@ BOLD, DIM, RED, CYAN, OFF = "\x1b[1m", "\x1b[2m", "\x1b[31m", "\x1b[36m", "\x1b[
 ESCAPE = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 PERIOD = 0.25  # seconds between two drawings
 RATE_SPAN = 10.0  # seconds over which clips per second are counted
+SILENT = 2.0  # seconds without a frame that are worth telling
 
 
 @dataclass
@@ -39,7 +40,8 @@ class Status:
         position: time of the newest frame that was taken. duration: of a file, 0 where there is no end.
         sweep, sweeps: from 1; in all but the last one nothing is judged.
         lag: how far the newest clip ends behind the newest frame of the source; `None` for files.
-        dropped: frames. connections: of a live source. clips: judged. memory: megabytes.
+        silent: since the last frame. dropped: frames. connections: of a live source.
+        clips: judged. memory: megabytes. rate: clips per second. speed: seconds of video per second.
     """
 
     title: str
@@ -56,7 +58,7 @@ class Status:
     memory: float = 0.0
     rate: float = 0.0
     speed: float = 0.0
-    started: float = field(default_factory=time.monotonic)
+    silent: float = 0.0
 
 
 def block(status: Status, clip: ClipScore | None, top: int, width: int, *, unicode: bool = True) -> list[str]:
@@ -64,16 +66,15 @@ def block(status: Status, clip: ClipScore | None, top: int, width: int, *, unico
     head = f"{BOLD}{status.title}{OFF}  {status.mode}  {CYAN}{status.source}{OFF}"
     lines = [head, _where(status, width, unicode), ""]
     if clip is None:
-        waiting = (
-            "filling the memory, nothing is judged in this sweep" if status.sweep < status.sweeps else "no clip yet"
-        )
+        filling = status.sweep < status.sweeps
+        waiting = "filling the memory; the last sweep judges" if filling else "no clip yet"
         lines += [f"{DIM}{waiting}{OFF}"]
     else:
         mark = "" if clip.final else f"  {DIM}may change{OFF}"
         lines += [f"clip {clip.number}   {_clock(clip.begin)} to {_clock(clip.end)}{mark}"]
         lines += _bars(clip.best(clip.scores_K, top), width, unicode)
         lines += ["video so far", *_bars(clip.best(clip.video_scores_K, top), width, unicode)]
-    return [_cut(line, width) for line in [*lines, "", _counts(status)]]
+    return [_cut(line, width) for line in [*lines, "", *_counts(status, width)]]
 
 
 class PlainView:
@@ -108,8 +109,8 @@ class LiveView:
         self._out = sys.stdout if out is None else out
         self._status, self._refresh, self._top = status, refresh, top
         self._clip: ClipScore | None = None
-        self._times: deque[tuple[float, float]] = deque()  # of the clips of the last seconds: our clock, the video's
-        self._drawn = 0
+        self._past: deque[tuple[float, float, int]] = deque()  # of the last seconds: clock, position, clips
+        self._drawn, self._moved = 0, time.monotonic()
         self._lock = threading.RLock()
         self._closed = threading.Event()
         self._unicode = (getattr(self._out, "encoding", None) or "").lower().replace("-", "") == "utf8"
@@ -121,7 +122,6 @@ class LiveView:
         """Take in a clip; it is drawn at the next moment for it."""
         with self._lock:
             self._clip, self._top = clip, top
-            self._times.append((time.monotonic(), clip.end))
 
     def log(self, line: str) -> None:
         """A line above the block, which stays."""
@@ -162,12 +162,17 @@ class LiveView:
         self._drawn = len(lines)
 
     def _count(self) -> None:
-        now = time.monotonic()
-        while self._times and now - self._times[0][0] > RATE_SPAN:
-            self._times.popleft()
-        span = min(RATE_SPAN, max(now - self._status.started, 1e-3))
-        self._status.rate = len(self._times) / span
-        self._status.speed = (self._times[-1][1] - self._times[0][1]) / span if len(self._times) > 1 else 0.0
+        status, now = self._status, time.monotonic()
+        position = max(0.0, status.position)
+        if not self._past or position != self._past[-1][1] or status.clips != self._past[-1][2]:
+            self._moved = now
+        self._past.append((now, position, status.clips))
+        while now - self._past[0][0] > RATE_SPAN:
+            self._past.popleft()
+        then, before, clips = self._past[0]
+        span = max(now - then, 1e-3)
+        status.rate, status.speed = max(0, status.clips - clips) / span, max(0.0, position - before) / span
+        status.silent = now - self._moved
 
 
 View = PlainView | LiveView
@@ -187,18 +192,27 @@ def _where(status: Status, width: int, unicode: bool) -> str:
     at = _clock(status.position)
     sweep = f"   sweep {status.sweep} of {status.sweeps}" if status.sweeps > 1 else ""
     if status.duration <= 0:
+        state = f"{RED}silent for {status.silent:.0f} s{OFF}" if status.silent > SILENT else "live"
         times = "" if status.connections is None else f"   connections {status.connections}"
-        return f"live at {at}{times}"
+        return f"{state}   at {at}{times}"
     share = min(1.0, status.position / status.duration)
     text = f"{at} of {_clock(status.duration)} {share:4.0%}{sweep}"
     return f"{_bar(share, max(0, width - len(text) - 3), unicode)}  {text}"
 
 
-def _counts(status: Status) -> str:
+def _counts(status: Status, width: int) -> list[str]:
     dropped = f"{RED if status.dropped else ''}dropped {status.dropped}{OFF if status.dropped else ''}"
     parts = [] if status.lag is None else [f"lag {status.lag:.1f} s", dropped]
-    parts += [f"{status.clips} clips", f"{status.rate:.1f} clips/s", f"{status.speed:.1f}x real time"]
-    return "   ".join([*parts, f"memory {status.memory:,.0f} MB"])
+    parts += [f"{status.clips} clips", f"{status.rate:.1f} clips/s"]
+    parts += [f"{status.speed:.1f}x real time"] if status.lag is None else []
+    lines = [""]
+    for part in [*parts, f"memory {status.memory:,.0f} MB"]:
+        longer = f"{lines[-1]}   {part}" if lines[-1] else part
+        if lines[-1] and len(ESCAPE.sub("", longer)) > width:
+            lines.append(part)
+        else:
+            lines[-1] = longer
+    return lines
 
 
 def _words(found: list[tuple[str, list[list[Any]]]]) -> str:
