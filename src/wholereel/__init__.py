@@ -18,8 +18,13 @@ if TYPE_CHECKING:
     from wholereel.errors import CheckpointError, ConfigError, DataError, MissingExtraError, VideoError, WholereelError
     from wholereel.inference.prediction import VideoPrediction
     from wholereel.inference.predictor import Predictor
+    from wholereel.inference.stream import Stream
+    from wholereel.inference.stream_batch import BatchStream
+    from wholereel.inference.stream_scores import ClipScore
     from wholereel.media.audio_reader import AudioMetadata, AudioReader, NoSoundError, Sound
+    from wholereel.media.frame_queue import PushedFrames
     from wholereel.media.frames import Frames
+    from wholereel.media.live_source import LiveSource
     from wholereel.media.video_reader import VideoMetadata, VideoReader, probe_video
     from wholereel.memory.collaborative import CollaborativeMemory
     from wholereel.memory.state import CollaborativeState, VideoState
@@ -33,6 +38,12 @@ __all__ = [
     # use a trained model on a file
     "Predictor",
     "VideoPrediction",
+    # and on a video that has not ended
+    "Stream",
+    "ClipScore",
+    "BatchStream",
+    "LiveSource",
+    "PushedFrames",
     # read videos
     "VideoReader",
     "VideoMetadata",
@@ -71,6 +82,11 @@ __all__ = [
 _HOME = {
     "Predictor": "inference.predictor",
     "VideoPrediction": "inference.prediction",
+    "Stream": "inference.stream",
+    "ClipScore": "inference.stream_scores",
+    "BatchStream": "inference.stream_batch",
+    "LiveSource": "media.live_source",
+    "PushedFrames": "media.frame_queue",
     "VideoReader": "media.video_reader",
     "VideoMetadata": "media.video_reader",
     "Frames": "media.frames",
