@@ -13,7 +13,7 @@ from wholereel.datasets.manifest import read_manifest
 from wholereel.datasets.prepare import prepare, write_prepared
 from wholereel.datasets.sample import Manifest, Sample
 from wholereel.errors import DataError
-from wholereel.evaluation.key_frame_results import BoxRecord, summarise
+from wholereel.evaluation.key_frame_results import BoxRecord, TruthBox, summarise
 from wholereel.evaluation.key_frames import evaluate_key_frames
 from wholereel.evaluation.measure import measure
 from wholereel.evaluation.official.ava import ava_report
@@ -111,6 +111,18 @@ def test_sets_that_do_not_fit(official, tmp_path):
     plain = Manifest((Sample("a", official / "a.mp4", None, None, "val", {"label": ()}),), {"label": ("x",)}, official)
     with pytest.raises(DataError, match="has no key frame with boxes, expected samples of key frames"):
         evaluate_key_frames(package(), plain, VIEWS)
+
+
+def test_boxes_of_one_label_have_an_accuracy():
+    right = BoxRecord(0, "a,0902", "a", 902.0, (BOX, OTHER), ((0.5, 0.1), (0.2, 0.3)), 1, 1)
+    wrong = replace(right, index=1, id="a,0903", scores=((0.1, 0.2), (0.2, 0.3)))
+    truth = {index: (TruthBox(BOX, (0,)), TruthBox(OTHER, (1,))) for index in (0, 1)}
+    given = {"classes": ("x", "y"), "evaluated": (0, 1), "protocol": {}}
+    assert summarise([right, wrong], (), truth, **given).metrics["box_top1"] == 0.75
+    several = {**truth, 1: (TruthBox(BOX, (0, 1)), TruthBox(OTHER, (1,)))}
+    assert "box_top1" not in summarise([right, wrong], (), several, **given).metrics
+    detected = replace(right, boxes=(BOX, (0.0, 0.0, 1.0, 1.0)))
+    assert "box_top1" not in summarise([detected, wrong], (), truth, **given).metrics
 
 
 def test_each_key_frame_counts_once():

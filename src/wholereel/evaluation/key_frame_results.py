@@ -80,7 +80,8 @@ class DetectionResults:
 
     Args:
         protocol: how it was measured, in words (`"text"`) and numbers.
-        metrics: `map` (protocol `slowfast`) and `map_activitynet`, in [0, 1].
+        metrics: `map` (protocol `slowfast`) and `map_activitynet`, in [0, 1]; `box_top1` where each box shows
+            one action.
         counts: of everything that they rest on.
         samples: key frames of the data set; `len(records)` of them were judged.
         faults: the others, and why. truncated: ids of key frames of films that are cut off.
@@ -152,7 +153,7 @@ def summarise(
     slowfast, official = frames.compute("slowfast"), frames.compute("activitynet_official")
     return DetectionResults(
         protocol=protocol,
-        metrics={"map": slowfast.mean(), "map_activitynet": official.mean()},
+        metrics={"map": slowfast.mean(), "map_activitynet": official.mean(), **_top1(records, truth)},
         counts=_counts(records, slowfast, len(evaluated)),
         classes=classes,
         evaluated_classes=tuple(evaluated),
@@ -165,6 +166,20 @@ def summarise(
             for index in evaluated
         ),
     )
+
+
+def _top1(records: Sequence[BoxRecord], truth: Mapping[int, Sequence[TruthBox]]) -> dict[str, float]:
+    """`box_top1`, the share of boxes whose best class is theirs, of annotated boxes that show one each."""
+    pairs = []
+    for record in records:
+        boxes = truth[record.index]
+        if record.boxes != tuple(box.xyxy for box in boxes) or any(len(box.labels) != 1 for box in boxes):
+            return {}
+        pairs += [
+            (max(range(len(row)), key=row.__getitem__), box.labels[0])
+            for row, box in zip(record.scores, boxes, strict=True)
+        ]
+    return {"box_top1": sum(found == wanted for found, wanted in pairs) / len(pairs)} if pairs else {}
 
 
 def _counts(records: Sequence[BoxRecord], counts: FrameMapCounts, classes: int) -> dict[str, int]:

@@ -42,6 +42,7 @@ RECIPES: dict[str, str] = {
     "own_videos": "wholereel.recipes.own_videos:own_videos",
     "weizmann": "wholereel.recipes.weizmann:weizmann",
     "ava_rooms": "wholereel.recipes.detection:ava_rooms",
+    "jhmdb_boxes": "wholereel.recipes.detection:jhmdb_boxes",
 }
 
 
