@@ -35,11 +35,18 @@ def weights(seed: int, shapes: dict[str, tuple[int, ...]], std: dict[str, float]
 
 
 def block(
-    tokens: Tensor, w: dict[str, Tensor], valid: np.ndarray, c: dict[str, Any], detached: bool = False
+    tokens: Tensor,
+    w: dict[str, Tensor],
+    valid: np.ndarray,
+    c: dict[str, Any],
+    detached: bool = False,
+    *,
+    positions: int = S,
+    keys: int = P,
 ) -> dict[str, Tensor]:
     """All quantities for tokens (B, N, S, D); if `detached`, each clip sees the other clips' pushes as constants."""
     popped, memories, running = [], [], []
-    factor = {"sum": 1.0, "mean": 1 / S, "ref": c.get("S_ref", 0) / S}[c["position_norm"]]
+    factor = {"sum": 1.0, "mean": 1 / positions, "ref": c.get("S_ref", 0) / positions}[c["position_norm"]]
     clips = len(tokens[0])
     for b in range(len(tokens)):
         x = tokens[b]
@@ -59,14 +66,17 @@ def block(
 
         for n in range(clips):
             if c["interaction"].startswith("nl_"):
-                keys = torch.cat([x[m] @ w["w_k"] for m in there])
-                values = torch.cat([x[m] @ w["w_v"] for m in there])
-                scores = (x[n] @ w["w_q"]) @ keys.T
-                soft = torch.softmax(scores / P**0.5, 1) if c["interaction"] == "nl_softmax" else scores / len(keys)
+                others = [x[m].detach() if detached and m != n else x[m] for m in there]
+                w_k, w_v = ([w[k].detach() if detached and m != n else w[k] for m in there] for k in ("w_k", "w_v"))
+                all_keys = torch.cat([one @ weight for one, weight in zip(others, w_k, strict=True)])
+                values = torch.cat([one @ weight for one, weight in zip(others, w_v, strict=True)])
+                scores = (x[n] @ w["w_q"]) @ all_keys.T
+                softmax = c["interaction"] == "nl_softmax"
+                soft = torch.softmax(scores / keys**0.5, 1) if softmax else scores / len(all_keys)
                 popped.append(soft @ values)
                 continue
             memory = memory_for(n, there, pushes)
-            popped.append(x[n] @ w["w_q"] @ memory if c["interaction"] == "assoc" else memory.expand(S, -1))
+            popped.append(x[n] @ w["w_q"] @ memory if c["interaction"] == "assoc" else memory.expand(positions, -1))
             seen = [m for m in there if m <= n]
             running.append(memory_for(None, seen, pushes) if seen else torch.zeros_like(memory))
         if not c["interaction"].startswith("nl_"):
@@ -100,6 +110,43 @@ def write(path: Path, meta: dict[str, Any], arrays: dict[str, Tensor | np.ndarra
 
 INTERACTIONS = ("assoc", "avg", "max", "nl_dot", "nl_softmax")
 BLOCKS = list(itertools.product(INTERACTIONS, ("gate", "residual"), ("tied", "separate"), (False, True)))
+
+
+def sampled(name: str, array: Tensor | np.ndarray, rng: np.random.RandomState) -> dict[str, np.ndarray]:
+    """An array as big ones are stored: some of its values, and statistics of all."""
+    flat = np.asarray(array.detach() if isinstance(array, Tensor) else array, dtype=np.float64).reshape(-1)
+    index = np.sort(rng.choice(flat.size, min(64, flat.size), replace=False))
+    stats = np.array([flat.mean(), flat.std(), np.abs(flat).max(), np.linalg.norm(flat)])
+    return {f"{name}__flat_index": index, f"{name}__flat_value": flat[index], f"{name}__stats": stats}
+
+
+@pytest.mark.parametrize("interaction", INTERACTIONS)
+def test_a_larger_block_stored_as_samples(tmp_path: Path, interaction: str) -> None:
+    """Positive inputs, one video with a single valid clip, and arrays too big to be stored whole."""
+    d, thw, valid = 64, (4, 5, 5), np.array([[1, 1, 0, 1], [0, 0, 1, 0]])
+    c = {"interaction": interaction, "infusion": "gate", "value": "separate", "position_norm": "mean"}
+    keyed = {"w_k": (d, 16), "w_q": (d, 16), "w_v": (d, 16)}
+    shapes = ({"w_i": (d, 16)} if interaction in ("avg", "max") else keyed) | {"w_o": (16, d)}
+    std = {name: 0.3 if name == "w_o" else d**-0.5 for name in shapes}
+    w = weights(5, shapes, std)
+    x = torch.from_numpy(np.maximum(draw(6, (2, 4, d, *thw)), 0)).double().requires_grad_()
+    out = block(x.flatten(3).transpose(2, 3), w, valid, c, positions=100, keys=16)
+    x_hat = out.pop("tokens_hat").transpose(2, 3).reshape(x.shape)
+    upstream = torch.from_numpy(draw(7, tuple(x.shape)) * valid[:, :, None, None, None, None])
+    loss = (x_hat * upstream).sum()
+    loss.backward()
+    big = {"X_hat": x_hat, "grad_X": x.grad} | out | {f"grad_{name}": weight.grad for name, weight in w.items()}
+    rng = np.random.RandomState(0)
+    arrays: dict[str, Any] = {"loss": loss, "mask": valid}
+    for name, array in big.items():
+        arrays |= sampled(name, array, rng)
+    meta = {"kind": "memory_block", "B": 2, "N": 4, "THW": thw, "d": d, "seed": 5, "std": std, "config": c}
+    meta |= {"relu_input": True, "keys": {name: [shape, "float32"] for name, shape in shapes.items()}}
+    line = check_file(write(tmp_path / "large.npz", meta, arrays))
+    assert line.status == "pass", line.text
+    assert "not compared" not in line.text
+    arrays["X_hat__flat_value"] = arrays["X_hat__flat_value"] + np.eye(1, 64)[0] * 1e-4
+    assert check_file(write(tmp_path / "wrong.npz", meta, arrays)).status != "pass"
 
 
 @pytest.mark.parametrize(("interaction", "infusion", "value", "masked"), BLOCKS)
@@ -180,6 +227,46 @@ def test_every_video_loss(tmp_path: Path, rule: str, multi: str, masked: bool) -
     meta |= {"keys": {name: [shape, "float32"] for name, shape in shapes.items()}} | (
         {"mix": share} if rule == "mix" else {}
     )
+    line = check_file(write(tmp_path / "end.npz", meta, arrays))
+    assert line.status == "pass", line.text
+    assert "not compared" not in line.text
+
+
+ENDS = [
+    *itertools.product(INTERACTIONS, ("gate", "residual"), ("separate",), ("mean",)),
+    ("assoc", "gate", "tied", "sum"),
+    ("assoc", "residual", "tied", "ref"),
+]
+
+
+@pytest.mark.parametrize(
+    "valid", [np.ones((B, N), dtype=np.int64), np.array([[0, 1, 0], [1, 1, 1]])], ids=["all", "one"]
+)
+@pytest.mark.parametrize(("interaction", "infusion", "value", "position_norm"), ENDS)
+def test_every_block_end_to_end(
+    tmp_path: Path, interaction: str, infusion: str, value: str, position_norm: str, valid: Any
+) -> None:
+    """Exact and truncated gradients behind a backbone, of every interaction; one video has a single valid clip."""
+    valid = np.array(valid)
+    c = {"interaction": interaction, "infusion": infusion, "value": value, "position_norm": position_norm}
+    c |= {"S_ref": 20} if position_norm == "ref" else {}
+    shapes = shapes_of(c, P) | {"w_b": (CIN, D), "b_b": (D,), "w_f": (D, K), "b_f": (K,)}
+    std = {name: {"w_o": 1.0, "b_b": 0.1, "b_f": 0.1}.get(name, 0.5) for name in shapes}
+    seed, target = 91, np.array([2, 0])
+    pixels = torch.from_numpy(draw(seed + 1, (B, N, CIN, *THW))).double().flatten(3).transpose(2, 3)
+    arrays: dict[str, Any] = {"target": target, "mask": valid}
+    for prefix, detached in (("grad", False), ("truncgrad", True)):
+        w = weights(seed, shapes, std)
+        out = block(torch.tanh(pixels @ w["w_b"] + w["b_b"]), w, valid, c, detached)
+        z = out["tokens_hat"].mean(2) @ w["w_f"] + w["b_f"]
+        loss = video_loss(z, target, valid, "logits", 0.0)
+        loss.backward()
+        arrays |= {"clip_logits": z, "loss": loss} | ({"M": out["M"]} if "M" in out else {})
+        arrays |= {f"{prefix}_{name}": weight.grad for name, weight in w.items()}
+    arrays["clip_logits"] = arrays["clip_logits"].detach().clone()
+    meta = {"kind": "end_to_end", "B": B, "N": N, "THW": THW, "cin": CIN, "d": D, "dk": P, "num_classes": K}
+    meta |= {"loss": "logits", "seed": seed, "std": std, **c}
+    meta |= {"keys": {name: [shape, "float32"] for name, shape in shapes.items()}}
     line = check_file(write(tmp_path / "end.npz", meta, arrays))
     assert line.status == "pass", line.text
     assert "not compared" not in line.text

@@ -324,8 +324,9 @@ def _truncated(
     model.zero_grad()
     pushes = model.contributions(clips_BNCTHW, valid_BN)
     logits = []
+    batch, clips, *clip_shape = clips_BNCTHW.shape
     for n, clip_BCTHW in enumerate(clips_BNCTHW.unbind(1)):
-        state: VideoState = model.init_state(len(clip_BCTHW))
+        state: VideoState = model.init_state(batch, clip_shape=tuple(clip_shape), clips=clips)
         for m, push in enumerate(pushes):
             state = state if m == n else state.merge(push)
         valid = None if valid_BN is None else valid_BN[:, n : n + 1]
