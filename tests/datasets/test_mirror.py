@@ -11,8 +11,9 @@ from wholereel.config import Augment, Clips, Data
 from wholereel.datasets.clip_dataset import ClipDataset
 from wholereel.datasets.manifest import read_manifest, write_manifest
 from wholereel.datasets.mirror import Mirror, mirror_of_classes, mirror_of_joints, read_mirror
-from wholereel.datasets.sample import Event, Manifest, Sample
+from wholereel.datasets.sample import Box, Event, Manifest, Sample
 from wholereel.datasets.shards import pack
+from wholereel.datasets.worlds import get_world
 from wholereel.errors import ConfigError, DataError
 
 CLASSES = {"label": ("Turning left", "Holding", "Turning right", "Looking left", "brightly bleft")}
@@ -94,13 +95,52 @@ def test_clips_of_one_video_must_agree(turning):
     ClipDataset(replace(turning, mirror=Mirror()), apart, train=True, seed=0)
 
 
+def test_labels_of_boxes_follow_too(turning):
+    boxes = (Box(1.0, (0.0, 0.0, 0.5, 1.0), (0, 1)), Box(1.0, (0.5, 0.0, 1.0, 1.0), (2,)))
+    sample = replace(turning.samples[0], labels={"label": ()}, key_seconds=1.0, boxes=boxes)
+    one_sided = replace(sample, id="s", boxes=(Box(1.0, (0.0, 0.0, 0.5, 1.0), (3,)),))
+    manifest = replace(turning, samples=(sample, one_sided), multi_label=True)
+    data = replace(DATA, augment=Augment((32, 32), 32, flip=1.0))
+    found = ClipDataset(manifest, data, train=True, seed=0)
+    assert found[0, 0].boxes.labels_RK.tolist() == [[0, 1, 1, 0, 0], [1, 0, 0, 0, 0]]
+    assert found[0, 0].boxes.xyxy_R4.tolist() == [[16, 0, 32, 32], [0, 0, 16, 32]]
+    assert found[0, 1].boxes.labels_RK.tolist() == [[0, 0, 0, 1, 0]]
+    assert found[0, 1].boxes.xyxy_R4.tolist() == [[0, 0, 16, 32]]  # not flipped
+
+
+def test_sets_that_must_not_be_flipped(turning):
+    never = replace(turning, mirror=Mirror(never=True))
+    data = replace(DATA, augment=Augment((32, 32), 32, flip=1.0))
+    plain = ClipDataset(turning, DATA, train=True, seed=0)[0, 0].clips_NTCHW
+    assert torch.equal(ClipDataset(never, data, train=True, seed=0)[0, 0].clips_NTCHW, plain)
+
+
+@pytest.mark.parametrize(
+    ("name", "column", "pairs"),
+    [
+        ("motion_objects", "label", {"left_disc": "right_disc", "grow_plus": "grow_plus"}),
+        ("finemotion8", "label", {"up_left": "up_right", "down": "down"}),
+        ("ava_rooms", "label", {"walk left": "walk right", "jump": "jump"}),
+        ("hashtags", "verb_noun", {"right_ring": "left_ring"}),
+    ],
+)
+def test_worlds_say_what_their_sides_are(name, column, pairs):
+    world = get_world(name)
+    classes, table = world.label_spaces()[column], world.mirror().labels[column]
+    assert {one: classes[table[classes.index(one)]] for one in pairs} == pairs
+    assert min(table) >= 0  # nobody is left without a mirror image
+    assert get_world("sticks").mirror().never
+    assert get_world("match8").mirror() == Mirror()
+
+
 def test_the_file_comes_back(turning, tmp_path):
-    mirror = replace(turning.mirror, joints=((0, 5), (1, 4)))
+    mirror = replace(turning.mirror, joints=((0, 5), (1, 4)), never=True)
     write_manifest(replace(turning, mirror=mirror), tmp_path / "manifest.jsonl")
     assert json.loads((tmp_path / "mirror.json").read_text()) == {
         "labels": {"label": [["Turning left", "Turning right"]]},
         "fixed": {"label": ["Looking left"]},
         "joints": [[0, 5], [1, 4]],
+        "never": True,
     }
     assert read_manifest(tmp_path).mirror == mirror
     packed = pack(read_manifest(tmp_path), tmp_path / "packed")

@@ -177,7 +177,7 @@ class ClipDataset(Dataset[ClipSample]):
             seconds_NT=read.seconds_NT,
             labels=labels,
             fault=Fault(sample.id, str(sample.path), TRUNCATED, kind="truncated") if read.truncated else None,
-            boxes=self._mirrored(seen),
+            boxes=seen.boxes,
             poses=seen.poses,
             audio=audio,
             batch_clips=key.clips,
@@ -198,18 +198,10 @@ class ClipDataset(Dataset[ClipSample]):
             boxes=None if sample.key_seconds is None else self._boxes_of_clips(sample, offsets_N),
             poses=sample.poses if self._posed else None,
             classes=len(self.classes.get("label", ())),
-            sides=self.mirror.joints,
+            mirror=self.mirror,
             flippable=self.mirror.flippable(sample.labels),
             generator=generator,
         )
-
-    def _mirrored(self, seen: Moved) -> Boxes | None:
-        """Boxes with the labels of the mirror image, where the video was flipped."""
-        table = self.mirror.labels.get("label")
-        if not seen.flipped or table is None or seen.boxes is None or seen.boxes.labels_RK is None:
-            return seen.boxes
-        # A video with a label that has no mirror image is not flipped: where the table has none, nothing is set.
-        return replace(seen.boxes, labels_RK=seen.boxes.labels_RK[:, list(table)])
 
     def _boxes_of_clips(self, sample: Sample, offsets_N: Tensor) -> list[Sequence[Box]]:
         """Boxes that are judged, by clip: those of the key frame, and of other key frames where all are."""

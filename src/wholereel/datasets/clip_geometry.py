@@ -6,7 +6,7 @@ Not here: the draws themselves (`media/augment.py`), what boxes and poses are (`
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -16,6 +16,7 @@ from wholereel.batches import Boxes, Poses
 from wholereel.datasets.clip_boxes import boxes_of_clips, boxes_of_sample, center_cropped, pixel_boxes
 from wholereel.datasets.clip_poses import center_cropped_joints, shown_poses
 from wholereel.datasets.clip_reader import ReadClips
+from wholereel.datasets.mirror import Mirror
 from wholereel.datasets.sample import Box, Pose
 from wholereel.media.augment import CenterCrop, TrainAugment
 
@@ -47,7 +48,7 @@ def moved(
     boxes: Sequence[Sequence[Box]] | None,
     poses: Sequence[Pose] | None,
     classes: int,
-    sides: Sequence[tuple[int, int]],
+    mirror: Mirror,
     flippable: bool,
     generator: torch.Generator,
 ) -> Moved:
@@ -59,14 +60,15 @@ def moved(
         boxes: that are judged, for each clip; `None` = the set has none.
         poses: of the video; `None` = the set has none.
         classes: K of the boxes' labels; 0 = not wanted.
-        sides: joints that are each other's mirror image.
-        flippable: the mirror image has labels.
+        mirror: what a flip does to joints and to the boxes' labels.
+        flippable: the mirror image of the video has labels.
         generator: the one that drew the short side.
     """
     if read.pixels_NTCHW is None:
         raise ValueError("moved() needs clips with pixels")
     count, size = len(read.seconds_NT), (read.pixels_NTCHW.shape[-2], read.pixels_NTCHW.shape[-1])
     judged: Sequence[Sequence[Box]] = ((),) * count if boxes is None else boxes
+    flippable = flippable and all(mirror.flippable({"label": box.labels}) for part in judged for box in part)
     shown = None if poses is None else shown_poses(poses, read.frames_NT, read.stored, size)
     scaled = [pixel_boxes(part, *size) for part in judged]
     people = (pixel_boxes((), *size),) * count if shown is None or shown.boxes is None else shown.boxes
@@ -80,6 +82,8 @@ def moved(
         new_boxes = tuple(center_cropped(part, geometry.crop) for part in both)
         new_joints = tuple(center_cropped_joints(part, geometry.crop) for part in joints)
     rows_N = [len(part) for part in scaled]
+    judged = [[_mirrored(box, mirror) for box in part] if turned else part
+              for part, turned in zip(judged, flipped, strict=True)]  # fmt: skip
     least = LEAST_SIDE if isinstance(geometry, TrainAugment) else 0.0
     judged_boxes = boxes_of_clips(
         [
@@ -90,8 +94,13 @@ def moved(
     if shown is None:
         return Moved(clips_NTCHW, None if boxes is None else judged_boxes, None, any(flipped[:1]))
     boxed = None if shown.boxes is None else [new[rows:] for new, rows in zip(new_boxes, rows_N, strict=True)]
-    placed = shown.placed(new_joints, boxed, flipped=flipped, sides=sides)
+    placed = shown.placed(new_joints, boxed, flipped=flipped, sides=mirror.joints)
     return Moved(clips_NTCHW, None if boxes is None else judged_boxes, placed, any(flipped[:1]))
+
+
+def _mirrored(box: Box, mirror: Mirror) -> Box:
+    labels = mirror.flipped("label", box.labels)
+    return box if labels == box.labels or isinstance(labels, int) else replace(box, labels=labels)
 
 
 def _boxes(xyxy_R4: Tensor, size: tuple[int, int]) -> tv_tensors.BoundingBoxes:

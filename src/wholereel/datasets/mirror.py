@@ -1,7 +1,7 @@
 """What a data set means by left and right: which classes and joints are each other's mirror image.
 
 The sidecar `mirror.json` beside a manifest holds pairs of class names by label column, pairs of joints, and classes
-whose mirror image is no class (videos of these are never flipped):
+whose mirror image is no class (videos of these are never flipped); with `"never": true` nothing is flipped:
 `{"labels": {"label": [["turn left", "turn right"]]}, "joints": [[0, 5]], "fixed": {"label": ["look right"]}}`.
 """
 
@@ -20,6 +20,7 @@ __all__ = ["MIRROR_FILE", "Mirror", "mirror_of_classes", "mirror_of_joints", "mi
 
 MIRROR_FILE = "mirror.json"
 SIDES = {"left": "right", "right": "left", "Left": "Right", "Right": "Left"}
+SIDE_WORD = re.compile(r"(?<![A-Za-z])([Ll]eft|[Rr]ight)(?![A-Za-z])")
 EXAMPLE = '{"labels": {"label": [["turn left", "turn right"]]}, "joints": [[0, 5]]}'
 
 
@@ -30,19 +31,23 @@ class Mirror:
     Args:
         labels: by label column the class of the mirrored video for each class, -1 where there is none.
         joints: pairs of joints that change places.
+        never: pictures are not flipped at all (their colours tell sides, or writing is in them).
     """
 
     labels: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     joints: tuple[tuple[int, int], ...] = ()
+    never: bool = False
 
     @property
     def knows_sides(self) -> bool:
-        """Whether some label changes when a video is flipped, or is lost."""
-        return any(index != place for column in self.labels.values() for place, index in enumerate(column))
+        """Whether some label changes when a video is flipped, or is lost; or nothing may be flipped."""
+        return self.never or any(
+            index != place for column in self.labels.values() for place, index in enumerate(column)
+        )
 
     def flippable(self, labels: Mapping[str, int | tuple[int, ...]]) -> bool:
         """Whether the mirror image of a video with these labels has labels."""
-        return all(
+        return not self.never and all(
             self.labels[name][index] >= 0
             for name, label in labels.items()
             if name in self.labels
@@ -66,7 +71,9 @@ def mirror_of_classes(classes: Mapping[str, Sequence[str]]) -> Mirror:
     labels = {}
     for column, names in classes.items():
         places = {name: index for index, name in enumerate(names)}
-        swapped = [re.sub(r"\b([Ll]eft|[Rr]ight)\b", lambda word: SIDES[word[0]], name) for name in names]
+        swapped = [
+            re.sub(r"(?<![A-Za-z])([Ll]eft|[Rr]ight)(?![A-Za-z])", lambda word: SIDES[word[0]], name) for name in names
+        ]
         if list(names) != swapped:
             labels[column] = tuple(places.get(name, -1) for name in swapped)
     return Mirror(labels)
@@ -91,6 +98,8 @@ def mirror_text(mirror: Mirror, classes: Mapping[str, Sequence[str]]) -> str:
         if fixed:
             content.setdefault("fixed", {})[column] = fixed
     content["joints"] = [list(pair) for pair in mirror.joints]
+    if mirror.never:
+        content["never"] = True
     return json.dumps(content, ensure_ascii=False, indent=1) + "\n"
 
 
@@ -116,7 +125,7 @@ def read_mirror(folder: Path, classes: Mapping[str, Sequence[str]]) -> Mirror:
     except (ValueError, TypeError, AttributeError, KeyError) as error:
         reason = f"{error.args[0]!r} is no class" if isinstance(error, KeyError) else str(error)
         raise DataError(file, f"cannot be read ({reason})", EXAMPLE) from error
-    return Mirror(labels, joints)
+    return Mirror(labels, joints, bool(content.get("never", False)))
 
 
 def _table(pairs: Sequence[Sequence[str]], fixed: Sequence[str], names: Sequence[str]) -> tuple[int, ...]:

@@ -108,7 +108,8 @@ class StreamDataset(Dataset["StreamClip"]):
         self.data, self.train, self.seed, self.streams = data, train, seed, data.streams
         timed = data.streams.label in RULES and data.streams.steps != "samples"
         self.multi_hot = data.streams.label == "all" if timed else manifest.multi_label
-        lost = any(min(table, default=0) < 0 for table in manifest.mirror.labels.values())
+        tables = manifest.mirror.labels.values()
+        lost = manifest.mirror.never or any(min(table, default=0) < 0 for table in tables)
         augment = augment_of(data.augment, manifest.mirror)
         # A stream is flipped as a whole, so no class of it may lack a mirror image.
         self._augment = TrainAugment(replace(augment, flip=0.0) if lost else augment)

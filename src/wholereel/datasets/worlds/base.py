@@ -17,6 +17,7 @@ from typing import Any, ClassVar, Generic, TypeVar
 
 import numpy as np
 
+from wholereel.datasets.mirror import Mirror, mirror_of_classes
 from wholereel.errors import ConfigError
 
 __all__ = [
@@ -159,6 +160,10 @@ class World(ABC, Generic[S]):
     def label_spaces(self) -> dict[str, tuple[str, ...]]:
         """Class names by label column."""
         return {"label": self.classes} if self.classes else {}
+
+    def mirror(self) -> Mirror:
+        """What flips from left to right do to labels and joints; here read from the names of the classes."""
+        return mirror_of_classes(self.label_spaces())
 
     def export(self, folder: Path, scenes: Iterable[S]) -> None:
         """Write `folder/official`: the annotations in the format of the set that the world imitates; here nothing."""

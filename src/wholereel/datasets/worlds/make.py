@@ -24,6 +24,7 @@ import numpy as np
 from PIL import Image
 
 from wholereel.datasets.atomic_files import write_text_file
+from wholereel.datasets.mirror import MIRROR_FILE, Mirror, mirror_text
 from wholereel.datasets.worlds.base import Recording, Scene, World
 from wholereel.datasets.worlds.table import get_world
 from wholereel.errors import ConfigError, DataError
@@ -113,8 +114,8 @@ def make_world(
         options: fields of the world, such as `{"size": 112}`.
         pool: of `worker_pool`, instead of `workers` new processes: for several worlds one after another.
         progress: called as `progress(done, total)` after each sample.
-    Returns: the folder: `videos/` or `images/`, `manifest.jsonl`, `classes.json`, `world.json`; in worlds that export
-        one, the folder `official`.
+    Returns: the folder: `videos/` or `images/`, `manifest.jsonl`, `classes.json`, `world.json`; where left and right
+        matter `mirror.json`; in worlds that export one, the folder `official`.
     Raises:
         ConfigError: unknown name, profile or option, sizes that cannot be balanced.
         DataError: the folder holds a world made with other settings.
@@ -130,6 +131,8 @@ def make_world(
     partial_dir = folder / ".partial"
     partial_dir.mkdir(exist_ok=True)
     write_text_file(folder / "classes.json", as_text(class_names(world)))
+    if world.mirror() != Mirror():
+        write_text_file(folder / MIRROR_FILE, mirror_text(world.mirror(), world.label_spaces()))
     rows = []
     with nullcontext(pool) if pool is not None else worker_pool(workers) as helpers:
         for row in _make_rows(wanted, folder, helpers):

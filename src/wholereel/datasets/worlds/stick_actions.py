@@ -12,10 +12,11 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from wholereel.datasets.mirror import Mirror, mirror_of_joints
 from wholereel.datasets.worlds.base import Oracle, Recording, Scene, World, generator_of
 from wholereel.datasets.worlds.event_world import check_size
 from wholereel.datasets.worlds.painting import canvas, draw_color, draw_identity
-from wholereel.datasets.worlds.skeleton import ANGLES, ENDS, Figure, walk_angles, walk_root
+from wholereel.datasets.worlds.skeleton import ANGLES, ENDS, JOINTS, Figure, walk_angles, walk_root
 from wholereel.datasets.worlds.stick_paint import paint_figures
 from wholereel.datasets.worlds.sticks import FRAMES, HEADS, REFERENCE_SIZE, pose_records
 
@@ -93,6 +94,10 @@ class StickActions(World[ActionScene]):
             "frame": lambda scene, generator: int(generator.integers(len(self.classes))),
             "video": lambda scene, generator: action_of(scene.figure),
         }
+
+    def mirror(self) -> Mirror:
+        """Colours tell left limbs from right ones: a flipped figure would be none of this world."""
+        return Mirror(joints=mirror_of_joints(JOINTS), never=True)
 
     def moments(self, scene: ActionScene) -> list[int]:
         return list(range(0, FRAMES, 6))

@@ -19,6 +19,7 @@ import numpy as np
 
 from wholereel.datasets.atomic_files import write_text_file
 from wholereel.datasets.formats.posetrack import JOINTS
+from wholereel.datasets.mirror import Mirror, mirror_of_joints
 from wholereel.datasets.worlds.base import Oracle, Recording, Scene, World, generator_of
 from wholereel.datasets.worlds.event_world import check_size
 from wholereel.datasets.worlds.painting import canvas, draw_color, draw_identity
@@ -203,6 +204,10 @@ class Sticks(World[StickScene]):
                 path = folder / "official" / year / "annotations" / scene.split / f"{scene.id}.json"
                 path.parent.mkdir(parents=True, exist_ok=True)
                 write_text_file(path, json.dumps(content))
+
+    def mirror(self) -> Mirror:
+        """Colours tell left limbs from right ones: a flipped figure would be none of this world."""
+        return Mirror(joints=mirror_of_joints(JOINTS), never=True)
 
     def moments(self, scene: StickScene) -> list[int]:
         return list(range(8, 14))

@@ -18,6 +18,7 @@ from typing import Any
 import av
 import numpy as np
 
+from wholereel.datasets.mirror import MIRROR_FILE, Mirror, mirror_text
 from wholereel.datasets.worlds.base import Recording, Scene, World, oracle_scores
 from wholereel.datasets.worlds.make import (
     WorldFolder,
@@ -135,7 +136,12 @@ def _description_problems(folder: Path, world: World[Any]) -> list[str]:
     if not path.exists():
         return ["classes.json: missing"]
     found = json.loads(path.read_text(encoding="utf-8"))
-    return [] if found == expected else [f"classes.json: {found}, expected {expected}"]
+    problems = [] if found == expected else [f"classes.json: {found}, expected {expected}"]
+    wanted = None if world.mirror() == Mirror() else mirror_text(world.mirror(), world.label_spaces())
+    sides = folder / MIRROR_FILE
+    if (sides.read_text(encoding="utf-8") if sides.exists() else None) != wanted:
+        problems.append(f"{MIRROR_FILE}: {'is not what the world says' if sides.exists() else 'missing'}")
+    return problems
 
 
 def _balance_problems(described: WorldFolder, rows: list[dict[str, Any]]) -> list[str]:
