@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
 
 import torch
 
@@ -11,7 +13,7 @@ from wholereel import config
 from wholereel.inference.stream import Stream
 from wholereel.media.frames import Frames
 from wholereel.media.video_reader import VideoReader
-from wholereel.models.memvit import memvit_tiny
+from wholereel.models.memvit import MeMViT, memvit_tiny
 from wholereel.models.package import Package
 
 CLIPS = config.Clips(plan="contiguous", count=1000, frames=4, stride=2)
@@ -21,6 +23,9 @@ MEMORIES = {
     "max": config.Memory(interaction="max", dim=8),
     "none": None,
 }
+
+
+SPACES = {"verb": ("open", "close"), "noun": ("door", "box", "jar")}
 
 
 class Chopped(VideoReader):
@@ -38,10 +43,15 @@ class Chopped(VideoReader):
                 begin, turn = part.stop, turn + 1
 
 
-def memvit_package(*, frame_level: bool = False, causal: bool = False, reach: int = 2, seed: int = 0) -> Package:
+def memvit_package(*, causal_stem: bool = False, spaces: bool = False, **options: Any) -> Package:
     """A tiny MeMViT that remembers, with weights large enough that what it remembers matters."""
-    torch.manual_seed(seed)
-    model = memvit_tiny(num_classes=2, frame_level=frame_level, causal=causal, reach=reach).eval()
+    torch.manual_seed(0)
+    model = memvit_tiny(num_classes=(2, 3) if spaces else 2, **options)  # type: ignore[arg-type]
+    if causal_stem:
+        classes, info = (2, 3) if spaces else 2, model.info
+        config_ = replace(model.config, causal_stem=True)
+        model = MeMViT(config_, model.memory, num_classes=classes, info=info)
+    model = model.eval()
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.ndim > 1:
@@ -49,7 +59,7 @@ def memvit_package(*, frame_level: bool = False, causal: bool = False, reach: in
     return Package(
         model=model,
         spec=config.Model("memvit_tiny"),
-        classes=CLASSES,
+        classes=tuple(name for names in SPACES.values() for name in names) if spaces else CLASSES,
         task=config.Task(),
         clips=config.Clips(frames=4, stride=1),
         short_side=36,
@@ -57,6 +67,7 @@ def memvit_package(*, frame_level: bool = False, causal: bool = False, reach: in
         mean=model.info.mean,
         std=model.info.std,
         extra={},
+        spaces=SPACES if spaces else {},
     )
 
 

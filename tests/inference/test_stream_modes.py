@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -12,6 +13,7 @@ import torch
 from tests.inference.builders import moving_square, package
 from tests.inference.stream_cases import CLIPS, MEMORIES, equal, memvit_package, run_file
 from wholereel import config
+from wholereel.cli.main import main
 from wholereel.errors import CheckpointError, ConfigError
 from wholereel.inference import Predictor
 from wholereel.inference.stream import Stream
@@ -19,7 +21,7 @@ from wholereel.media.clip_assembly import ClipAssembler
 from wholereel.media.frames import Frames
 from wholereel.media.model_input import to_model_input
 from wholereel.media.video_reader import VideoReader
-from wholereel.models.package import load_package
+from wholereel.models.package import load_package, save_package
 
 ALL = {**MEMORIES, "nl": config.Memory(interaction="nl_softmax", dim=8, after=("layer1", "last"))}
 
@@ -176,6 +178,73 @@ def test_frames_left_at_the_end_are_padded_and_only_they_are_named(video):
     cut = said.push(Frames(whole.pixels_TCHW[:74], whole.seconds_T[:74])) + said.finish()
     torch.testing.assert_close(cut[-1].frame_scores_TK[:1], found[18].frame_scores_TK[:1], rtol=0, atol=1e-6)
     assert len(cut[-1].frame_scores_TK) == 2
+
+
+@torch.no_grad()
+def test_a_causal_stem_sees_one_long_video_and_padding_touches_nothing(video, monkeypatch):
+    """Clip by clip through the stem is one pass over the whole video; frames behind the end change no output."""
+    package_ = memvit_package(frame_level=True, causal=True, causal_stem=True)
+    stem = package_.model.patch_embed
+    tokens, forward = [], type(stem).forward
+    monkeypatch.setattr(
+        type(stem), "forward", lambda self, x, before=None: tokens.append(forward(self, x, before)) or tokens[-1]
+    )
+    _, found = run_file(package_, video, (3, 11))
+    with VideoReader(video, size=36) as reader:
+        whole = reader.read(indices=range(77))
+    long_1CTHW = to_model_input(whole.pixels_TCHW[None, ..., 2:34, 8:40], mean=package_.mean, std=package_.std)
+    expected_1LD = forward(stem, long_1CTHW)
+    torch.testing.assert_close(torch.cat(tokens, 1)[:, : expected_1LD.shape[1]], expected_1LD, rtol=0, atol=1e-5)
+    for frames in (73, 74, 75):
+        stream = Stream(package_, device="cpu", frame_rate=10.0)
+        cut = stream.push(Frames(whole.pixels_TCHW[:frames], whole.seconds_T[:frames])) + stream.finish()
+        assert len(cut[-1].frame_scores_TK) == frames - 72
+        torch.testing.assert_close(cut[-1].frame_scores_TK, found[18].frame_scores_TK[: frames - 72], rtol=0, atol=1e-6)
+
+
+def test_label_spaces_are_judged_apart(video):
+    stream, found = run_file(memvit_package(spaces=True), video)
+    for clip in found:
+        assert float(clip.scores_K[:2].sum()) == pytest.approx(1, abs=1e-6)
+        assert float(clip.scores_K[2:].sum()) == pytest.approx(1, abs=1e-6)
+        record = clip.to_dict(1)
+        assert set(record["top"]) == set(record["video_top"]) == {"verb", "noun"}
+        assert clip.label == f"{record['top']['verb'][0][0]} · {record['top']['noun'][0][0]}"
+    assert torch.equal(stream.video_scores(), found[-1].video_scores_K)
+    multi = dataclasses.replace(memvit_package(spaces=True, frame_level=True), task=config.Task(aggregate="max"))
+    for clip in run_file(multi, video)[1]:
+        assert clip.frame_scores_TK.shape[1] == 5
+        torch.testing.assert_close(clip.frame_scores_TK[:, 2:].sum(1), torch.ones(len(clip.frame_scores_TK)))
+
+
+def test_a_model_that_was_trained_on_streams_is_used_at_their_distance(video):
+    trained = dataclasses.replace(memvit_package(), streams=config.Streams(hop=0.6))
+    _, found = run_file(trained, video)
+    assert [round(clip.begin, 3) for clip in found[:3]] == [0.0, 0.6, 1.2]
+    _, other = run_file(trained, video, hop=4)
+    assert [round(clip.begin, 3) for clip in other[:3]] == [0.0, 0.4, 0.8]
+    rated = dataclasses.replace(trained, clips=config.Clips(frames=4, stride=1, frame_rate=5.0))
+    _, slow = run_file(rated, video)
+    assert [round(clip.begin, 3) for clip in slow[:3]] == [0.0, 0.6, 1.2]
+
+
+def test_a_package_on_disk_is_streamed_by_the_command(video, tmp_path):
+    loaded = memvit_package(frame_level=True)
+    save_package(
+        tmp_path / "run",
+        loaded.model,
+        spec=config.Model("memvit_tiny", options={"frame_level": True}),
+        num_classes=2,
+        classes=loaded.classes,
+        task=loaded.task,
+        input={"mean": loaded.mean, "std": loaded.std, "short_side": 36, "crop": 32, "clips": loaded.clips},
+    )
+    words = ["stream", str(tmp_path / "run"), str(video), "--device", "cpu", "--hop", "5"]
+    assert main([*words, "--out", str(tmp_path / "lines")]) == 0
+    lines = [json.loads(line) for line in (tmp_path / "lines").read_text().splitlines()]
+    _, expected = run_file(loaded, video, hop=5)
+    assert lines == json.loads(json.dumps([clip.to_dict(3) for clip in expected]))
+    assert [frame["second"] for frame in lines[1]["frames"]] == [0.5, 0.6, 0.7, 0.8]
 
 
 def test_models_with_their_own_state_know_one_mode(video):
