@@ -35,6 +35,7 @@ PUBLISHED = {
     "mvitv1_b 32": ({"frames": 32}, 53_115_280, 439, 236.31),
     "mvitv2_s": ({}, 34_537_744, 397, 64.46),
     "mvitv2_b": ({}, 51_230_128, 589, 225.17),
+    "mvitv2_l": ({}, 213_390_112, 1165, 2828),
 }
 
 
@@ -43,7 +44,7 @@ def test_published_sizes(name: str) -> None:
     options, parameters, tensors, cost = PUBLISHED[name]
     with torch.device("meta"):
         model = create_model(name.split()[0], **options).eval()
-        clip = torch.empty(1, 3, model.info.frames, 224, 224)
+        clip = torch.empty(1, 3, model.info.frames, model.info.crop, model.info.crop)
     assert sum(parameter.numel() for parameter in model.parameters()) == parameters
     assert len(model.state_dict()) == tensors
     assert multiply_adds(model, clip) / 1e9 == pytest.approx(cost, rel=5e-3)

@@ -20,27 +20,34 @@ def convert(
     model: Annotated[str | None, arg(metavar="NAME")] = None,
     to: Annotated[str, arg(metavar="LAYOUT")] = "wholereel",
     set: Annotated[tuple[str, ...], arg(metavar="OPTION=VALUE")] = (),
+    fit: bool = False,
 ) -> int:
     """Recognise whose weights a file holds, and write them as safetensors.
 
-    Reads files of torchvision, VMZ, pytorchvideo, PySlowFast and MMAction2 (.pth, .pyth, .pkl of Caffe2). The result
-    is used as weights "file:OUT.safetensors"; it carries the network's settings, and networks that differ in what
-    names and shapes don't show are refused.
+    Reads files of torchvision, VMZ, pytorchvideo, PySlowFast, MeMViT and MMAction2 (.pth, .pyth, .pkl of Caffe2). The
+    result is used as weights "file:OUT.safetensors"; it carries the network's settings and the licence of the weights,
+    and networks that differ in what names and shapes don't show are refused.
 
     Args:
         source: File of weights.
         target: File to write.
         model: The network, needed where several fit; `wholereel models` lists them.
-        to: Names to write: wholereel, pyslowfast, pytorchvideo or mmaction2.
+        to: Names to write: wholereel, pyslowfast, pytorchvideo, torchvision, memvit or mmaction2, as the network has.
         set: Options of the network, e.g. pool1=true.
+        fit: Make the weights of another size or kind of MViT a start for --model: other clips, more memory, MViTv2 to
+            MeMViT, images to videos. Says what was resized, left out and stays fresh.
     """
     from wholereel.models.weight_conversion import convert_weights
 
     options = dict(_option(text) for text in set)
-    converted = convert_weights(source, target, model=model, layout=to, options=options)
+    converted = convert_weights(source, target, model=model, layout=to, options=options, fit=fit)
     print(f"{source}: {converted.match}, {converted.match.classes} classes")
-    for key in converted.unused:
-        print(f"left out: {key}")
+    said = {"left out": converted.unused, "resized": converted.resized, "fresh": converted.fresh}
+    for what, keys in said.items():
+        for key in keys:
+            print(f"{what}: {key}")
+    if converted.licence:
+        print(f"licence of the weights: {converted.licence}")
     print(f"{target}: {converted.layout} names")
     return 0
 

@@ -107,6 +107,10 @@ class ClipModel(nn.Module):
         """Key layouts of published weights for this network, besides its own."""
         return ()
 
+    def own_form(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Tensors of a file joined and split as this network has them; names are otherwise as they were."""
+        return dict(tensors)
+
     @property
     def stages(self) -> Mapping[str, nn.Module]:
         """The stages by name, in order; a memory can stand after any of them."""

@@ -13,6 +13,8 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from torch import Tensor
+
 __all__ = ["OWN", "Layout", "rename", "rename_norms", "renaming"]
 
 
@@ -24,11 +26,15 @@ class Layout:
         name: as in `wholereel convert --to`.
         key: our name -> theirs; different names stay different.
         settings: settings that keys and shapes don't show, where all networks in this layout agree.
+        written: what else its files do to tensors, under our names: join them, split them, drop axes of one.
+        licence: of the weights published in it.
     """
 
     name: str
     key: Callable[[str], str]
     settings: Mapping[str, Any] = field(default_factory=dict)
+    written: Callable[[Mapping[str, Tensor]], dict[str, Tensor]] = dict
+    licence: str = ""
 
 
 OWN = Layout("wholereel", lambda key: key)

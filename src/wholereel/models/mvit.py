@@ -32,7 +32,7 @@ from wholereel.models.mvit_config import (
     v1_config,
     v2_config,
 )
-from wholereel.models.mvit_layouts import MEMVIT, PYSLOWFAST, PYTORCHVIDEO, TORCHVISION
+from wholereel.models.mvit_layouts import MEMVIT, PYSLOWFAST, PYTORCHVIDEO, TORCHVISION, fused_qkv, split_qkv
 from wholereel.ops.linear import linear
 
 __all__ = ["Block", "MViT", "mvit_tiny", "mvitv1_b", "mvitv2_b", "mvitv2_l", "mvitv2_s"]
@@ -341,10 +341,14 @@ class MViT(ClipModel):
         return logits_BK
 
     def layouts(self) -> tuple[Layout, ...]:
-        """PySlowFast or MeMViT (whose names are ours); torchvision, or pytorchvideo where q, k and v are apart."""
-        if self.config.pool_first:
-            return (MEMVIT,)
-        return PYSLOWFAST, PYTORCHVIDEO if self.config.separate_qkv else TORCHVISION
+        """PySlowFast or MeMViT, whose names are ours, and for the first torchvision and pytorchvideo."""
+        return (MEMVIT,) if self.config.pool_first else (PYSLOWFAST, TORCHVISION, PYTORCHVIDEO)
+
+    def own_form(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """One linear map for q, k and v, or three; without the second names that pytorchvideo has for poolings."""
+        once = {key: value for key, value in tensors.items() if "_attention_pool" not in key}
+        apart = self.config.pool_first or self.config.separate_qkv
+        return split_qkv(once) if apart else fused_qkv(once)
 
     def no_weight_decay(self) -> set[str]:
         """Names of the position tables and the class token."""
@@ -480,11 +484,15 @@ def mvitv1_b(
     dropout: float = 0.5,
     frames: Literal[16, 32] = 16,
     separate_qkv: bool = False,
+    every_kernel_3: bool | None = None,
 ) -> MViT:
     """MViTv1-B: 16 frames at stride 4 and 16 blocks (36.6 M parameters), or 32 at stride 3 and 24 blocks (53.1 M).
 
     Args:
         separate_qkv: three layers for q, k and v, as in pytorchvideo's files.
+        every_kernel_3: all poolings have kernels of 3 x 3 x 3, also those that stride nowhere; or each of its stride
+            plus 1, and none where it strides nowhere. `None`: the first for 16 frames, the second for 32; published
+            files exist of both.
     Raises: ValueError: another number of frames.
     """
     sizes = {16: "16x4", 32: "32x3"}
@@ -492,6 +500,8 @@ def mvitv1_b(
         raise ValueError(f"frames must be 16 or 32, got {frames}")
     size = sizes[frames]
     config = replace(v1_config(size), head_dropout=dropout, separate_qkv=separate_qkv)
+    if every_kernel_3 is not None:
+        config = replace(config, kernel=(3, 3, 3) if every_kernel_3 else None)
     return _build(config, num_classes, in_channels, int(size[-1]))
 
 

@@ -10,13 +10,15 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any, Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from wholereel.models.layouts import rename
 from wholereel.models.mvit import MViT
-from wholereel.models.mvit_layouts import LAYOUTS
+from wholereel.models.mvit_layouts import LAYOUTS, fused_qkv, split_qkv
 from wholereel.ops.relative_positions import resized_table
 
 __all__ = [
@@ -26,6 +28,7 @@ __all__ = [
     "fit_tensors",
     "fused_qkv",
     "grown_table",
+    "published_options",
     "split_qkv",
 ]
 
@@ -37,29 +40,6 @@ def detect_layout(tensors: Mapping[str, Tensor]) -> str:
     if any(key.startswith("patch_embed.patch_model.") for key in tensors):
         return "pytorchvideo"
     return "memvit" if any(".attn.rel_pos_mem_" in key or ".attn.compress_" in key for key in tensors) else "pyslowfast"
-
-
-def fused_qkv(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Three linear maps of each attention as one, in the order q, k, v."""
-    fused = dict(tensors)
-    for key in tensors:
-        match = re.match(r"(blocks\.\d+\.attn\.)q\.(weight|bias)$", key)
-        if match:
-            parts = [fused.pop(f"{match[1]}{name}.{match[2]}") for name in "qkv"]
-            fused[f"{match[1]}qkv.{match[2]}"] = torch.cat(parts)
-    return fused
-
-
-def split_qkv(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The inverse of `fused_qkv`."""
-    split = {}
-    for key, value in tensors.items():
-        match = re.match(r"(blocks\.\d+\.attn\.)qkv\.(weight|bias)$", key)
-        if match:
-            split.update({f"{match[1]}{n}.{match[2]}": part for n, part in zip("qkv", value.chunk(3), strict=True)})
-        else:
-            split[key] = value
-    return split
 
 
 def convert_keys(model: MViT, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -88,15 +68,24 @@ def export_keys(model: MViT, layout: str) -> dict[str, Tensor]:
         raise ValueError(f"layout must be one of {', '.join(LAYOUTS)}, got {layout!r}")
     if (layout == "memvit") != model.config.pool_first:
         raise ValueError(f"layout {layout!r} is not that of a network with pool_first={model.config.pool_first}")
-    tensors = dict(model.state_dict())
-    if layout == "pytorchvideo":
-        tensors = split_qkv(tensors)
-    if layout == "torchvision":
-        for key in tensors:
-            if key.startswith(("cls_token", "pos_embed")):
-                axes = (0, 1) if key in ("cls_token", "pos_embed_class") else (0,)
-                tensors[key] = tensors[key].squeeze(axes)
+    tensors = LAYOUTS[layout].written(model.state_dict())
     return {LAYOUTS[layout].key(key): value for key, value in tensors.items()}
+
+
+def published_options(name: str, tensors: Mapping[str, Tensor]) -> list[dict[str, Any]]:
+    """Options that files of a registered network differ in, most usual first; `[{}]` where they don't."""
+    if name == "mvitv1_b":
+        return [
+            {"frames": n, "every_kernel_3": kernel} for n, kernel in ((16, True), (32, False), (32, True), (16, False))
+        ]
+    if name not in ("memvit_16", "memvit_24"):
+        return [{}]
+    options: dict[str, Any] = {"boxes": any(key.startswith("box_blocks.") for key in tensors)}
+    present, past = (tensors.get(f"blocks.0.attn.rel_pos_{axis}") for axis in ("t", "mem_t"))
+    if present is None or past is None:
+        return [{**options, "reach": 0}]
+    frames = (present.shape[0] + 1) // 2
+    return [{**options, "reach": (past.shape[0] + 1) // frames - 1}]
 
 
 def grown_table(table_RD: Tensor, rows: int) -> Tensor:
@@ -108,37 +97,80 @@ def grown_table(table_RD: Tensor, rows: int) -> Tensor:
 
 @dataclass(frozen=True)
 class FitReport:
-    """What `fit_tensors` did, by key."""
+    """What `fit_tensors` did, by key: of another size; not in the model; not in the file."""
 
     resized: tuple[str, ...] = ()
     dropped: tuple[str, ...] = ()
     fresh: tuple[str, ...] = ()
 
 
-def fit_tensors(model: MViT, tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], FitReport]:
+ONLY_MEMORY = (".rel_pos_mem_", ".compress_", ".norm_compress_", "box_blocks.")
+POOLING = re.compile(r"\.attn\.(pool|norm)_[qkv]\.")
+ABSOLUTE = {"pos_embed_spatial": 2, "pos_embed_temporal": 1}
+
+
+def fit_tensors(
+    model: MViT, tensors: Mapping[str, Tensor], *, time: Literal["centred", "append"] = "centred"
+) -> tuple[dict[str, Tensor], FitReport]:
     """Weights of another size or kind of this network, made to fit; shapes that still differ are left for the loader.
 
-    Tables of relative positions are interpolated (space, time) or grown (memory's time axis). q, k, v are fused or
-    split as the model has them: from a network that pools last to one that pools first this is only a start, as the
-    function differs. Memory of the source is dropped where the model has none, and stays fresh where the source has
-    none.
+    - Tables of relative positions: interpolated over space; over time about their middle (`time="centred"`, our choice)
+      or, as in the public code, with the last row repeated (`append`); memory's time axis always so.
+    - Separate tables of absolute positions: interpolated.
+    - From images: the stem and the poolings are repeated over time, not divided by the number of repetitions (as in the
+      public code).
+    - q, k, v are fused or split as the model has them: from a network that pools last to one that pools first this is
+      only a start, as the function differs; the poolings of blocks that widen have other channels and stay fresh.
+    - Memory and boxes of the source are dropped where the model has none, and stay fresh where the source has none.
 
     Args:
         tensors: of any of `LAYOUTS`.
+        time: how tables over the frames of a clip are made longer.
     Returns: tensors under our names, and what was done.
+    Raises: ValueError: an unknown `time`.
     """
+    if time not in ("centred", "append"):
+        raise ValueError(f"time must be 'centred' or 'append', got {time!r}")
     own = model.state_dict()
-    source = convert_keys(model, tensors)
-    fitted, resized, dropped = {}, [], []
-    for key, value in source.items():
-        if key not in own and (".rel_pos_mem_" in key or "compress_" in key):
+    fitted: dict[str, Tensor] = {}
+    resized: list[str] = []
+    dropped: list[str] = []
+    own_start: list[str] = []
+    for key, value in convert_keys(model, tensors).items():
+        if key not in own and any(part in key for part in ONLY_MEMORY):
             dropped.append(key)
             continue
-        rows = own[key].shape[0] if key in own and ".rel_pos_" in key else value.shape[0]
-        if rows != value.shape[0]:
-            value = grown_table(value, rows) if key.endswith("rel_pos_mem_t") else resized_table(value, rows)
+        if key in own and POOLING.search(key) and own[key].shape[0] != value.shape[0]:
+            own_start.append(key)  # a block that widens pools half the channels before its maps, or all behind them
+            continue
+        fitted[key] = _fitted(key, value, own[key].shape, time) if key in own else value
+        if fitted[key].shape != value.shape:
             resized.append(key)
-        fitted[key] = value
-    fresh = [k for k in own if k not in fitted and (".rel_pos_mem_" in k or "compress_" in k or "box_blocks." in k)]
+    fresh = [key for key in own if key not in fitted and any(part in key for part in ONLY_MEMORY)] + own_start
     fitted.update({key: own[key] for key in fresh})
     return fitted, FitReport(tuple(resized), tuple(dropped), tuple(fresh))
+
+
+def _fitted(key: str, value: Tensor, shape: torch.Size, time: str) -> Tensor:
+    if ".rel_pos_" in key and value.shape[1:] == shape[1:]:
+        grows = key.endswith("rel_pos_mem_t") or (key.endswith("rel_pos_t") and time == "append")
+        return grown_table(value, shape[0]) if grows else resized_table(value, shape[0])
+    if key in ABSOLUTE and value.shape[2] == shape[2]:
+        return _resized_positions(value, shape[1], ABSOLUTE[key])
+    if value.ndim == 4 and len(shape) == 5:  # a stem without time axis
+        value = value[:, :, None]
+    if value.ndim == 5 and value.shape[2] == 1 < shape[2] and value.shape[:2] == shape[:2]:
+        return value.expand(-1, -1, shape[2], -1, -1)
+    return value
+
+
+def _resized_positions(table_1LD: Tensor, length: int, axes: int) -> Tensor:
+    """A table over frames, or over a square of places, of another length."""
+    if table_1LD.shape[1] == length:
+        return table_1LD
+    table_1DL = table_1LD.transpose(1, 2)
+    if axes == 1:
+        return F.interpolate(table_1DL, size=length, mode="linear").transpose(1, 2)
+    sides = [round(count**0.5) for count in (table_1LD.shape[1], length)]
+    square_1DHW = table_1DL.unflatten(2, (sides[0], sides[0]))
+    return F.interpolate(square_1DHW, size=(sides[1], sides[1]), mode="bilinear").flatten(2).transpose(1, 2)

@@ -22,10 +22,16 @@ from torch import Tensor
 from wholereel.errors import CheckpointError, ConfigError
 from wholereel.models.clip_model import ClipModel
 from wholereel.models.layouts import OWN, Layout, rename
+from wholereel.models.mvit import MViT
+from wholereel.models.mvit_keys import detect_layout, fit_tensors, published_options
+from wholereel.models.mvit_layouts import LAYOUTS
 from wholereel.models.registry import create_model, list_models
 from wholereel.models.weights import METADATA_KEY, fit_clip_weights, read_description, read_tensors, with_own_names
 
 __all__ = ["Converted", "Match", "convert_weights", "recognise"]
+
+# Where each layout of MViT has its classifier.
+HEADS = {name: layout.key("head.projection.weight") for name, layout in LAYOUTS.items()}
 
 
 @dataclass(frozen=True)
@@ -35,13 +41,13 @@ class Match:
     Args:
         name: of the model. layout: of the file's names.
         options: of the model, where networks in this layout have settings that the model's defaults differ from.
-        classes: K of the file's classifier, 0 without one.
+        classes: K of the file's classifier, 0 without one; several label spaces as a tuple.
     """
 
     name: str
     layout: str
     options: Mapping[str, Any]
-    classes: int
+    classes: int | tuple[int, ...]
 
     def __str__(self) -> str:
         options = "".join(f", {name}={value}" for name, value in self.options.items())
@@ -50,39 +56,55 @@ class Match:
 
 @dataclass(frozen=True)
 class Converted:
-    """What was done: the network, the layout written, tensors that were left out."""
+    """What was done: the network, the layout written, tensors left out, changed in size, and fresh ones; licence."""
 
     match: Match
     layout: str
     unused: tuple[str, ...]
+    resized: tuple[str, ...] = ()
+    fresh: tuple[str, ...] = ()
+    licence: str = ""
 
 
 def recognise(tensors: Mapping[str, Tensor], names: list[str] | None = None) -> list[Match]:
     """All networks of the registry (or of `names`) that these tensors fit; models are built without storage."""
     matches = []
-    for name in list_models(kind="clip") if names is None else names:
-        with torch.device("meta"):
-            model = create_model(name, num_classes=1)
-        match = _match(name, model, tensors)
-        if match is not None:
-            matches.append(match)
+    for name in _candidates(tensors) if names is None else names:
+        for options in published_options(name, tensors):
+            with torch.device("meta"):
+                model = create_model(name, num_classes=1, **options)
+            match = _match(name, model, tensors, options)
+            if match is not None:
+                matches.append(match)
+                break
     return matches
 
 
-def _match(name: str, model: ClipModel, tensors: Mapping[str, Tensor]) -> Match | None:
+def _candidates(tensors: Mapping[str, Tensor]) -> list[str]:
+    kinds = ("tokens", "memory") if any(".attn." in key for key in tensors) else ("clip",)
+    return [name for kind in kinds for name in list_models(kind=kind)]
+
+
+def _match(name: str, model: ClipModel, tensors: Mapping[str, Tensor], built: Mapping[str, Any]) -> Match | None:
     own, head = model.state_dict(), f"{model.classifier}."
     shapes = _shapes(value for key, value in own.items() if not key.startswith(head))
-    if shapes - _shapes(tensors.values()):
+    if shapes - _shapes(model.own_form(tensors).values()):
         return None  # without renaming anything, which takes most of the time
     layout, renamed = with_own_names(model, tensors)
     needed = {key for key in own if not key.startswith(head) and not key.endswith("num_batches_tracked")}
     given = {key for key in renamed if not key.startswith(head) and not key.endswith("num_batches_tracked")}
     if needed != given or any(own[key].shape != renamed[key].shape for key in needed):
         return None
-    classes = renamed.get(f"{head}weight")
+    weights = {key: len(value) for key, value in renamed.items() if key.startswith(head) and key.endswith("weight")}
+    spaces = [weights[key] for key in sorted(weights, key=_number)]
+    classes = (spaces[0] if spaces else 0) if len(spaces) < 2 else tuple(spaces)
     known = {key: value for key, value in layout.settings.items() if key in model.settings}
     options = {key: value for key, value in known.items() if model.settings[key] != value}
-    return Match(name, layout.name, options, 0 if classes is None else len(classes))
+    return Match(name, layout.name, {**built, **options}, classes)
+
+
+def _number(key: str) -> int:
+    return next((int(part) for part in key.split(".") if part.isdigit()), 0)
 
 
 def _shapes(tensors: Iterable[Tensor]) -> Counter[tuple[int, ...]]:
@@ -97,6 +119,7 @@ def convert_weights(
     model: str | None = None,
     layout: str = OWN.name,
     options: Mapping[str, Any] | None = None,
+    fit: bool = False,
 ) -> Converted:
     """Write the weights of a file as safetensors, with a description of the network and how it reads clips.
 
@@ -106,6 +129,8 @@ def convert_weights(
         model: the network; recognised where `None`.
         layout: names to write.
         options: of the network, over those that the source's layout or description has.
+        fit: the file is of another size or kind of the network (`model` is needed): tables are resized, what one has
+            and the other not is left out or stays fresh; see `mvit_keys.fit_tensors`. A start for training.
     Raises:
         CheckpointError: no network fits, or several do.
         ConfigError: an unknown model, option or layout; a target that is no `.safetensors`.
@@ -113,6 +138,8 @@ def convert_weights(
     if target.suffix != ".safetensors":
         raise ConfigError(f"{target}: weights are written as .safetensors.")
     tensors, described = read_tensors(source), read_description(source)
+    if fit:
+        return _convert_fitted(source, target, tensors, described, model, layout, dict(options or {}))
     names = [model] if model else [described["model"]] if "model" in described else None
     matches = recognise(tensors, names)
     if not matches:
@@ -128,16 +155,66 @@ def convert_weights(
     chosen = {**match.options, **described.get("options", {}), **(options or {})}
     network = create_model(match.name, num_classes=match.classes, **chosen)
     report = fit_clip_weights(network, tensors, source)
+    licence = _licence(network, match, described)
+    written = _written_layout(network, match.name, layout)
+    _write(target, network, written, _description(network, match, chosen, source, described, licence))
+    match = Match(match.name, match.layout, chosen, match.classes)
+    return Converted(match, layout, report.unused, licence=licence)
+
+
+def _convert_fitted(
+    source: Path,
+    target: Path,
+    tensors: Mapping[str, Tensor],
+    described: Mapping[str, Any],
+    model: str | None,
+    layout: str,
+    options: dict[str, Any],
+) -> Converted:
+    if model is None:
+        raise ConfigError("--fit needs the network that the weights are made to fit; name it with --model.")
+    whole = create_model(model, num_classes=0, **options)
+    if not isinstance(whole, MViT):
+        raise ConfigError(f"--fit serves MViT and MeMViT, not {model}.")
+    origin = detect_layout(tensors)
+    head = [len(tensors[key]) for key in (HEADS[origin],) if key in tensors]
+    network = create_model(model, num_classes=head[0] if head else 400, **options)
+    assert isinstance(network, MViT)
+    fitted, report = fit_tensors(network, tensors)
+    fit_clip_weights(network, fitted, source)
+    match = Match(model, origin, options, network.num_classes)
+    licence = described.get("licence") or LAYOUTS[origin].licence
+    written = _written_layout(network, model, layout)
+    _write(target, network, written, _description(network, match, options, source, described, licence))
+    return Converted(match, layout, report.dropped, report.resized, report.fresh, licence)
+
+
+def _written_layout(network: ClipModel, name: str, layout: str) -> Layout:
     legal = {known.name: known for known in (OWN, *network.layouts())}
     if layout not in legal or layout.endswith("caffe2"):
-        written = ", ".join(name for name in legal if not name.endswith("caffe2"))
-        raise ConfigError(f"{match.name} is not written with the names {layout!r}; there are: {written}.")
-    _write(target, network, legal[layout], _description(network, match, chosen, source, described))
-    return Converted(Match(match.name, match.layout, chosen, match.classes), layout, report.unused)
+        written = ", ".join(known for known in legal if not known.endswith("caffe2"))
+        raise ConfigError(f"{name} is not written with the names {layout!r}; there are: {written}.")
+    return legal[layout]
+
+
+def _licence(network: ClipModel, match: Match, described: Mapping[str, Any]) -> str:
+    """Of the weights: what the file says, or what the files of its layout have."""
+    if described.get("licence"):
+        return str(described["licence"])
+    layouts = {layout.name: layout for layout in network.layouts()}
+    named = layouts.get(match.layout)
+    if named is None and layouts and not described:  # names that are also ours
+        named = next(iter(layouts.values()))
+    return (named.licence if named else "") or network.info.licence
 
 
 def _description(
-    network: ClipModel, match: Match, options: Mapping[str, Any], source: Path, described: Mapping[str, Any]
+    network: ClipModel,
+    match: Match,
+    options: Mapping[str, Any],
+    source: Path,
+    described: Mapping[str, Any],
+    licence: str,
 ) -> dict[str, Any]:
     return {
         "model": match.name,
@@ -145,12 +222,13 @@ def _description(
         "num_classes": match.classes,
         "settings": network.settings,
         "input": asdict(network.info),
+        "licence": licence,
         "source": described.get("source", {"file": source.name, "layout": match.layout}),
     }
 
 
 def _write(target: Path, network: ClipModel, layout: Layout, description: Mapping[str, Any]) -> None:
-    state = network.state_dict()
+    state = layout.written(network.state_dict())
     tensors = {theirs: state[ours].contiguous() for theirs, ours in rename(state, layout).items()}
     part = target.with_name(f".{target.name}.part")
     save_file(tensors, part, metadata={METADATA_KEY: json.dumps(description)})

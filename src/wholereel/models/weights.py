@@ -183,6 +183,7 @@ def with_own_names(model: ClipModel, tensors: Mapping[str, Tensor]) -> tuple[Lay
     Shapes that differ from ours by axes of length one are brought to ours.
     """
     own = model.state_dict()
+    tensors = model.own_form(tensors)
     tables = [(layout, rename(own, layout)) for layout in (OWN, *model.layouts())]
     layout, table = max(tables, key=lambda row: sum(key in tensors for key in row[1]))
     bare = {key.removeprefix("backbone."): ours for key, ours in table.items()}
