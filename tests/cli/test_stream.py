@@ -140,6 +140,46 @@ def test_a_folder_that_is_written_to(run, video, tmp_path, capsys):
     assert "given up" in capsys.readouterr().err
 
 
+def test_several_sources_in_one_batch_stopped_and_resumed(run, video, tmp_path, monkeypatch, capsys):
+    other = moving_square(tmp_path / "other.mp4", frames=33, right=False, seed=2)
+    (tmp_path / "broken.mp4").write_bytes(b"no video")
+    sources = [str(video), str(tmp_path / "broken.mp4"), str(other), str(video)]
+    words = ["stream", str(run), *sources, "--device", "cpu", "--rows", "2", "--save-every", "1"]
+    whole, parts, state = tmp_path / "whole.jsonl", tmp_path / "parts.jsonl", tmp_path / "state"
+    assert main([*words, "--out", str(whole)]) == 0
+    said = capsys.readouterr()
+    assert "left out: " in said.err
+    assert said.out.splitlines()[0].startswith(str(video))
+    alone = tmp_path / "alone.jsonl"
+    assert main(["stream", str(run), str(other), "--device", "cpu", "--out", str(alone)]) == 0
+    ours = [line for line in lines(whole) if line["number"] == 2]
+    for line, expected in zip(ours, lines(alone), strict=True):
+        assert line.pop("source") == str(other)
+        assert line.pop("number") == 2
+        assert (line["clip"], line["begin"], line["end"]) == (expected["clip"], expected["begin"], expected["end"])
+        assert line["top"][0][1] == pytest.approx(expected["top"][0][1], abs=2e-6)
+    judge_clips, calls = Engine.judge_clips, []
+
+    class Killed(BaseException):
+        pass
+
+    def dying(self, tracks, clips):
+        calls.append(len(clips))
+        if len(calls) == 9:
+            raise Killed
+        return judge_clips(self, tracks, clips)
+
+    monkeypatch.setattr(Engine, "judge_clips", dying)
+    with pytest.raises(Killed):
+        main([*words, "--out", str(parts), "--state", str(state)])
+    monkeypatch.setattr(Engine, "judge_clips", judge_clips)
+    assert main([*words, "--out", str(parts), "--state", str(state)]) == 0
+    assert sorted(parts.read_text().splitlines()) == sorted(whole.read_text().splitlines())
+    assert main([*words, "--part", "1/2"]) == 2
+    assert main(["stream", str(run)]) == 2
+    assert "name at least one SOURCE" in capsys.readouterr().err
+
+
 def test_wrong_settings(run, video, capsys):
     assert main(["stream", str(run), str(video), "--save-every", "0"]) == 2
     assert "must be at least 1" in capsys.readouterr().err

@@ -12,7 +12,8 @@ import torch
 from tests.inference.builders import moving_square, package
 from wholereel import config
 from wholereel.cli.main import main
-from wholereel.cli.stream_view import ESCAPE, LiveView, Status, block, memory_megabytes
+from wholereel.cli.stream_lines import ESCAPE, Row, Status, block, table
+from wholereel.cli.stream_view import LiveView, One, memory_megabytes
 from wholereel.inference.stream import ClipScore
 
 CLIP = ClipScore(
@@ -99,10 +100,30 @@ def test_no_line_is_wider_than_the_terminal(width, unicode):
             assert unicode or all(line.isascii() for line in lines)
 
 
+def test_many_sources_have_a_line_each():
+    rows = [
+        Row("a.mp4", "ended", CLIP),
+        Row("rtsp://***@camera/1", "reading", CLIP, lag=0.31, dropped=16),
+        Row("broken.mp4", "failed"),
+        *(Row(f"{number}.mp4") for number in range(30)),
+    ]
+    lines = plain(table(Status("run", "33 sources", "causal", clips=20, rate=2.0), rows, 110, 60))
+    assert lines[0] == "run  causal  33 sources   1 reading   1 failed   30 waiting   1 ended"
+    assert len(lines) == 33 + 4
+    assert lines[2].split()[:3] == ["a.mp4", "ended", "1:01:13.4"]
+    assert lines[3].endswith("0.70  run  lag 0.3 s  dropped 16")
+    assert lines[4].split() == ["broken.mp4", "failed"]
+    small = plain(table(Status("run", "33 sources", "causal"), rows, 40, 12))
+    assert len(small) <= 12
+    assert max(map(len, small)) <= 40
+    assert small[2].lstrip().startswith("…")  # the end of a long name says more; what is read comes first
+    assert [line.split()[-1] for line in small[4:9]] == ["waiting"] * 5
+
+
 def test_the_block_is_drawn_over_itself_and_logs_stay_above():
     out, seen = Terminal(), []
-    view = LiveView(live_status(), lambda status: seen.append(status), 2, out)
-    view.show(CLIP, 2)
+    view = LiveView(One(live_status(), seen.append, 2), out)
+    view.show(CLIP)
     view.log("camera: opened again in 0.2 s")
     view.log("camera: open")
     time.sleep(0.3)

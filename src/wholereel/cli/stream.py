@@ -8,6 +8,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TextIO
@@ -15,7 +16,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TextIO
 from tyro.conf import arg
 
 from wholereel.cli.launch import torch_device
-from wholereel.cli.stream_view import LiveView, PlainView, Status, View, memory_megabytes
+from wholereel.cli.stream_lines import Status
+from wholereel.cli.stream_view import LiveView, One, PlainView, View, memory_megabytes
 from wholereel.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -23,17 +25,35 @@ if TYPE_CHECKING:
     from wholereel.media.live_source import LiveSource
     from wholereel.media.video_reader import VideoReader
 
-__all__ = ["stream"]
+__all__ = ["LiveSettings", "stopped_by_signals", "stream", "write_line"]
+
+
+@dataclass(frozen=True)
+class LiveSettings:
+    """How live sources are read; see the options of the same names."""
+
+    policy: Literal["auto", "drop", "block"]
+    stall: float
+    give_up: float
+    options: dict[str, str]
+
+    def open(self, source: str, size: int, after: float | None = None) -> LiveSource:
+        """A live source with these settings."""
+        from wholereel.media.live_source import LiveSource
+
+        settings: dict[str, Any] = {"policy": self.policy, "stall": self.stall, "give_up": self.give_up}
+        return LiveSource(source, size=size, after=after, options=self.options, **settings)
 
 
 def stream(
     run: Annotated[Path, arg(metavar="RUN")],
-    source: Annotated[str, arg(metavar="SOURCE")],
+    sources: Annotated[tuple[str, ...], arg(metavar="SOURCE...")],
     /,
     mode: Literal["causal", "window", "ema", "late_read", "two_sweep"] = "causal",
     out: Annotated[Path | None, arg(metavar="FILE.jsonl")] = None,
     state: Annotated[Path | None, arg(metavar="FILE")] = None,
     save_every: int = 20,
+    rows: int = 8,
     hop: int | None = None,
     window: int = 16,
     decay: float = 0.9,
@@ -52,12 +72,14 @@ def stream(
 
     Args:
         run: Run directory, one of its stages, or a model package.
-        source: Video file, URL (rtsp, http, udp, tcp, HLS), camera (/dev/video0) or folder that files are written to.
+        sources: Video file, URL (rtsp, http, udp, tcp, HLS), camera (/dev/video0) or folder that files are written to;
+            several are judged at the same time.
         mode: What a clip may know: all before it (causal), the last few (window, ema), or everything: late_read judges
             all clips again at the end, two_sweep reads a file twice; both say what the offline model says.
         out: JSON lines, one a clip, with "final" = whether something else will be said of it.
         state: Keep memory and position in this file; where it exists, go on from there.
         save_every: Clips between two savings of the state.
+        rows: Of several sources, so many at the same time.
         hop: Frames from the begin of a clip to that of the next, at the model's frame rate; else a clip's length.
         window: Clips that mode window remembers.
         decay: Weight of the past in mode ema, per clip.
@@ -73,26 +95,45 @@ def stream(
         plain: Lines instead of the live view.
         device: Where the model runs.
     """
+    from wholereel.cli.stream_many import follow_many
     from wholereel.inference.predictor import find_package
     from wholereel.inference.stream import Stream
+    from wholereel.inference.stream_batch import BatchStream
     from wholereel.media.live_source import is_live
     from wholereel.models.package import load_package
 
     if save_every < 1 or top < 1:
         raise ConfigError(f"--save-every and --top must be at least 1, got {save_every} and {top}")
-    live = is_live(source)
+    if not sources:
+        raise ConfigError("name at least one SOURCE: a video file, a URL, a camera or a folder.")
+    live_settings = LiveSettings(policy, stall, give_up, _options(input))
     package = load_package(find_package(run))
     settings: dict[str, Any] = {"mode": mode, "hop": hop, "window": window, "decay": decay}
+    live = any(is_live(source) for source in sources)
     settings |= {"longest_gap": longest_gap if live else None, "device": torch_device(device)}
+    if len(sources) > 1:
+        if part is not None or merge:
+            raise ConfigError("--part and --merge are about one source")
+        follow_many(
+            BatchStream(package, rows=rows, **settings),
+            sources,
+            live_settings,
+            str(run),
+            out,
+            state,
+            save_every,
+            top,
+            plain,
+        )
+        return 0
+    source = sources[0]
     judge = Stream(package, **settings)
     _merge(judge, merge, lambda: Stream(package, **settings))
     lines_kept = _resume(judge, state, out)
     with ExitStack() as stack:
         after = judge.last_second if judge.frames_seen else None
         if live:
-            opened: LiveSource | VideoReader = _open_live(
-                source, package.short_side, policy, stall, give_up, input, after
-            )
+            opened: LiveSource | VideoReader = live_settings.open(source, package.short_side, after)
         else:
             opened = _open_file(source, package.short_side)
         stack.callback(opened.close)
@@ -101,40 +142,14 @@ def stream(
         if lines_kept:
             view.log(lines_kept)
         lines = stack.enter_context(out.open("a", encoding="utf-8")) if out is not None else None
-        stack.enter_context(_stopped_by_signals(judge, view))
+        stack.enter_context(stopped_by_signals(judge.stop))
         for clip in judge.run(opened, part=_part(part), state=state, save_every=save_every):
             if lines is not None:
-                _write(lines, clip.to_dict(top))
-            view.show(clip, top)
+                write_line(lines, clip.to_dict(top))
+            view.show(clip)
         if judge.stopped:
             view.log("stopped" if state is None else f"stopped; the same command goes on, from {state}")
     return 0
-
-
-def _open_live(
-    source: str,
-    size: int,
-    policy: Literal["auto", "drop", "block"],
-    stall: float,
-    give_up: float,
-    options: tuple[str, ...],
-    after: float | None,
-) -> LiveSource:
-    from wholereel.media.live_source import LiveSource
-
-    pairs = [option.partition("=") for option in options]
-    for name, mark, _ in pairs:
-        if not name or not mark:
-            raise ConfigError(f"--input {name}: expected KEY=VALUE, such as video_size=640x480.")
-    return LiveSource(
-        source,
-        size=size,
-        policy=policy,
-        stall=stall,
-        give_up=give_up,
-        after=after,
-        options={name: value for name, _, value in pairs},
-    )
 
 
 def _open_file(source: str, size: int) -> VideoReader:
@@ -148,7 +163,7 @@ def _view(judge: Stream, opened: LiveSource | VideoReader, run: str, plain: bool
 
     live = isinstance(opened, LiveSource)
     if plain or not sys.stdout.isatty():
-        view: View = PlainView()
+        view: View = PlainView(top)
     else:
         status = Status(run, opened.name if isinstance(opened, LiveSource) else str(opened.path), judge.mode)
         if not isinstance(opened, LiveSource):
@@ -162,7 +177,7 @@ def _view(judge: Stream, opened: LiveSource | VideoReader, run: str, plain: bool
                 status.lag = max(0.0, opened.newest - judge.judged_until) if judge.clips_seen else 0.0
                 status.dropped, status.connections = opened.dropped, opened.connections
 
-        view = LiveView(status, refresh, top)
+        view = LiveView(One(status, refresh, top))
     if live:
         opened.log = view.log  # type: ignore[union-attr]
     return view
@@ -189,6 +204,14 @@ def _resume(judge: Stream, state: Path | None, out: Path | None) -> str | None:
     return told
 
 
+def _options(pairs: tuple[str, ...]) -> dict[str, str]:
+    split = [pair.partition("=") for pair in pairs]
+    for name, mark, _ in split:
+        if not name or not mark:
+            raise ConfigError(f"--input {name}: expected KEY=VALUE, such as video_size=640x480.")
+    return {name: value for name, _, value in split}
+
+
 def _part(text: str | None) -> tuple[int, int] | None:
     if text is None:
         return None
@@ -199,27 +222,28 @@ def _part(text: str | None) -> tuple[int, int] | None:
 
 
 @contextmanager
-def _stopped_by_signals(judge: Stream, view: View) -> Iterator[None]:
+def stopped_by_signals(stop: Callable[[], None]) -> Iterator[None]:
     """Ctrl-C and SIGTERM end the stream behind the present clip, so that its state is whole; a second one at once."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 
-    def stop(number: int, frame: FrameType | None) -> None:
-        judge.stop()
+    def once(number: int, frame: FrameType | None) -> None:
+        stop()
         for each, handler in before.items():
             signal.signal(each, handler)
 
     try:
         for number in before:
-            signal.signal(number, stop)
+            signal.signal(number, once)
         yield
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
 
 
-def _write(lines: TextIO, record: dict[str, Any]) -> None:
+def write_line(lines: TextIO, record: dict[str, Any]) -> None:
+    """One line of JSON, on its way to the disk at once."""
     lines.write(json.dumps(record, ensure_ascii=False) + "\n")
     lines.flush()

@@ -151,7 +151,8 @@ class Stream:
         if save_every < 1:
             raise ConfigError(f"save_every must be at least 1, got {save_every}")
         self._stopping.clear()
-        opened, own = open_source(source, self.short_side)
+        after = self.last_second if self._track.begun else None
+        opened, own = open_source(source, self.short_side, after)
         saver = _Saver(self, state, save_every)
         with closing(opened) if own else nullcontext():  # type: ignore[type-var]
             if isinstance(opened, VideoReader):

@@ -50,6 +50,7 @@ class BatchStream:
         patience: seconds that complete clips wait for those of live sources, to be judged together with them.
     Attributes:
         failed: errors of the sources that could not be read, by number; the others are not touched by them.
+        steps: how often clips were judged together. said: clips given by `run` so far.
     Raises: as `Stream`.
     """
 
@@ -87,10 +88,11 @@ class BatchStream:
                 f"the interaction {memory.interaction!r} keeps as many tokens as a video has clips, so that videos of "
                 "different lengths are no rows of one batch: use rows=1 or Stream"
             )
-        self.rows, self.patience = rows, patience
+        self.rows, self.patience, self.mode = rows, patience, mode
         self.package, self.short_side = self._engine.package, self._engine.short_side
         self.failed: dict[int, VideoError] = {}
-        self.steps = 0  # calls of the model for clips that were judged together
+        self.steps = 0
+        self.said = 0
         self._active: list[_Row] = []
         self._done: list[int] = []
         self._stored: dict[int, tuple[str, dict[str, Tensor]]] = {}
@@ -136,9 +138,22 @@ class BatchStream:
         that is left with `break` does not, as the other rows of the step are lost with it)."""
         self._stopping.set()
 
+    @property
+    def stopped(self) -> bool:
+        """Whether the last `run` was ended by `stop`."""
+        return self._stopping.is_set()
+
+    def state_of(self, number: int) -> Literal["waiting", "reading", "ended", "failed"]:
+        """Where a source is."""
+        if number in self.failed:
+            return "failed"
+        if number in self._done:
+            return "ended"
+        return "reading" if any(row.number == number for row in list(self._active)) else "waiting"
+
     def save(self, path: str | Path) -> None:
         """Write the states of all rows, and which sources are done."""
-        tensors = {"done": torch.tensor(self._done, dtype=torch.int64)}
+        tensors = {"done": torch.tensor(self._done, dtype=torch.int64), "said": torch.tensor(self.said)}
         states = self._stored | {row.number: (row.fingerprint, row.track.tensors()) for row in self._active}
         for number, (fingerprint, own) in states.items():
             tensors[f"name.{number}"] = torch.tensor(list(fingerprint.encode()), dtype=torch.uint8)
@@ -151,7 +166,7 @@ class BatchStream:
         Raises: CheckpointError: not such a file, or of other settings.
         """
         tensors = read_state(path, {**self._engine.settings, "batch": True})
-        self._done = tensors.pop("done").tolist()
+        self._done, self.said = tensors.pop("done").tolist(), int(tensors.pop("said"))
         self._stored = {}
         for key in [key for key in tensors if key.startswith("name.")]:
             number = key.removeprefix("name.")
@@ -168,15 +183,17 @@ class BatchStream:
                 )
             track.load(tensors)
         try:
-            opened, own = open_source(source, self.short_side)
+            after = track.assembler.last_second if track.begun else None
+            opened, own = open_source(source, self.short_side, after)
             if isinstance(opened, VideoReader):
                 begin_file(track, opened, None)
                 clips: Iterator[TimedClip | None] = file_clips(track, opened)
             elif self._engine.judge.sweeps > 1:
                 raise ConfigError(f"mode='two_sweep' reads every video twice; {_name(source)} is no file")
             else:
-                if isinstance(opened, LiveSource) and own and track.begun:
-                    opened = LiveSource(source, size=self.short_side, after=track.assembler.last_second)  # type: ignore[arg-type]
+                if isinstance(opened, LiveSource):
+                    opened.go_on_after(after)
+                    own = True
                 clips = live_clips(track, opened, 0.0)
         except VideoError as error:
             self._fail(number, error)
@@ -207,11 +224,13 @@ class BatchStream:
         for row, clip, score in zip(rows, clips, said, strict=True):
             row.clip = None
             if score is not None and not (clip.leftover and not self._engine.judge.final):
+                self.said += 1
                 yield row.number, score
 
     def _ended(self) -> Iterator[tuple[int, ClipScore]]:
         for row in [row for row in self._active if row.ended and row.clip is None]:
             for score in row.track.say_again():
+                self.said += 1
                 yield row.number, score
             self._done.append(row.number)
             self._remove(row)
@@ -265,5 +284,6 @@ def _name(source: Source) -> str:
 
 def _fingerprint(source: Source) -> str:
     """Says whether two sources are the same, without telling a password."""
+    source = source.source if isinstance(source, LiveSource) else source
     named = str(source) if isinstance(source, (str, Path)) else type(source).__name__
     return hashlib.sha256(named.encode()).hexdigest()[:16]

@@ -31,13 +31,17 @@ class Takeable(Protocol):
 Source = str | Path | VideoReader | Takeable | Iterable[Frames]
 
 
-def open_source(source: Source, size: int) -> tuple[VideoReader | Takeable | Iterable[Frames], bool]:
+def open_source(
+    source: Source, size: int, after: float | None = None
+) -> tuple[VideoReader | Takeable | Iterable[Frames], bool]:
     """What can be read, and whether it was opened here and must be closed here.
 
-    Args: size: short side of the pictures in pixels, for what is opened here.
+    Args:
+        size: short side of the pictures in pixels, for what is opened here.
+        after: time of the newest frame that is known; a live source that is opened here goes on behind it.
     """
     if isinstance(source, (str, Path)):
-        return (LiveSource(source, size=size) if is_live(source) else VideoReader(source, size=size)), True
+        return (LiveSource(source, size=size, after=after) if is_live(source) else VideoReader(source, size=size)), True
     return source, False
 
 

@@ -122,6 +122,11 @@ class LiveSource:
         """Nothing more will come."""
         return self._queue.ended
 
+    def go_on_after(self, second: float | None) -> None:
+        """Times go on behind this one, unless `after` says otherwise; before anything is read."""
+        if self.after is None and second is not None:
+            self.after = self._last = second
+
     def open(self) -> None:
         """Begin to read; `take` and iteration do so by themselves."""
         if self._thread is None:
