@@ -55,7 +55,19 @@ def test_every_clip_model_detects(name):
     assert x.shape[3] == -(-64 // reduction)  # the scale is that of the maps
 
 
-@pytest.mark.parametrize("name", ["tiny_r2plus1d", "slowfast_4x16_50"])
+def test_token_networks_pool_their_grid():
+    """The class token has no place in the picture."""
+    model = detector(None, name="mvit_tiny", width=24).eval()
+    pixels, boxes_R5 = torch.randn(2, 3, 8, 32, 48, generator=torch.Generator().manual_seed(1)), BOXES
+    with torch.no_grad():
+        tokens_BLD = model.clip_model.forward_features(pixels)[:, 1:]
+        maps = tokens_BLD.unflatten(1, (-1, 2, 3)).mean(1).movedim(-1, 1)
+        rois = roi_align(maps, boxes_R5, 7, 1 / 16, 0, True).amax((2, 3))
+        logits_RK, _ = model(pixels, boxes_R5=boxes_R5)
+        torch.testing.assert_close(logits_RK, model.clip_model.classify(rois), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["tiny_r2plus1d", "slowfast_4x16_50", "mvit_tiny"])
 def test_the_gate_of_a_clip_commutes_with_the_pooling(name):
     """Identity 2: multiplying the map in front of the pooling is multiplying the boxes' vectors behind it."""
     model = detector(ASSOC, name=name).double().eval()

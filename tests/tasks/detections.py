@@ -48,7 +48,7 @@ def detector(
     **options: object,
 ) -> Detector:
     """A small detector with random but fixed weights, memory not silent."""
-    options = {"width": 8, **options}
+    options = {"width": 24 if name == "mvit_tiny" else 8, **options}
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         model = Detector(create_model(name, num_classes=CLASSES, **options), memory, config.BoxHead(read=read))

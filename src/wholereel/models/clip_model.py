@@ -169,6 +169,10 @@ class ClipModel(nn.Module):
         """Of the last stage's output the map of `num_features` channels whose positions the head averages."""
         return x_BDTHW
 
+    def grid_map(self, x_BDTHW: Tensor) -> Tensor:
+        """Of a `head_map` the part that has a place in the picture, for heads that look at boxes."""
+        return x_BDTHW
+
     def pool(self, x_BDTHW: Tensor) -> Tensor:
         """What the classifier reads of a `head_map`, `(B, D)`: the average over positions."""
         return x_BDTHW.mean((2, 3, 4))

@@ -190,7 +190,7 @@ class Detector(VideoModel):
     def _pool(self, x_BCTHW: Tensor, boxes_R5: Tensor) -> Tensor:
         boxes = self.boxes
         return pool_boxes(
-            x_BCTHW,
+            self.clip_model.grid_map(x_BCTHW),
             boxes_R5,
             scale=self.scale,
             resolution=boxes.resolution,
@@ -199,10 +199,7 @@ class Detector(VideoModel):
         )
 
     def _classify(self, rois_RD: Tensor) -> Tensor:
-        classifier = self.clip_model.get_submodule(self.clip_model.classifier)
-        like = next(self.clip_model.parameters())
-        logits_RK: Tensor = classifier(self.clip_model.dropout(rois_RD.to(like.dtype)))
-        return logits_RK
+        return self.clip_model.classify(rois_RD.to(next(self.clip_model.parameters()).dtype))
 
 
 def _own_order(clips_BNCTHW: Tensor, valid_BN: Tensor | None) -> Tensor:

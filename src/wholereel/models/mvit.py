@@ -332,6 +332,10 @@ class MViT(ClipModel):
     def memory_view(self, stage: str, pathway: str = "concat") -> MemoryView:
         return replace(super().memory_view(stage, pathway), class_token=self.config.class_token)
 
+    def grid_map(self, x_BDTHW: Tensor) -> Tensor:
+        """Packed tokens without the class token."""
+        return x_BDTHW[:, :, int(self.config.class_token) :]
+
     def pool(self, x_BDTHW: Tensor) -> Tensor:
         """What the head reads of packed tokens: the class token, or the mean of all where there is none."""
         return x_BDTHW[:, :, 0, 0, 0] if self.config.class_token else x_BDTHW.mean((2, 3, 4))
