@@ -1,6 +1,7 @@
 """From official AVA files through training to official detections, small."""
 
 import csv
+import importlib
 import json
 from dataclasses import replace
 
@@ -8,11 +9,14 @@ import pytest
 
 from wholereel.config import Prepare, Train, World
 from wholereel.errors import ConfigError
-from wholereel.recipes import load_recipe
+from wholereel.media.clip_plans import check_clips
+from wholereel.models.package import build_model
+from wholereel.recipes import RECIPES, load_recipe
 from wholereel.recipes.detection import ava_rooms
 from wholereel.recipes.overrides import apply_overrides
 from wholereel.recipes.plain import from_plain, to_plain
 from wholereel.recipes.runner import run_recipe
+from wholereel.training.checks import check_train
 
 SMALL = ("model.options.width=8", "epochs=1", "batch=4", "data.limit=8", "val.limit=3", "validate_every=1")
 
@@ -57,6 +61,25 @@ def test_the_recipe_is_as_it_says():
     assert from_plain(to_plain(recipe)) == recipe
     assert isinstance(recipe.stages["keys"], Prepare)
     assert {stage.seed for stage in recipe.stages.values() if isinstance(stage, (World, Train))} == {1}
+
+
+@pytest.mark.parametrize(("name", "published"), [("ava_clip_level", "29.0"), ("ava_collaborative_memory", "31.6")])
+def test_the_published_rows_of_ava(name, published):
+    recipe = load_recipe(name, seed=2)
+    module, _, function = RECIPES[name].partition(":")
+    words = getattr(importlib.import_module(module), function).__doc__
+    assert f"Published: {published}" in " ".join(words.split())
+    assert "Measured: not run" in " ".join(words.split())
+    trainings = [stage for stage in recipe.stages.values() if isinstance(stage, Train)]
+    for train in trainings:
+        check_train(train)
+        check_clips(train.data.clips)
+        check_clips(train.views.clips)
+    # Equal numbers of clips of each key frame: 45 epochs of one, or 20 of one and 5 of five.
+    assert sum(train.epochs * train.data.clips.count for train in trainings) == 45
+    assert recipe.stages["keys"].options["val_boxes"] == "ava_val_predicted_boxes.csv"
+    model = build_model(replace(trainings[-1].model, weights=None, options={"dilated": True, "width": 8}), 80)
+    assert model.scale == 1 / 16
 
 
 def test_what_a_preparation_needs_is_found_first(tmp_path):

@@ -42,6 +42,8 @@ RECIPES: dict[str, str] = {
     "own_videos": "wholereel.recipes.own_videos:own_videos",
     "weizmann": "wholereel.recipes.weizmann:weizmann",
     "ava_rooms": "wholereel.recipes.detection:ava_rooms",
+    "ava_clip_level": "wholereel.recipes.ava:ava_clip_level",
+    "ava_collaborative_memory": "wholereel.recipes.ava:ava_collaborative_memory",
     "jhmdb_boxes": "wholereel.recipes.detection:jhmdb_boxes",
 }
 
