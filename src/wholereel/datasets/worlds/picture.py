@@ -24,6 +24,7 @@ FRAMES_ACROSS = 8
 COLORS = 256
 SOUND_HEIGHT = 32
 SEARCHED = 64
+SMALLEST = 64  # pixels: smaller frames are shown enlarged
 
 
 def draw_world(world: World[Any], path: str | Path, *, seed: int = 0, rows: int = MOST_ROWS) -> None:
@@ -46,6 +47,8 @@ def draw_world(world: World[Any], path: str | Path, *, seed: int = 0, rows: int 
     for strip_HWC in strips:
         sheet[y : y + strip_HWC.shape[0], GAP : GAP + strip_HWC.shape[1]] = strip_HWC
         y += strip_HWC.shape[0] + GAP
+    zoom = max(1, SMALLEST // world.record(scenes[0]).frames_THWC.shape[1])
+    sheet = sheet.repeat(zoom, axis=0).repeat(zoom, axis=1)
     picture = Image.fromarray(sheet).quantize(COLORS, method=Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE)
     picture.save(path, format="png", optimize=True)
 
