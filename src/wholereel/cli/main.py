@@ -43,6 +43,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "metrics epic-anticipation": ("wholereel.cli.metrics:epic_anticipation", "the same before they happen"),
     "metrics charades": ("wholereel.cli.metrics:charades", "videos or moments of Charades, from scores"),
     "metrics posetrack": ("wholereel.cli.metrics:posetrack", "AP and MOTA of poses, from PoseTrack's files"),
+    "metrics folds": ("wholereel.cli.metrics:folds", "the mean over the folds of UCF101, HMDB51 or ESC-50"),
     "metrics coco-keypoints": ("wholereel.cli.metrics:coco_keypoints", "AP of key points, from COCO's files"),
     "stream": ("wholereel.cli.stream:stream", "classes of a live or endless video, clip by clip"),
     "predict": ("wholereel.cli.predict:predict", "classes and timeline of video files"),

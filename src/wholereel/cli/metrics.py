@@ -10,7 +10,7 @@ from tyro.conf import arg
 if TYPE_CHECKING:
     from wholereel.evaluation.official.report import Report
 
-__all__ = ["ava", "charades", "coco_keypoints", "epic", "epic_anticipation", "posetrack", "videos"]
+__all__ = ["ava", "charades", "coco_keypoints", "epic", "epic_anticipation", "folds", "posetrack", "videos"]
 
 File = Annotated[Path, arg(metavar="FILE")]
 Optional = Annotated[Path | None, arg(metavar="FILE")]
@@ -149,6 +149,18 @@ def videos(
         classes,
         out,
     )
+
+
+def folds(results: Annotated[tuple[Path, ...], arg(metavar="RESULTS")], /, out: Optional = None) -> int:
+    """The mean over the folds of UCF101, HMDB51 or ESC-50, one model trained for each.
+
+    Args:
+        results: What `wholereel evaluate --out` has written for each fold: results.json, or its folder.
+        out: Write all numbers as JSON.
+    """
+    from wholereel.evaluation.official.folds import folds_report
+
+    return _finish(folds_report(results), True, out)
 
 
 def posetrack(

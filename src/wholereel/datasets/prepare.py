@@ -21,7 +21,7 @@ from wholereel.datasets.sample import Manifest
 from wholereel.datasets.sample_table import SampleTable
 from wholereel.errors import DataError
 
-__all__ = ["Counts", "Prepared", "prepare", "write_prepared"]
+__all__ = ["Counts", "Prepared", "prepare", "prepared_as", "write_prepared"]
 
 
 @dataclass(frozen=True)
@@ -119,6 +119,15 @@ def write_prepared(prepared: Prepared, name: str, options: Mapping[str, Any], fo
     else:
         missing.unlink(missing_ok=True)  # of an earlier run
     return folder / "manifest.jsonl"
+
+
+def prepared_as(folder: Path) -> dict[str, Any] | None:
+    """Name and options under which a data set's folder was prepared; `None` where it was not."""
+    try:
+        record = json.loads((folder / "prepared.json").read_text(encoding="utf-8"))
+        return {"name": str(record["name"]), "options": dict(record["options"])}
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 class _Folders:

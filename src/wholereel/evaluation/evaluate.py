@@ -22,6 +22,7 @@ from wholereel.config import Data, Views
 from wholereel.datasets.bank_windows import BankWindows
 from wholereel.datasets.frame_cache import FrameCache
 from wholereel.datasets.manifest import Manifest, Sample
+from wholereel.datasets.prepare import prepared_as
 from wholereel.errors import ConfigError, DataError
 from wholereel.evaluation.gather import gather
 from wholereel.evaluation.loading import ViewBatch, batches, shard
@@ -114,6 +115,7 @@ def evaluate(
         split=data.split,
         precision=precision,
         parts=_parts(samples),
+        source=prepared_as(manifest.root),
     )
     multi_label = package.task.multi_label
     results = summarise(records, faults, classes=package.classes, multi_label=multi_label, protocol=protocol)

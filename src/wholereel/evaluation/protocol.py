@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any, Literal
 
@@ -41,6 +42,7 @@ def describe(
     split: str | None,
     precision: str,
     parts: Parts = "plain",
+    source: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Content of `results.json` under "protocol".
 
@@ -51,10 +53,12 @@ def describe(
         split: of the manifest. precision: "fp32" or "bf16".
         parts: what samples are of their videos: key frames, observations (some of which begin before the video), or
             neither.
+        source: name and options of a published data set, see `prepared_as`.
     """
     memory = None if model.memory is None else {**asdict(model.memory), "after": list(model.memory.after)}
     return {
-        "text": _text(views, model, task, classes, samples, precision, parts),
+        "text": _source_text(source) + _text(views, model, task, classes, samples, precision, parts),
+        "data": None if source is None else dict(source),
         "model": model.name,
         "memory": memory,
         "views": asdict(views),
@@ -88,6 +92,14 @@ def _text(views: Views, model: Model, task: Task, classes: int, samples: int, pr
         f"after scaling the short side to {views.short_side}; "
         f"{memory}; {_combine(views, task)}. {model.name}, {precision}."
     )
+
+
+def _source_text(source: Mapping[str, Any] | None) -> str:
+    """Which data set, with the options that choose labels or samples (a version, a fold)."""
+    if source is None:
+        return ""
+    options = ", ".join(f"{name} {value}" for name, value in source["options"].items())
+    return f"{source['name']}{f' ({options})' if options else ''}: "
 
 
 def _combine(views: Views, task: Task) -> str:
