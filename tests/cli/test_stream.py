@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
 
 from tests.cli import killed_stream
 from tests.inference.builders import CLIPS, moving_square, package
+from tests.media import stream_sender
 from wholereel import config
 from wholereel.cli.main import main
 from wholereel.inference import Predictor
@@ -124,6 +128,35 @@ def test_parts_in_processes_of_their_own_and_their_merge(run, video, tmp_path):
     for ours, theirs in zip(lines(merged), lines(whole), strict=True):
         assert ours["final"] == theirs["final"] == True  # noqa: E712
         assert [score for _, score in ours["top"]] == pytest.approx([s for _, s in theirs["top"]], abs=2e-6)
+
+
+def test_a_source_that_dies_and_returns_then_the_command_that_does(run, tmp_path, capsys):
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    out, state = tmp_path / "clips.jsonl", tmp_path / "state"
+    words = ["stream", str(run), f"tcp://someone:s3cret@127.0.0.1:{port}", "--device", "cpu", "--give-up", "6"]
+    words += ["--out", str(out), "--state", str(state), "--longest-gap", "0.5"]
+
+    def send(times):
+        for _ in range(times):
+            subprocess.run([sys.executable, stream_sender.__file__, str(port), "30"], check=True, timeout=120)
+
+    for times in (2, 1):
+        thread = threading.Thread(target=send, args=(times,))
+        thread.start()
+        time.sleep(0.5)
+        assert main(words) == 0
+        thread.join()
+    said = capsys.readouterr()
+    assert "opened again in" in said.err
+    assert "going on after" in said.err
+    assert "s3cret" not in said.err + said.out + out.read_text() + str(state.read_bytes())
+    found = lines(out)
+    assert [line["clip"] for line in found] == list(range(len(found)))
+    assert all(a["end"] <= b["end"] for a, b in itertools.pairwise(found))
+    assert all(line["end"] - line["begin"] < 0.5 for line in found)  # no clip from both sides of a gap
+    assert len(found) == 3 * 4  # three times 30 frames: three clips of 8, and one that ends with the last
 
 
 def test_a_folder_that_is_written_to(run, video, tmp_path, capsys):

@@ -53,16 +53,11 @@ def follow_many(
             view.log(told)
         lines = stack.enter_context(out.open("a", encoding="utf-8")) if out is not None else None
         stack.enter_context(stopped_by_signals(batch.stop))
-        failed = 0
+        batch.log = view.log
         for number, clip in batch.run(opened, state=state, save_every=save_every):
             if lines is not None:
                 write_line(lines, {"source": names[number], "number": number, **clip.to_dict(top)})
             view.show(clip, number)
-            for error in list(batch.failed.values())[failed:]:
-                view.log(f"left out: {error}")
-            failed = len(batch.failed)
-        for error in list(batch.failed.values())[failed:]:
-            view.log(f"left out: {error}")
         if batch.stopped:
             view.log("stopped" if state is None else f"stopped; the same command goes on, from {state}")
 

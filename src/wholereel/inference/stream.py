@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncIterator, Generator, Iterable, Iterator
 from contextlib import closing, nullcontext
 from pathlib import Path
 from typing import Literal
@@ -137,7 +137,7 @@ class Stream:
         part: tuple[int, int] | None = None,
         state: str | Path | None = None,
         save_every: int = 20,
-    ) -> Iterator[ClipScore]:
+    ) -> Generator[ClipScore]:
         """Judge the clips of a source as they come, to its end; a stream that was loaded goes on where it was.
 
         Args:
@@ -168,13 +168,20 @@ class Stream:
     async def watch(self, source: Source, **settings: object) -> AsyncIterator[ClipScore]:
         """`run` for asyncio: reading and judging happen in a thread, one at a time."""
         clips = self.run(source, **settings)  # type: ignore[arg-type]
-        while (clip := await asyncio.to_thread(next, clips, None)) is not None:
-            yield clip
+        try:
+            while (clip := await asyncio.to_thread(next, clips, None)) is not None:
+                yield clip
+        finally:
+            clips.close()
 
     def stop(self) -> None:
         """End `run` behind the clip that is being judged, from any thread or a signal handler; it can be saved and goes
         on later."""
         self._stopping.set()
+
+    def reset(self) -> None:
+        """Forget everything: another video begins."""
+        self._track = self._engine.track()
 
     def push(self, frames: Frames) -> list[ClipScore]:
         """Take the next frames, and judge the clips that they complete.

@@ -14,7 +14,7 @@ import hashlib
 import logging
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Literal
@@ -38,7 +38,7 @@ from wholereel.models.package import Package
 __all__ = ["BatchStream"]
 
 PAUSE = 0.005  # seconds between two looks at live sources that all have nothing
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 
 class BatchStream:
@@ -50,6 +50,7 @@ class BatchStream:
         patience: seconds that complete clips wait for those of live sources, to be judged together with them.
     Attributes:
         failed: errors of the sources that could not be read, by number; the others are not touched by them.
+        log: called with a line about each of them.
         steps: how often clips were judged together. said: clips given by `run` so far.
     Raises: as `Stream`.
     """
@@ -91,6 +92,7 @@ class BatchStream:
         self.rows, self.patience, self.mode = rows, patience, mode
         self.package, self.short_side = self._engine.package, self._engine.short_side
         self.failed: dict[int, VideoError] = {}
+        self.log: Callable[[str], None] = logger.warning
         self.steps = 0
         self.said = 0
         self._active: list[_Row] = []
@@ -242,7 +244,7 @@ class BatchStream:
     def _fail(self, number: int, error: VideoError) -> None:
         self.failed[number] = error
         self._done.append(number)
-        log.warning("left out: %s", error)
+        self.log(f"left out: {error}")
 
     def _close(self) -> None:
         """Give back the sources; what is known of those that have not ended can be saved, and `run` goes on."""

@@ -254,6 +254,8 @@ class Track:
 
     def load(self, named: dict[str, Tensor]) -> None:
         """The inverse of `tensors`, into a track of an engine with the same settings."""
+        *_, rate, half_tick = named["clip.seconds"].tolist()  # a hop in seconds becomes frames by the rate
+        self.assembler = self.engine.assembler(None if math.isnan(rate) else rate, half_tick)
         self.assembler.load_state(_under("clip.", named))
         self.state = self.engine.judge.load(_under("state.", named))
         self.totals.load(_under("totals.", named))
