@@ -138,5 +138,5 @@ def test_what_does_not_fit_is_refused() -> None:
         correlate(x, drawn(2, 4, 3, 3), groups=3)
     with pytest.raises(ValueError, match="'previous' or 'current'"):
         correlate(x, drawn(2, 4, 3, 3), displaced="next")
-    with pytest.raises(ValueError, match="'plain' or 'streaming'"):
+    with pytest.raises(ValueError, match="'plain', 'streaming' or 'triton'"):
         correlate(x, drawn(2, 4, 3, 3), implementation="fast")

@@ -160,5 +160,5 @@ def test_what_does_not_fit_is_refused() -> None:
         depthwise_conv3d(x, w, padding=(3, 1, 1))
     with pytest.raises(ValueError, match="strides >= 1"):
         depthwise_conv3d(x, w, stride=(0, 1, 1))
-    with pytest.raises(ValueError, match="'auto', 'native' or 'split'"):
+    with pytest.raises(ValueError, match="'auto', 'native', 'split' or 'triton'"):
         depthwise_conv3d(x, w, implementation="fast")

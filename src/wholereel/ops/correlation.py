@@ -7,20 +7,33 @@ column of the displacement. With r = (K - 1) / 2, D the dilation and c over the 
 
 and positions outside the frame are 0. The order of channels is our choice; the paper writes G K K.
 `correlate_plain` unfolds the neighbourhoods (K * K times the input in memory) and can be differentiated any number of
-times; `correlate_streaming` goes through the displacements one by one and keeps its inputs alone for its backward.
+times; `correlate_streaming` goes through the displacements one by one and keeps its inputs alone for its backward;
+`correlate_triton` is the same in kernels for accelerators (`correlation_triton.py`).
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = ["Displaced", "Implementation", "correlate", "correlate_plain", "correlate_streaming", "filters_for_length"]
+from wholereel.ops.kernel_files import load_kernels
 
-Implementation = Literal["auto", "plain", "streaming"]
+__all__ = [
+    "Displaced",
+    "Implementation",
+    "correlate",
+    "correlate_plain",
+    "correlate_streaming",
+    "correlate_triton",
+    "filters_for_length",
+]
+
+Implementation = Literal["auto", "plain", "streaming", "triton"]
 Displaced = Literal["previous", "current"]
 
 
@@ -40,9 +53,11 @@ def correlate(
         filter_TCKK: weight of every displacement for each frame and channel; ones for the plain correlation.
         dilation: D. groups: G.
         displaced: which of the two frames is looked at around a position; the paper's is the previous one.
-        implementation: `plain` or `streaming`; `auto` = streaming.
+        implementation: `plain`, `streaming` or `triton` (on accelerators); `auto` = streaming.
     Returns: `(B, G * K * K, T, H, W)`.
-    Raises: ValueError: shapes or settings that do not fit.
+    Raises:
+        ValueError: shapes or settings that do not fit.
+        ConfigError: `triton` where it does not run.
     """
     frames, channels, kernel = filter_TCKK.shape[:3]
     if filter_TCKK.shape[3] != kernel or kernel % 2 == 0:
@@ -62,7 +77,9 @@ def correlate(
         return correlate_plain(fixed, moved, filter_TCKK, dilation, groups)
     if implementation in ("auto", "streaming"):
         return correlate_streaming(fixed, moved, filter_TCKK, dilation, groups)
-    raise ValueError(f"implementation must be 'auto', 'plain' or 'streaming', got {implementation!r}")
+    if implementation == "triton":
+        return correlate_triton(fixed, moved, filter_TCKK, dilation, groups)
+    raise ValueError(f"implementation must be 'auto', 'plain', 'streaming' or 'triton', got {implementation!r}")
 
 
 def correlate_plain(
@@ -82,24 +99,39 @@ def correlate_streaming(
     fixed_BCTHW: Tensor, moved_BCTHW: Tensor, filter_TCKK: Tensor, dilation: int, groups: int
 ) -> Tensor:
     """`correlate_plain`, one displacement after the other; its backward computes the products again."""
-    y_BCTHW: Tensor = _Streaming.apply(fixed_BCTHW, moved_BCTHW, filter_TCKK, dilation, groups)
+    y_BCTHW: Tensor = _Recomputed.apply(fixed_BCTHW, moved_BCTHW, filter_TCKK, dilation, groups, _one_by_one)
     return y_BCTHW
 
 
-class _Streaming(torch.autograd.Function):
+def correlate_triton(
+    fixed_BCTHW: Tensor, moved_BCTHW: Tensor, filter_TCKK: Tensor, dilation: int, groups: int
+) -> Tensor:
+    """`correlate_streaming` by the kernels of `correlation_triton.py`.
+
+    Raises: ConfigError: they do not run here.
+    """
+    kernels = load_kernels("correlation_triton", fixed_BCTHW)
+    way = _Way(kernels.correlate_fused, kernels.fused_gradients)
+    y_BCTHW: Tensor = _Recomputed.apply(fixed_BCTHW, moved_BCTHW, filter_TCKK, dilation, groups, way)
+    return y_BCTHW
+
+
+@dataclass(frozen=True)
+class _Way:
+    """How values and gradients are computed from the inputs alone."""
+
+    values: Callable[[Tensor, Tensor, Tensor, int, int], Tensor]
+    gradients: Callable[[Tensor, Tensor, Tensor, Tensor, int, int], tuple[Tensor, Tensor, Tensor]]
+
+
+class _Recomputed(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, fixed_BCTHW: Tensor, moved_BCTHW: Tensor, filter_TCKK: Tensor, dilation: int, groups: int
+        ctx: Any, fixed_BCTHW: Tensor, moved_BCTHW: Tensor, filter_TCKK: Tensor, dilation: int, groups: int, way: _Way
     ) -> Tensor:
         ctx.save_for_backward(fixed_BCTHW, moved_BCTHW, filter_TCKK)
-        ctx.settings = dilation, groups
-        batch, channels, frames, height, width = fixed_BCTHW.shape
-        kernel = filter_TCKK.shape[2]
-        y = fixed_BCTHW.new_zeros(batch, groups, kernel * kernel, frames, height, width)
-        for index, here, there, weight_CT11 in _displacements(filter_TCKK, dilation, height, width):
-            product = (fixed_BCTHW[here] * weight_CT11).mul_(moved_BCTHW[there])
-            y[:, :, index][here] = product.unflatten(1, (groups, -1)).sum(2)
-        return y.flatten(1, 2) / (channels // groups)
+        ctx.settings, ctx.way = (dilation, groups), way
+        return way.values(fixed_BCTHW, moved_BCTHW, filter_TCKK, dilation, groups)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Any:
@@ -107,15 +139,27 @@ class _Streaming(torch.autograd.Function):
         inputs = ctx.saved_tensors
         fixed_BCTHW, moved_BCTHW, filter_TCKK = inputs
         if not torch.is_grad_enabled():
-            found = _streaming_gradients(fixed_BCTHW, moved_BCTHW, filter_TCKK, gradients[0], dilation, groups)
-            return *found, None, None
+            found = ctx.way.gradients(fixed_BCTHW, moved_BCTHW, filter_TCKK, gradients[0], dilation, groups)
+            return *found, None, None, None
         # A second derivative is wanted. Both frames come from one clip: derivatives are asked at aliases, or that for
         # the fixed frame would hold the way through the moved one too.
         aliases = [tensor.view_as(tensor) for tensor in inputs]
         y = correlate_plain(aliases[0], aliases[1], aliases[2], dilation, groups)
         wanted = [alias for alias in aliases if alias.requires_grad]
         each = iter(torch.autograd.grad(y, wanted, gradients[0], create_graph=True))
-        return *(next(each) if alias.requires_grad else None for alias in aliases), None, None
+        return *(next(each) if alias.requires_grad else None for alias in aliases), None, None, None
+
+
+def _streaming_values(
+    fixed_BCTHW: Tensor, moved_BCTHW: Tensor, filter_TCKK: Tensor, dilation: int, groups: int
+) -> Tensor:
+    batch, channels, frames, height, width = fixed_BCTHW.shape
+    kernel = filter_TCKK.shape[2]
+    y = fixed_BCTHW.new_zeros(batch, groups, kernel * kernel, frames, height, width)
+    for index, here, there, weight_CT11 in _displacements(filter_TCKK, dilation, height, width):
+        product = (fixed_BCTHW[here] * weight_CT11).mul_(moved_BCTHW[there])
+        y[:, :, index][here] = product.unflatten(1, (groups, -1)).sum(2)
+    return y.flatten(1, 2) / (channels // groups)
 
 
 def _streaming_gradients(
@@ -140,6 +184,9 @@ def _streaming_gradients(
         to_fixed[here] += error_moved.mul_(weight_CT11)
         to_moved[there] += error_BCTHW.mul_(weight_CT11).mul_(fixed)
     return to_fixed, to_moved, to_filter
+
+
+_one_by_one = _Way(_streaming_values, _streaming_gradients)
 
 
 def _displacements(filter_TCKK: Tensor, dilation: int, height: int, width: int) -> Any:

@@ -19,6 +19,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from wholereel.ops.kernel_files import load_kernels
+
 __all__ = ["Implementation", "Triple", "best_implementation", "depthwise_conv3d"]
 
 Implementation = Literal["auto", "native", "split", "triton"]
@@ -28,6 +30,7 @@ CHANNELS_LAST = torch.channels_last_3d
 # What `benchmarks/depthwise.py` measured; others: not measured yet, PyTorch's own.
 BEST: dict[tuple[str, torch.dtype], str] = {("cpu", torch.float32): "split", ("cpu", torch.bfloat16): "split"}
 SMALL = 8192
+KERNELS = "depthwise_triton"
 
 log = logging.getLogger(__name__)
 
@@ -49,7 +52,9 @@ def depthwise_conv3d(
         stride: of the kernel. padding: zeros on each side, fewer than the kernel is long.
         implementation: `native` = PyTorch, `split`, `triton` (accelerators), or `auto`, see `best_implementation`.
     Returns: `(B, C, T', H', W')`; with `split` in channels-last memory.
-    Raises: ValueError: shapes or settings that do not fit.
+    Raises:
+        ValueError: shapes or settings that do not fit.
+        ConfigError: `triton` where it does not run.
     """
     channels, kernel = weight_C1KKK.shape[0], weight_C1KKK.shape[2:]
     if weight_C1KKK.ndim != 5 or x_BCTHW.ndim != 5 or tuple(weight_C1KKK.shape[:2]) != (x_BCTHW.shape[1], 1):
@@ -61,8 +66,8 @@ def depthwise_conv3d(
         raise ValueError(
             f"needs strides >= 1 and paddings from 0 to the kernel's {tuple(kernel)} less one, got {stride}, {padding}"
         )
-    if implementation not in ("auto", "native", "split"):
-        raise ValueError(f"implementation must be 'auto', 'native' or 'split', got {implementation!r}")
+    if implementation not in ("auto", "native", "split", "triton"):
+        raise ValueError(f"implementation must be 'auto', 'native', 'split' or 'triton', got {implementation!r}")
     device = x_BCTHW.device.type
     if device != "meta" and torch.is_autocast_enabled(device) and x_BCTHW.dtype != torch.float64:
         x_BCTHW, weight_C1KKK = (tensor.to(torch.get_autocast_dtype(device)) for tensor in (x_BCTHW, weight_C1KKK))
@@ -103,7 +108,7 @@ def _say(device: str, dtype: torch.dtype, implementation: str) -> None:
 def _forward(x_BCTHW: Tensor, weight_C1KKK: Tensor, stride: list[int], padding: list[int], triton: bool) -> Tensor:
     x_BCTHW = x_BCTHW.contiguous(memory_format=CHANNELS_LAST)
     if triton:
-        return _triton().convolve(x_BCTHW, weight_C1KKK, stride, padding)
+        return load_kernels(KERNELS, x_BCTHW).convolve(x_BCTHW, weight_C1KKK, stride, padding)
     y_BCTHW = F.conv3d(x_BCTHW, weight_C1KKK, None, stride, padding, 1, len(weight_C1KKK))
     return y_BCTHW.contiguous(memory_format=CHANNELS_LAST)
 
@@ -114,7 +119,7 @@ def _to_input(
 ) -> Tensor:
     error_BCTHW = error_BCTHW.contiguous(memory_format=CHANNELS_LAST)
     if triton:
-        return _triton().input_gradient(error_BCTHW, weight_C1KKK, size, stride, padding)
+        return load_kernels(KERNELS, error_BCTHW).input_gradient(error_BCTHW, weight_C1KKK, size, stride, padding)
     to_x_BCTHW = input_gradient(error_BCTHW, weight_C1KKK, size, stride, padding)
     return to_x_BCTHW.contiguous(memory_format=CHANNELS_LAST)
 
@@ -126,7 +131,7 @@ def _to_weight(
     error_BCTHW = error_BCTHW.contiguous(memory_format=CHANNELS_LAST)
     x_BCTHW = x_BCTHW.contiguous(memory_format=CHANNELS_LAST)
     if triton:
-        return _triton().weight_gradient(error_BCTHW, x_BCTHW, kernel, stride, padding)
+        return load_kernels(KERNELS, x_BCTHW).weight_gradient(error_BCTHW, x_BCTHW, kernel, stride, padding)
     return weight_gradient(error_BCTHW, x_BCTHW, kernel, stride, padding)
 
 
@@ -327,7 +332,3 @@ def _gradients_2d(
 def _zeros(shape: Any, like: Tensor) -> Tensor:
     batch, channels, *sizes = shape
     return like.new_zeros(batch, *sizes, channels).permute(0, 4, 1, 2, 3)
-
-
-def _triton() -> Any:
-    raise NotImplementedError
