@@ -34,7 +34,7 @@ from wholereel.layers.correlation import Correlation, CorrelationBlock
 from wholereel.models.clip_model import init_convolutions
 from wholereel.models.corrnet import MIDDLES
 
-SIDE, DIRECTIONS, WIDTH, BATCH, STEPS = 32, 8, 16, 16, 150
+SIDE, DIRECTIONS, WIDTH, BATCH, STEPS = 32, 8, 4, 16, 150
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class Task:
     speeds: tuple[float, float] = (3.0, 5.0)
     noise: float = 0.15
     distractor: float = 0.0
-    smooth: float = 1.5
+    smooth: float = 2.0
     frames: int = 6
     kind: str = "directions"
 
@@ -103,9 +103,9 @@ class Net(nn.Module):
     def __init__(self, middle: str, classes: int, correlation: dict[str, Any] | None) -> None:
         super().__init__()
         block = None if correlation is None else CorrelationBlock(4 * WIDTH, **correlation)
-        first = stage_blocks(1, BlockPlan(WIDTH, WIDTH, 4 * WIDTH), middle=MIDDLES[middle])
+        first = stage_blocks(1, BlockPlan(4 * WIDTH, WIDTH, 4 * WIDTH), middle=MIDDLES[middle])
         second = stage_blocks(1, BlockPlan(4 * WIDTH, 2 * WIDTH, 8 * WIDTH, (1, 2)), middle=MIDDLES[middle])
-        self.stem = Stem(1, WIDTH, 1, pool=False)
+        self.stem = Stem(1, 4 * WIDTH, 1, pool=False)
         self.stages = nn.Sequential(Stage(first, {} if block is None else {0: block}), Stage(second))
         self.head = nn.Linear(8 * WIDTH, classes)
         init_convolutions(self)

@@ -12,6 +12,8 @@ from dataclasses import dataclass, replace
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from wholereel.layers.checkpointing import CheckpointedStage
+from wholereel.layers.mlp import DropPath
 from wholereel.layers.non_local import NonLocal
 
 __all__ = ["DEPTHS", "Bottleneck", "BlockPlan", "Middle", "Stage", "Stem", "begin_residuals_at_zero", "stage_blocks"]
@@ -83,16 +85,17 @@ class Bottleneck(nn.Module):
             strides = (plan.stride[0], plan.stride[1], plan.stride[1])
             self.shortcut_conv = nn.Conv3d(plan.planes, plan.out, 1, stride=strides, bias=False)
             self.shortcut_norm = nn.BatchNorm3d(plan.out, eps=plan.bn_eps)
+        self.drop_path = DropPath(0.0)
         self.projects = plan.planes != plan.out or plan.stride != (1, 1)
 
     def forward(self, x_BCTHW: Tensor) -> Tensor:
         shortcut = self.shortcut_norm(self.shortcut_conv(x_BCTHW)) if self.projects else x_BCTHW
         x_BCTHW = F.relu(self.norm_a(self.conv_a(x_BCTHW)), inplace=True)
         x_BCTHW = F.relu(self.norm_b(self.conv_b(x_BCTHW)), inplace=True)
-        return F.relu(self.norm_c(self.conv_c(x_BCTHW)) + shortcut, inplace=True)
+        return F.relu(self.drop_path(self.norm_c(self.conv_c(x_BCTHW))) + shortcut, inplace=True)
 
 
-class Stage(nn.Module):
+class Stage(CheckpointedStage):
     """Residual blocks, with further modules behind some of them.
 
     Args:
@@ -109,7 +112,7 @@ class Stage(nn.Module):
         self.inserted = nn.ModuleDict({str(index): module for index, module in (inserted or {}).items()})
         self.pool_t = pool_t
 
-    def forward(self, x_BCTHW: Tensor) -> Tensor:
+    def run(self, x_BCTHW: Tensor) -> Tensor:
         if 1 < self.pool_t <= x_BCTHW.shape[2]:
             x_BCTHW = F.max_pool3d(x_BCTHW, (self.pool_t, 1, 1))
         for index, block in enumerate(self.blocks):

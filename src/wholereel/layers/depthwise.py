@@ -12,6 +12,8 @@ __all__ = ["DepthwiseConv3d"]
 class DepthwiseConv3d(nn.Conv3d):
     """`nn.Conv3d(channels, channels, kernel, stride, padding, groups=channels)`; weights of either load into the other.
 
+    With a dilation it is PyTorch's.
+
     Args:
         channels: C of input and output.
         kernel, stride, padding: numbers or (time, height, width).

@@ -14,18 +14,18 @@ __all__ = ["DropPath", "Mlp"]
 
 
 class DropPath(nn.Module):
-    """Drop a branch for whole samples, and scale it up for those that keep it."""
+    """Drop a branch for whole samples (the first axis), and scale it up for those that keep it."""
 
     def __init__(self, probability: float) -> None:
         super().__init__()
         self.probability = probability
 
-    def forward(self, x_BLD: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Tensor:
         if not self.training or self.probability == 0:
-            return x_BLD
+            return x
         keep = 1 - self.probability
-        kept_B11 = torch.empty(x_BLD.shape[0], 1, 1, dtype=x_BLD.dtype, device=x_BLD.device).bernoulli_(keep)
-        return x_BLD * kept_B11 / keep
+        kept = torch.empty(len(x), *[1] * (x.ndim - 1), dtype=x.dtype, device=x.device).bernoulli_(keep)
+        return x * kept / keep
 
 
 class Mlp(nn.Module):

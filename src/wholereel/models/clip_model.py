@@ -7,13 +7,16 @@ Not here: architectures (one a file), the table of names (`registry.py`), memory
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from wholereel.layers.checkpointing import CheckpointedStage
+from wholereel.layers.mlp import DropPath
 from wholereel.models.layouts import Layout
 
 __all__ = ["PATHWAYS", "ClipModel", "MemoryView", "ModelInfo", "init_convolutions"]
@@ -111,6 +114,10 @@ class ClipModel(nn.Module):
         """Tensors of a file joined and split as this network has them; names are otherwise as they were."""
         return dict(tensors)
 
+    def image_layout(self) -> Layout | None:
+        """Names of the image network whose weights can be inflated into this one; `None` where there is none."""
+        return None
+
     @property
     def stages(self) -> Mapping[str, nn.Module]:
         """The stages by name, in order; a memory can stand after any of them."""
@@ -135,6 +142,40 @@ class ClipModel(nn.Module):
             nn.init.normal_(head.weight, std=0.01)
             nn.init.zeros_(head.bias)
         setattr(self, self.classifier, head)
+
+    def set_stochastic_depth(self, rate: float) -> None:
+        """Drop residual branches in training for whole clips (arXiv 1603.09382).
+
+        Args:
+            rate: probability of the last block; grows linearly from zero at the first, in each pathway.
+        Raises: ValueError: a rate outside [0, 1), or a network without residual blocks.
+        """
+        pathways: dict[str, list[DropPath]] = {}
+        for name, module in self.named_modules():
+            if isinstance(module, DropPath):
+                pathway = re.search(r"pathways\.\d", name)
+                pathways.setdefault(pathway[0] if pathway else "", []).append(module)
+        if not 0.0 <= rate < 1.0 or not pathways:
+            found = f"a rate of {rate}" if pathways else f"{type(self).__name__}, which has no residual blocks"
+            raise ValueError(f"stochastic depth needs a rate in [0, 1) and residual blocks, got {found}")
+        for drops in pathways.values():
+            for index, drop in enumerate(drops):
+                drop.probability = rate * index / max(len(drops) - 1, 1)
+
+    def checkpoint_stages(self, names: Sequence[str] | bool = True) -> None:
+        """Keep only the inputs of these stages for the backward pass, which then computes them again.
+
+        Args:
+            names: of stages; True = all that can, False = none.
+        Raises: ValueError: a stage that there is not or that cannot.
+        """
+        able = {name: stage for name, stage in self.stages.items() if isinstance(stage, CheckpointedStage)}
+        chosen = (list(able) if names else []) if isinstance(names, bool) else list(names)
+        wrong = sorted(set(chosen) - set(able))
+        if wrong or (chosen == [] and names):
+            raise ValueError(f"{type(self).__name__} can checkpoint {', '.join(able) or 'no stage'}, got {names}")
+        for name, stage in able.items():
+            stage.checkpointed = name in chosen
 
     def stage_inputs(self, stage: str) -> tuple[str, ...]:
         """Names of the weights that are the only readers of a stage's output and linear in it; empty where there are

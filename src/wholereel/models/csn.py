@@ -4,14 +4,16 @@ Source: arXiv 1904.02811; forms as in facebookresearch/VMZ (Apache-2.0), whose p
 interaction-reduced networks (ir) the depthwise convolution replaces the 3 x 3 x 3 one; in interaction-preserved ones
 (ip) a 1 x 1 x 1 convolution with a norm, and no ReLU, stands in front of it. `group:G` splits the channels into G
 groups instead, as in the paper's study.
-Order: convolutions, network, key layouts, named networks.
+Order: convolutions, network, from the dense network, key layouts, named networks.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from typing import cast
 
+import torch
 from torch import nn
 
 from wholereel.layers.depthwise import DepthwiseConv3d
@@ -19,27 +21,42 @@ from wholereel.layers.pointwise import PointwiseConv3d
 from wholereel.models.layouts import Layout, renaming
 from wholereel.models.video_resnet import DEPTHS, Convolution, VideoResNet, dense, vmz_info
 from wholereel.models.vmz_layout import vmz_caffe2
-from wholereel.ops.depthwise_conv3d import Implementation
+from wholereel.ops.depthwise_conv3d import Implementation, Triple
 
-__all__ = ["NETWORKS", "ChannelSeparated", "csn", "separated"]
+__all__ = ["NETWORKS", "ChannelSeparated", "copy_dense", "csn", "separated"]
 
 
 class PointThenDepthwise(nn.Sequential):
     """1 x 1 x 1, norm, (ReLU,) depthwise 3 x 3 x 3."""
 
-    def __init__(self, planes: int, stride: int, relu_between: bool, implementation: Implementation) -> None:
+    def __init__(self, planes: int, strides: Triple, relu_between: bool, implementation: Implementation) -> None:
         super().__init__(
             PointwiseConv3d(planes, planes),
             nn.BatchNorm3d(planes),
             *([nn.ReLU(inplace=True)] if relu_between else []),
-            _grouped(planes, planes, stride, implementation),
+            _grouped(planes, planes, strides, implementation),
         )
 
+    @property
+    def pointwise(self) -> nn.Conv3d:
+        """The factor that mixes channels."""
+        return cast(nn.Conv3d, self[0])
 
-def _grouped(planes: int, groups: int, stride: int, implementation: Implementation) -> nn.Conv3d:
+    @property
+    def norm(self) -> nn.BatchNorm3d:
+        """The norm between the factors."""
+        return cast(nn.BatchNorm3d, self[1])
+
+    @property
+    def depthwise(self) -> nn.Conv3d:
+        """The factor that sees time and space."""
+        return cast(nn.Conv3d, self[-1])
+
+
+def _grouped(planes: int, groups: int, strides: Triple, implementation: Implementation) -> nn.Conv3d:
     if groups == planes:
-        return DepthwiseConv3d(planes, 3, stride, 1, implementation=implementation)
-    return nn.Conv3d(planes, planes, 3, stride=stride, padding=1, groups=groups, bias=False)
+        return DepthwiseConv3d(planes, 3, strides, 1, implementation=implementation)
+    return nn.Conv3d(planes, planes, 3, stride=strides, padding=1, groups=groups, bias=False)
 
 
 def separated(mode: str, relu_between: bool = False, implementation: Implementation = "auto") -> Convolution:
@@ -50,12 +67,12 @@ def separated(mode: str, relu_between: bool = False, implementation: Implementat
     kind, _, number = mode.partition(":")
     if kind == "ip" and not number:
         return Convolution(
-            lambda planes, out, mid, stride: PointThenDepthwise(planes, stride, relu_between, implementation)
+            lambda planes, out, mid, strides: PointThenDepthwise(planes, strides, relu_between, implementation)
         )
     if kind == "ir" and not number:
-        return Convolution(lambda planes, out, mid, stride: _grouped(planes, planes, stride, implementation))
+        return Convolution(lambda planes, out, mid, strides: _grouped(planes, planes, strides, implementation))
     if kind == "group" and number.isdigit() and int(number):
-        return Convolution(lambda planes, out, mid, stride: _grouped(planes, int(number), stride, implementation))
+        return Convolution(lambda planes, out, mid, strides: _grouped(planes, int(number), strides, implementation))
     if mode == "dense":
         return Convolution(dense)
     raise ValueError(f"mode must be 'ir', 'ip', 'dense' or 'group:G' with G > 0, got {mode!r}")
@@ -69,10 +86,48 @@ class ChannelSeparated(VideoResNet):
 
     reduced: bool
 
+    def image_layout(self) -> Layout | None:
+        return None  # a depthwise kernel is no inflated one
+
     def layouts(self) -> tuple[Layout, ...]:
         ip = any(isinstance(module, PointThenDepthwise) for module in self.modules())
         caffe2 = vmz_caffe2(DEPTHS[self.depth], factorised_stem=False, reduced=self.reduced, pool1=True)
         return (mmaction2(ip), caffe2) if ip else (mmaction2(ip), caffe2, PYTORCHVIDEO)
+
+
+# ----------------------------------------------------------------------------------------------- from the dense network
+
+
+@torch.no_grad()
+def copy_dense(model: ChannelSeparated, dense: VideoResNet) -> None:
+    """Begin an `ip` network as the dense one of its depth (our addition; no paper does it).
+
+    Each filter W[o, i, :] becomes p[o, i] d[o, :], the nearest of rank one; exact in eval mode where W is separable.
+    Raises: ValueError: not an `ip` network without ReLU between its factors, or another depth or width.
+    """
+    source = dense.state_dict()
+    factors = {name: module for name, module in model.named_modules() if isinstance(module, PointThenDepthwise)}
+    inside = tuple(f"{name}." for name in factors)
+    shared = {name: value for name, value in model.state_dict().items() if not name.startswith(inside)}
+    kernels = {f"{name}.weight" for name in factors}
+    if (
+        not factors
+        or any(len(module) != 3 for module in factors.values())
+        or set(shared) | kernels != set(source)
+        or any(value.shape != source[name].shape for name, value in shared.items())
+        or any(len(source[f"{name}.weight"]) != len(module.pointwise.weight) for name, module in factors.items())
+    ):
+        raise ValueError("needs an 'ip' network without ReLU between its factors, and the dense one of its size")
+    model.load_state_dict({**model.state_dict(), **{name: source[name] for name in shared}})
+    for name, factor in factors.items():
+        pointwise, norm, depthwise = factor.pointwise, factor.norm, factor.depthwise
+        kernel_OIK = source[f"{name}.weight"].flatten(2)
+        left_OIR, sizes_OR, right_ORK = torch.linalg.svd(kernel_OIK.double(), full_matrices=False)
+        pointwise.weight.copy_((left_OIR[:, :, 0] * sizes_OR[:, :1])[..., None, None, None])
+        depthwise.weight.copy_(right_ORK[:, 0].unflatten(1, (1, 3, 3, 3)))
+        norm.reset_running_stats()
+        nn.init.constant_(norm.weight, (1 + norm.eps) ** 0.5)  # the norm changes nothing
+        nn.init.zeros_(norm.bias)
 
 
 # -------------------------------------------------------------------------------------------------------- key layouts
@@ -129,6 +184,10 @@ def csn(
     relu_between: bool = False,
     implementation: Implementation = "auto",
     dilated: bool = False,
+    bottleneck: float = 1.0,
+    stem_kernel: int = 3,
+    stem_stride: int = 1,
+    temporal_strides: int = 3,
 ) -> ChannelSeparated:
     """A row of `NETWORKS`; depth 26 does not widen behind its bottlenecks.
 
@@ -137,7 +196,8 @@ def csn(
         relu_between: a ReLU between the factors of `ip`, which the published networks don't have.
         implementation: of depthwise convolutions, see `ops.depthwise_conv3d`; `native` also leaves the memory format of
             clips as it is, which repeats what other code bases compute to the last bit.
-        num_classes, in_channels, dropout, width, bn_eps, pool1, dilated: as in `VideoResNet`.
+        num_classes, in_channels, dropout, width, bn_eps, pool1, dilated, bottleneck, stem_kernel, stem_stride,
+            temporal_strides: as in `VideoResNet`.
     """
     mode = published_mode if mode is None else mode
     model = ChannelSeparated(
@@ -153,6 +213,10 @@ def csn(
         pool1=pool1,
         dilated=dilated,
         channels_last=implementation != "native",
+        bottleneck=bottleneck,
+        stem_kernel=stem_kernel,
+        stem_stride=stem_stride,
+        temporal_strides=temporal_strides,
     )
     model.reduced = mode == "ir"
     return model

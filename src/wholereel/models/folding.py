@@ -7,7 +7,7 @@ convolution that it reads. What reads what is seen in one forward, so that this 
 from __future__ import annotations
 
 import copy
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -16,9 +16,10 @@ __all__ = ["fold_norms"]
 
 Convolution = nn.Conv1d | nn.Conv2d | nn.Conv3d
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+Model = TypeVar("Model", bound=nn.Module)
 
 
-def fold_norms[Model: nn.Module](model: Model, *inputs: Any) -> Model:
+def fold_norms(model: Model, *inputs: Any) -> Model:
     """A copy in eval mode without the BatchNorm layers that read a convolution and nothing else reads.
 
     Args:

@@ -44,6 +44,12 @@ MODELS: dict[str, ModelEntry] = {
     **{name: ModelEntry(build) for family in FAMILIES for name, build in family.NETWORKS.items()},
 }
 
+# Options of every model: name -> what sets it.
+GENERAL: dict[str, Callable[[ClipModel, Any], None]] = {
+    "stochastic_depth": ClipModel.set_stochastic_depth,
+    "checkpointed": ClipModel.checkpoint_stages,
+}
+
 
 def list_models(pattern: str = "*", kind: str | None = None) -> list[str]:
     """Names in the table, sorted.
@@ -73,7 +79,8 @@ def create_model(
         weights: `"file:PATH"` or `"hub:NAME"`, see `weights.py`. A classifier for other classes is replaced by a fresh
             one.
         in_channels: C of the input.
-        **options: further arguments of the model's builder.
+        **options: further arguments of the model's builder; `stochastic_depth` and `checkpointed`, see
+            `ClipModel.set_stochastic_depth` and `checkpoint_stages`.
     Raises:
         ConfigError: an unknown name or option.
         CheckpointError: weights that do not fit.
@@ -82,10 +89,17 @@ def create_model(
         raise ConfigError(f"there is no model {name!r}.{closest(name, MODELS)} Models: {', '.join(sorted(MODELS))}.")
     build = MODELS[name].build
     legal = [option for option in inspect.signature(build).parameters if option not in ("num_classes", "in_channels")]
+    legal += [option for option in GENERAL if option not in legal]
     unknown = sorted(set(options) - set(legal))
     if unknown:
         raise ConfigError(f"model {name!r} has no option {', '.join(unknown)}; its options are {', '.join(legal)}.")
+    general = {option: options.pop(option) for option in GENERAL if option in options}
     model = build(num_classes=num_classes, in_channels=in_channels, **options)
+    for option, value in general.items():
+        try:
+            GENERAL[option](model, value)
+        except ValueError as error:
+            raise ConfigError(f"model {name!r}, option {option}: {error}.") from error
     if weights is not None:
         load_clip_weights(model, weights)
     return model

@@ -129,6 +129,9 @@ class SlowResNet(ClipModel):
         following = f"{RES_STAGES[RES_STAGES.index(stage) + 1]}.blocks.0"
         return f"{following}.conv_a.weight", f"{following}.shortcut_conv.weight"
 
+    def image_layout(self) -> Layout | None:
+        return IMAGE
+
     def layouts(self) -> tuple[Layout, ...]:
         if self.settings["strides_t"] != (1, 1):
             return (MMACTION2,)
@@ -213,6 +216,19 @@ MMACTION2 = Layout(
         (r"^fc\.", "cls_head.fc_cls."),
     ),
     {"bn_eps": 1e-5, "strides_t": (2, 2), "dilated": False},
+)
+# Names of image networks in torchvision and timm; inserted non-local blocks have none and stay fresh.
+IMAGE = Layout(
+    "image",
+    renaming(
+        (r"^stem\.conv\.", "conv1."),
+        (r"^stem\.norm\.", "bn1."),
+        *((rf"^res{number + 1}\.blocks\.", f"layer{number}.") for number in range(1, 5)),
+        (r"\.shortcut_conv\.", ".downsample.0."),
+        (r"\.shortcut_norm\.", ".downsample.1."),
+        *((rf"\.conv_{letter}\.", f".conv{number}.") for number, letter in enumerate("abc", 1)),
+        *((rf"\.norm_{letter}\.", f".bn{number}.") for number, letter in enumerate("abc", 1)),
+    ),
 )
 # ------------------------------------------------------------------------------------------------------ named networks
 

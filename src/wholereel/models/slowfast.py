@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from wholereel.layers.bottleneck import DEPTHS, BlockPlan, Stage, Stem, begin_residuals_at_zero, stage_blocks
+from wholereel.layers.checkpointing import CheckpointedStage
 from wholereel.layers.non_local import Affinity, NonLocal
 from wholereel.models.clip_model import ClipModel, MemoryView, init_convolutions
 from wholereel.models.layouts import Layout, renaming
@@ -114,7 +115,7 @@ class TwoStems(nn.Module):
         return x_BCTHW.index_select(2, index), x_BCTHW
 
 
-class TwoStages(nn.Module):
+class TwoStages(CheckpointedStage):
     """The fast pathway joins the slow one, then each goes through its stage."""
 
     def __init__(self, fusion: Fusion, slow: Stage, fast: Stage, alpha: int, fast_channels: tuple[int, int]) -> None:
@@ -124,7 +125,7 @@ class TwoStages(nn.Module):
         self.alpha = alpha
         self.fast_channels, self.fast_channels_out = fast_channels
 
-    def forward(self, x_BCTHW: Tensor) -> Tensor:
+    def run(self, x_BCTHW: Tensor) -> Tensor:
         slow, fast = self.fusion(unpack(x_BCTHW, self.alpha, self.fast_channels))
         return pack(self.pathways[0](slow), self.pathways[1](fast))
 

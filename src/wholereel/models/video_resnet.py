@@ -22,10 +22,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from wholereel.layers.checkpointing import CheckpointedStage
 from wholereel.layers.dilation import dilate
+from wholereel.layers.mlp import DropPath
 from wholereel.layers.pointwise import PointwiseConv3d
 from wholereel.models.clip_model import ClipModel, ModelInfo, init_convolutions
-from wholereel.models.layouts import Layout
+from wholereel.models.layouts import Layout, renaming
 from wholereel.models.vmz_layout import vmz_caffe2
 
 __all__ = ["DEPTHS", "NETWORKS", "Conv2Plus1D", "Convolution", "VideoResNet", "dense", "per_frame", "vmz_info"]
@@ -39,6 +41,7 @@ DEPTHS: dict[int, tuple[int, int, int, int]] = {
     101: (3, 4, 23, 3),
     152: (3, 8, 36, 3),
 }
+Triple = tuple[int, int, int]
 SIMPLE = (10, 18, 34)  # depths of two 3 x 3 x 3 convolutions a block; the others are bottlenecks
 INFO = ModelInfo(
     mean=(0.43216, 0.394666, 0.37645),
@@ -74,37 +77,38 @@ class Convolution:
     """What stands where a 3-D residual network has a 3 x 3 x 3 convolution.
 
     Args:
-        make: (input width, output width, middle width, stride) -> module.
+        make: (input width, output width, middle width, strides in time, height and width) -> module.
         temporal: strides hold for time as well as for space.
     """
 
-    make: Callable[[int, int, int, int], nn.Module]
+    make: Callable[[int, int, int, Triple], nn.Module]
     temporal: bool = True
 
-    def strides(self, stride: int) -> tuple[int, int, int]:
-        return (stride if self.temporal else 1), stride, stride
+    def strides(self, stride: int, temporal: bool = True) -> Triple:
+        return (stride if self.temporal and temporal else 1), stride, stride
 
 
 class Conv2Plus1D(nn.Sequential):
     """1 x 3 x 3 to the middle width, norm, ReLU, 3 x 1 x 1."""
 
-    def __init__(self, in_planes: int, out_planes: int, mid_planes: int, stride: int) -> None:
+    def __init__(self, in_planes: int, out_planes: int, mid_planes: int, strides: Triple) -> None:
+        time, height, width = strides
         super().__init__(
-            nn.Conv3d(in_planes, mid_planes, (1, 3, 3), stride=(1, stride, stride), padding=(0, 1, 1), bias=False),
+            nn.Conv3d(in_planes, mid_planes, (1, 3, 3), stride=(1, height, width), padding=(0, 1, 1), bias=False),
             nn.BatchNorm3d(mid_planes),
             nn.ReLU(inplace=True),
-            nn.Conv3d(mid_planes, out_planes, (3, 1, 1), stride=(stride, 1, 1), padding=(1, 0, 0), bias=False),
+            nn.Conv3d(mid_planes, out_planes, (3, 1, 1), stride=(time, 1, 1), padding=(1, 0, 0), bias=False),
         )
 
 
-def dense(in_planes: int, out_planes: int, mid_planes: int, stride: int) -> nn.Module:
-    """3 x 3 x 3, stride in time and space."""
-    return nn.Conv3d(in_planes, out_planes, 3, stride=stride, padding=1, bias=False)
+def dense(in_planes: int, out_planes: int, mid_planes: int, strides: Triple) -> nn.Module:
+    """3 x 3 x 3."""
+    return nn.Conv3d(in_planes, out_planes, 3, stride=strides, padding=1, bias=False)
 
 
-def per_frame(in_planes: int, out_planes: int, mid_planes: int, stride: int) -> nn.Module:
-    """1 x 3 x 3, stride in space only."""
-    return nn.Conv3d(in_planes, out_planes, (1, 3, 3), stride=(1, stride, stride), padding=(0, 1, 1), bias=False)
+def per_frame(in_planes: int, out_planes: int, mid_planes: int, strides: Triple) -> nn.Module:
+    """1 x 3 x 3; its stride in time is 1."""
+    return nn.Conv3d(in_planes, out_planes, (1, 3, 3), stride=strides, padding=(0, 1, 1), bias=False)
 
 
 CONVOLUTIONS = {
@@ -135,47 +139,49 @@ class BasicBlock(nn.Module):
     """
 
     def __init__(
-        self, in_planes: int, planes: int, convolution: Convolution, stride: int, *, shared_middle: bool
+        self, in_planes: int, planes: int, convolution: Convolution, strides: Triple, *, shared_middle: bool
     ) -> None:
         super().__init__()
         mid = middle_width(in_planes, planes)
         mid2 = mid if shared_middle else middle_width(planes, planes)
         self.conv1 = nn.Sequential(
-            convolution.make(in_planes, planes, mid, stride), nn.BatchNorm3d(planes), nn.ReLU(inplace=True)
+            convolution.make(in_planes, planes, mid, strides), nn.BatchNorm3d(planes), nn.ReLU(inplace=True)
         )
-        self.conv2 = nn.Sequential(convolution.make(planes, planes, mid2, 1), nn.BatchNorm3d(planes))
-        self.downsample = _shortcut(in_planes, planes, convolution.strides(stride))
+        self.conv2 = nn.Sequential(convolution.make(planes, planes, mid2, (1, 1, 1)), nn.BatchNorm3d(planes))
+        self.downsample = _shortcut(in_planes, planes, strides)
+        self.drop_path = DropPath(0.0)
 
     def forward(self, x_BCTHW: Tensor) -> Tensor:
         shortcut = x_BCTHW if self.downsample is None else self.downsample(x_BCTHW)
-        return F.relu(self.conv2(self.conv1(x_BCTHW)) + shortcut, inplace=True)
+        return F.relu(self.drop_path(self.conv2(self.conv1(x_BCTHW))) + shortcut, inplace=True)
 
 
 class BottleneckBlock(nn.Module):
     """1 x 1 x 1, the convolution, which carries the stride, 1 x 1 x 1, and a shortcut."""
 
-    def __init__(self, in_planes: int, inner: int, planes: int, convolution: Convolution, stride: int) -> None:
+    def __init__(self, in_planes: int, inner: int, planes: int, convolution: Convolution, strides: Triple) -> None:
         super().__init__()
         self.conv1 = nn.Sequential(PointwiseConv3d(in_planes, inner), nn.BatchNorm3d(inner), nn.ReLU(inplace=True))
         self.conv2 = nn.Sequential(
-            convolution.make(inner, inner, middle_width(inner, inner), stride),
+            convolution.make(inner, inner, middle_width(inner, inner), strides),
             nn.BatchNorm3d(inner),
             nn.ReLU(inplace=True),
         )
         self.conv3 = nn.Sequential(PointwiseConv3d(inner, planes), nn.BatchNorm3d(planes))
-        self.downsample = _shortcut(in_planes, planes, convolution.strides(stride))
+        self.downsample = _shortcut(in_planes, planes, strides)
+        self.drop_path = DropPath(0.0)
 
     def forward(self, x_BCTHW: Tensor) -> Tensor:
         shortcut = x_BCTHW if self.downsample is None else self.downsample(x_BCTHW)
-        return F.relu(self.conv3(self.conv2(self.conv1(x_BCTHW))) + shortcut, inplace=True)
+        return F.relu(self.drop_path(self.conv3(self.conv2(self.conv1(x_BCTHW)))) + shortcut, inplace=True)
 
 
 # -------------------------------------------------------------------------------------------------------------- stems
 
 
-def _stem_3d(in_channels: int, width: int) -> list[nn.Module]:
+def _stem_3d(in_channels: int, width: int, kernel: int, stride: int) -> list[nn.Module]:
     return [
-        nn.Conv3d(in_channels, width, (3, 7, 7), stride=(1, 2, 2), padding=(1, 3, 3), bias=False),
+        nn.Conv3d(in_channels, width, (kernel, 7, 7), stride=(stride, 2, 2), padding=(kernel // 2, 3, 3), bias=False),
         nn.BatchNorm3d(width),
         nn.ReLU(inplace=True),
     ]
@@ -190,6 +196,13 @@ def _stem_2plus1d(in_channels: int, width: int) -> list[nn.Module]:
         nn.BatchNorm3d(width),
         nn.ReLU(inplace=True),
     ]
+
+
+class ResidualLayer(CheckpointedStage, nn.Sequential):
+    """Blocks one after the other."""
+
+    def run(self, x_BCTHW: Tensor) -> Tensor:
+        return nn.Sequential.forward(self, x_BCTHW)
 
 
 class ChannelsLast(nn.Sequential):
@@ -221,6 +234,10 @@ class VideoResNet(ClipModel):
         bn_eps: of all BatchNorm layers (1e-5 in torchvision, 1e-3 in VMZ).
         pool1: a 1 x 3 x 3 max pool of stride 2 behind the stem.
         dilated: layer4 keeps the size of layer3 in space and looks twice as far (for detection).
+        temporal_strides: layers, from the second on, whose first block halves the frames; VMZ has 2 for clips of fewer
+            than 8 frames, 1 for fewer than 4.
+        stem_kernel, stem_stride: frames that a stem that is not factorised sees, and their stride.
+        bottleneck: width inside a bottleneck in units of the usual one.
         channels_last: clips are brought to channels-last memory, in which all that follows stays.
     """
 
@@ -243,29 +260,38 @@ class VideoResNet(ClipModel):
         pool1: bool = False,
         channels_last: bool = False,
         dilated: bool = False,
+        temporal_strides: int = 3,
+        stem_kernel: int = 3,
+        stem_stride: int = 1,
+        bottleneck: float = 1.0,
     ) -> None:
         super().__init__()
         simple = depth in SIMPLE
         self.depth, self.factorised_stem = depth, factorised_stem
         self.info, self.num_features = info, (8 if simple else 8 * expansion) * width
         self.settings = {"bn_eps": bn_eps, "pool1": pool1, "dilated": dilated}
-        stem = _stem_2plus1d(in_channels, width) if factorised_stem else _stem_3d(in_channels, width)
+        unusual = {"temporal_strides": (temporal_strides, 3), "stem_stride": (stem_stride, 1)}
+        self.settings |= {name: value for name, (value, usual) in unusual.items() if value != usual}
+        if factorised_stem:
+            stem = _stem_2plus1d(in_channels, width)
+        else:
+            stem = _stem_3d(in_channels, width, stem_kernel, stem_stride)
         self.stem = (ChannelsLast if channels_last else nn.Sequential)(*stem, *_pool1(pool1))
-        planes, reduction = width, (1, 4, 4) if pool1 else (1, 2, 2)
+        planes, reduction = width, (stem_stride, *((4, 4) if pool1 else (2, 2)))
         self.feature_info: list[dict[str, Any]] = [{"name": "stem", "channels": width, "reduction": reduction}]
         for index, (count, convolution) in enumerate(zip(DEPTHS[depth], convolutions, strict=True)):
-            inner = width << index
-            out = inner if simple else expansion * inner
+            out = (width << index) * (1 if simple else expansion)
+            inner = round((width << index) * bottleneck)
             blocks: list[nn.Module] = []
             for number in range(count):
-                stride = 2 if index and not number else 1
+                strides = convolution.strides(2 if index and not number else 1, index <= temporal_strides)
                 if simple:
-                    blocks.append(BasicBlock(planes, out, convolution, stride, shared_middle=shared_middle))
+                    blocks.append(BasicBlock(planes, out, convolution, strides, shared_middle=shared_middle))
                 else:
-                    blocks.append(BottleneckBlock(planes, inner, out, convolution, stride))
+                    blocks.append(BottleneckBlock(planes, inner, out, convolution, strides))
                 planes = out
-            setattr(self, f"layer{index + 1}", nn.Sequential(*blocks))
-            step = convolution.strides(2 if index else 1)
+            setattr(self, f"layer{index + 1}", ResidualLayer(*blocks))
+            step = convolution.strides(2 if index else 1, index <= temporal_strides)
             if dilated and index == 3:
                 dilate(self.get_submodule("layer4"))
                 step = (step[0], 1, 1)
@@ -287,6 +313,10 @@ class VideoResNet(ClipModel):
         factor = ".0" if isinstance(self.get_submodule(f"{following}.0.conv1.0"), Conv2Plus1D) else ""
         return f"{following}.0.conv1.0{factor}.weight", f"{following}.0.downsample.0.weight"
 
+    def image_layout(self) -> Layout | None:
+        kinds = [module for module in self.modules() if isinstance(module, Conv2Plus1D)]
+        return None if kinds or self.factorised_stem else IMAGE
+
     def layouts(self) -> tuple[Layout, ...]:
         return (vmz_caffe2(DEPTHS[self.depth], factorised_stem=self.factorised_stem, reduced=False, pool1=False),)
 
@@ -295,6 +325,16 @@ def _pool1(pool1: bool) -> list[nn.Module]:
     return [nn.MaxPool3d((1, 3, 3), stride=(1, 2, 2), padding=(0, 1, 1))] if pool1 else []
 
 
+# Names of image networks in torchvision and timm.
+IMAGE = Layout(
+    "image",
+    renaming(
+        (r"^stem\.0\.", "conv1."),
+        (r"^stem\.1\.", "bn1."),
+        (r"\.conv(\d)\.0\.", r".conv\1."),
+        (r"\.conv(\d)\.1\.", r".bn\1."),
+    ),
+)
 # ----------------------------------------------------------------------------------------------------- named networks
 
 
@@ -343,6 +383,7 @@ def vmz_resnet(
     bn_eps: float = 1e-3,
     pool1: bool | None = None,
     dilated: bool = False,
+    temporal_strides: int = 3,
 ) -> VideoResNet:
     """The form of VMZ: one kind of convolution throughout, a row of `CONVOLUTIONS`; depth 26 does not widen."""
     return VideoResNet(
@@ -358,6 +399,7 @@ def vmz_resnet(
         bn_eps=bn_eps,
         pool1=pool if pool1 is None else pool1,
         dilated=dilated,
+        temporal_strides=temporal_strides,
     )
 
 
@@ -371,6 +413,9 @@ NETWORKS: dict[str, Callable[..., VideoResNet]] = {
     "r3d_18_vmz": partial(vmz_resnet, "3d", 18, 8, 112, False),
     "r3d_34": partial(vmz_resnet, "3d", 34, 8, 112, False),
     "r2plus1d_18_vmz": partial(vmz_resnet, "2plus1d", 18, 8, 112, False),
+    "r3d_50": partial(vmz_resnet, "3d", 50, 8, 112, False),
+    "r3d_101": partial(vmz_resnet, "3d", 101, 8, 112, False),
+    "r3d_152": partial(vmz_resnet, "3d", 152, 8, 112, False),
     "r2plus1d_34": partial(vmz_resnet, "2plus1d", 34, 32, 112, False),
     "r2plus1d_50": partial(vmz_resnet, "2plus1d", 50, 32, 112, False),
     "r2plus1d_101": partial(vmz_resnet, "2plus1d", 101, 32, 112, False),

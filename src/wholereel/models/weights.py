@@ -1,8 +1,9 @@
 """Weight files: where they are, what is in them, and whether they fit.
 
 A source is `"file:PATH"` (a model package's directory, `.safetensors`, `.pth`/`.pt`/`.pyth` written by `torch.save`, or
-`.pkl` of Caffe2) or `"hub:OWNER/NAME"` (a model package on the Hugging Face hub). Pickles are read with
-`weights_only=True` or a reader of arrays alone. Names of public code bases are recognised, see `layouts.py`.
+`.pkl` of Caffe2), `"image:PATH"` (weights of an image network, which are inflated) or `"hub:OWNER/NAME"` (a model
+package on the Hugging Face hub). Pickles are read with `weights_only=True` or a reader of arrays alone. Names of public
+code bases are recognised, see `layouts.py`.
 Not here: the package format (`package.py`), memory in weight files (`conversion.py`).
 """
 
@@ -31,6 +32,7 @@ __all__ = [
     "check_settings",
     "fit_clip_weights",
     "load_clip_weights",
+    "load_image_weights",
     "read_description",
     "read_tensors",
     "weights_path",
@@ -133,6 +135,8 @@ def load_clip_weights(model: ClipModel, source: str) -> KeyReport:
 
     Raises: CheckpointError: keys left over, missing, or of another shape; or the file holds a model with memory.
     """
+    if source.startswith("image:"):
+        return load_image_weights(model, weights_path(source.replace("image:", "file:", 1)))
     path = weights_path(source)
     tensors = read_tensors(path)
     if any(key.startswith("memories.") for key in tensors):
@@ -140,6 +144,31 @@ def load_clip_weights(model: ClipModel, source: str) -> KeyReport:
             path, "holds a model with memory", "a clip model", "build_model and load_package convert it."
         )
     return fit_clip_weights(model, {key.removeprefix("clip_model."): value for key, value in tensors.items()}, path)
+
+
+def load_image_weights(model: ClipModel, path: Path) -> KeyReport:
+    """Inflate an image network (arXiv 1705.07750): kernels are repeated in time and divided by their length.
+
+    The classifier, which is of other classes, and non-local blocks stay fresh. Away from the borders of a clip that
+    shows one picture, activations are those of the image network.
+    Raises: CheckpointError: no image network fits this one, or this file is of another one.
+    """
+    layout, own = model.image_layout(), model.state_dict()
+    if layout is None:
+        expected = f"weights of videos: {type(model).__name__} cannot be inflated"
+        raise CheckpointError(path, "is asked for as weights of an image network", expected)
+    theirs = {their: ours for their, ours in rename(own, layout).items() if ".inserted." not in ours}
+    inflated = {theirs.get(key, key): value for key, value in read_tensors(path).items()}
+    for key in set(own) & set(inflated):
+        frames = own[key].shape[2] if own[key].ndim == 5 else 0
+        if frames and inflated[key].ndim == 4:
+            inflated[key] = inflated[key][:, :, None].expand(-1, -1, frames, -1, -1) / frames
+    head = f"{model.classifier}."
+    fresh = {key: value for key, value in own.items() if ".inserted." in key or key.startswith(head)}
+    body = {key: value for key, value in inflated.items() if not key.startswith(head)}
+    report = fit_clip_weights(model, {**body, **fresh}, path)
+    unused = tuple(sorted(key for key in inflated if key.startswith(head)))
+    return report + KeyReport(missing=tuple(sorted(fresh)), unused=unused)
 
 
 def fit_clip_weights(model: ClipModel, tensors: Mapping[str, Tensor], path: Path) -> KeyReport:
