@@ -80,13 +80,13 @@ def test_fully_convolutional_head_is_every_window_by_itself(name: str) -> None:
 )
 def test_middle_widths_are_the_papers(planes: tuple[int, int], middle: int) -> None:
     assert middle_width(*planes) == middle
-    factorised = sum(parameter.numel() for parameter in Conv2Plus1D(*planes, middle, 1).parameters()) - 2 * middle
+    factorised = sum(parameter.numel() for parameter in Conv2Plus1D(*planes, middle, (1, 1, 1)).parameters()) - 2 * middle
     assert abs(factorised / (27 * planes[0] * planes[1]) - 1) < 0.01
 
 
 def test_factorised_convolution_reproduces_a_separable_one() -> None:
     torch.manual_seed(0)
-    convolution = Conv2Plus1D(2, 3, 6, 2).double()
+    convolution = Conv2Plus1D(2, 3, 6, (2, 2, 2)).double()
     spatial, temporal = convolution[0], convolution[3]
     kernel = torch.einsum("omt,mixy->oitxy", temporal.weight[..., 0, 0], spatial.weight[:, :, 0])
     x = clips(1, 2, 5, 6, 7).double()
