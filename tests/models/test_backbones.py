@@ -80,7 +80,8 @@ def test_fully_convolutional_head_is_every_window_by_itself(name: str) -> None:
 )
 def test_middle_widths_are_the_papers(planes: tuple[int, int], middle: int) -> None:
     assert middle_width(*planes) == middle
-    factorised = sum(parameter.numel() for parameter in Conv2Plus1D(*planes, middle, (1, 1, 1)).parameters()) - 2 * middle
+    convolution = Conv2Plus1D(*planes, middle, (1, 1, 1))
+    factorised = sum(parameter.numel() for parameter in convolution.parameters()) - 2 * middle
     assert abs(factorised / (27 * planes[0] * planes[1]) - 1) < 0.01
 
 
