@@ -63,6 +63,8 @@ class Clips:
             are masked.
         window_grid: distances from the key frame are rounded to whole multiples of so many seconds, so that key frames
             share clips (1 = clips of a film are encoded once a second); `None` = not rounded.
+        legacy_span: of `classic` and `offset`: a view spans `ceil(stride * (T - 1) / frame_rate)` seconds in frames of
+            the file, as in an older public code path, and not `stride * T / frame_rate`.
     """
 
     plan: Plan = "stratified"
@@ -75,6 +77,7 @@ class Clips:
     hop: float | None = None
     window: float | None = None
     window_grid: float | None = None
+    legacy_span: bool = False
 
 
 @dataclass(frozen=True)
@@ -83,6 +86,8 @@ class Augment:
 
     Args:
         short_side: range of the short side in pixels after jitter, inclusive.
+        jitter: how the short side is drawn: `"uniform"` from its range, or `"inverse"`: one over it is uniform, as
+            facebookresearch/SlowFast does with `INV_UNIFORM_SAMPLE`.
         crop: side of the square crop; random in training, centre at test. 0 = whole pictures, for tasks of kind
             `detect` on videos that all have one shape.
         flip: probability of a horizontal flip; `None` = 0.5, but 0 in data sets whose labels know left and right. Where
@@ -96,6 +101,7 @@ class Augment:
     flip: float | None = None
     color_jitter: float = 0.0
     per_clip: bool = False
+    jitter: Literal["uniform", "inverse"] = "uniform"
 
 
 @dataclass(frozen=True)

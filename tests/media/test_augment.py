@@ -167,3 +167,14 @@ def test_settings_that_cannot_be_are_refused():
         augmentation.test_crops(picture(40, 60, 1, 1), 40, 24, 2)
     with pytest.raises(ValueError, match="a crop of 50 pixels does not fit into a short side of 40"):
         augmentation.test_crops(picture(40, 60, 1, 1), 40, 50, 1)
+
+
+def test_inverse_jitter_draws_one_over_the_side():
+    augment = TrainAugment(Augment((100, 300), 64, jitter="inverse"))
+    sides = torch.tensor([augment.side(torch.Generator().manual_seed(n)) for n in range(3000)]).double()
+    assert (sides.min(), sides.max()) == (100, 300)
+    # 1 / side is uniform in [1/300, 1/100]: half of the sides are below 150, where a uniform draw has a quarter
+    assert (sides < 150).double().mean() == pytest.approx(0.5, abs=0.03)
+    assert (1 / sides).mean() == pytest.approx((1 / 100 + 1 / 300) / 2, rel=0.02)
+    with pytest.raises(ConfigError, match="jitter='log' is unknown; legal are uniform, inverse"):
+        TrainAugment(Augment(jitter="log"))

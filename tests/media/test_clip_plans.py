@@ -251,3 +251,13 @@ def test_views_of_odd_sizes_are_those_of_the_written_rules(rule, legacy):
                 exact = min(max(start + (span - 1) * i / (frames - 1), 0), total - 1)
                 # single precision may fall to either side of a whole number, as in the public code
                 assert math.floor(exact - 1e-3) <= found <= math.floor(exact + 1e-3)
+
+
+def test_the_older_span_is_a_setting():
+    clips = Clips("offset", count=3, frames=8, stride=4, frame_rate=30.0)
+    older = plan_clips(200, 25.0, replace(clips, legacy_span=True)).indices_NT
+    span = view_span(8, 4, 25.0, 30.0, legacy=True)
+    assert older.tolist() == view_frames(view_starts("offset", 200, span, 3), span, 8, 200).tolist()
+    assert older.tolist() != plan_clips(200, 25.0, clips).indices_NT.tolist()
+    with pytest.raises(ConfigError, match="legacy_span is of the plans classic, offset, not of 'uniform'"):
+        check_clips(Clips("uniform", legacy_span=True))

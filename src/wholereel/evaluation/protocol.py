@@ -77,6 +77,8 @@ def _text(views: Views, model: Model, task: Task, classes: int, samples: int, pr
     if clips.plan == "contiguous":
         number = f"up to {clips.count} clips"
     place = KEY_FRAMES if parts == "key_frames" else PLANS[clips.plan]
+    if clips.legacy_span:
+        place += ", spanning ceil(stride * (T - 1)) frames"
     if parts == "padded":
         place += "; what would lie before a video is its first frame"
     crops = "1 centre crop" if views.crops == 1 else "3 crops along the longer side"

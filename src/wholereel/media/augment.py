@@ -97,9 +97,7 @@ class TrainAugment:
         With independent draws it is the largest side, from which every clip is then scaled down.
         """
         low, high = self.augment.short_side
-        if low == high or self.augment.per_clip:
-            return high
-        return int(torch.randint(low, high + 1, (), generator=generator))
+        return high if low == high or self.augment.per_clip else self._own_side(generator)
 
     def draws(self, count: int, side: int, generator: torch.Generator) -> tuple[Draw, ...]:
         """`count` equal draws for the clips of a video whose frames have that short side, or independent ones."""
@@ -144,7 +142,10 @@ class TrainAugment:
 
     def _own_side(self, generator: torch.Generator) -> int:
         low, high = self.augment.short_side
-        return int(torch.randint(low, high + 1, (), generator=generator))
+        if self.augment.jitter == "uniform":
+            return int(torch.randint(low, high + 1, (), generator=generator))
+        share = float(torch.rand((), generator=generator, dtype=torch.float64))
+        return round(1 / (1 / high + share * (1 / low - 1 / high)))
 
     def _draw(self, generator: torch.Generator, side: int) -> Draw:
         top, left, flip, *colors = torch.rand(6, generator=generator, dtype=torch.float64).tolist()
@@ -253,5 +254,7 @@ def check_augment(augment: Augment) -> None:
         )
     if augment.flip is not None and not 0 <= augment.flip <= 1:
         raise ConfigError(f"augment.flip is a probability from 0 to 1, got {augment.flip}")
+    if augment.jitter not in ("uniform", "inverse"):
+        raise ConfigError(f"augment.jitter={augment.jitter!r} is unknown; legal are uniform, inverse")
     if not 0 <= augment.color_jitter <= 1:
         raise ConfigError(f"augment.color_jitter is a strength from 0 to 1, got {augment.color_jitter}")

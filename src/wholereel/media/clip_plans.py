@@ -291,7 +291,8 @@ def _plan_own_frames(
     if clips.plan == SEGMENTS:
         steps_NT = segment_frames(total, clips.frames, generator=generator)
     else:
-        span = view_span(clips.frames, clips.stride, frame_rate, clips.frame_rate or frame_rate)
+        target = clips.frame_rate or frame_rate
+        span = view_span(clips.frames, clips.stride, frame_rate, target, legacy=clips.legacy_span)
         count = clip_count(total, span, clips.count) if clips.coverage else clips.count
         steps_NT = view_frames(view_starts(clips.plan, total, span, count), span, clips.frames, total)
     indices_NT = (steps_NT + math.ceil(begin * frame_rate - SLACK)).clamp(max=frame_count - 1)
@@ -309,6 +310,8 @@ def check_clips(clips: Clips) -> None:
         raise ConfigError(
             f"clips.plan='segments' makes one clip of the whole video; clips.count={clips.count} must be 1"
         )
+    if clips.legacy_span and clips.plan not in TEST_VIEWS:
+        raise ConfigError(f"clips.legacy_span is of the plans {', '.join(TEST_VIEWS)}, not of {clips.plan!r}")
     for name in ("count", "frames", "stride"):
         if getattr(clips, name) < 1:
             raise ConfigError(f"clips.{name} must be at least 1, got {getattr(clips, name)}")
