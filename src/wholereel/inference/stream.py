@@ -142,7 +142,7 @@ class Stream:
 
         Args:
             source: a video file, a URL, camera or folder (see `LiveSource`), a reader, a `LiveSource` with settings of
-                its own, `PushedFrames`, or any iterable of `Frames`.
+                its own (which is closed at the end), `PushedFrames`, or any iterable of `Frames`.
             part: (i, n): only the i-th of n parts of a file, for `merge`. Nothing is final then.
             state: file that the stream is saved to after every `save_every` clips and at the end. It is not loaded:
                 that is `load`.

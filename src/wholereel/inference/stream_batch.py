@@ -193,9 +193,6 @@ class BatchStream:
             elif self._engine.judge.sweeps > 1:
                 raise ConfigError(f"mode='two_sweep' reads every video twice; {_name(source)} is no file")
             else:
-                if isinstance(opened, LiveSource):
-                    opened.go_on_after(after)
-                    own = True
                 clips = live_clips(track, opened, 0.0)
         except VideoError as error:
             self._fail(number, error)

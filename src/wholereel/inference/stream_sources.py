@@ -34,14 +34,18 @@ Source = str | Path | VideoReader | Takeable | Iterable[Frames]
 def open_source(
     source: Source, size: int, after: float | None = None
 ) -> tuple[VideoReader | Takeable | Iterable[Frames], bool]:
-    """What can be read, and whether it was opened here and must be closed here.
+    """What can be read, and whether it must be closed afterwards: what was opened here, and live sources, which are
+    read once.
 
     Args:
         size: short side of the pictures in pixels, for what is opened here.
-        after: time of the newest frame that is known; a live source that is opened here goes on behind it.
+        after: time of the newest frame that is known; a live source goes on behind it.
     """
     if isinstance(source, (str, Path)):
         return (LiveSource(source, size=size, after=after) if is_live(source) else VideoReader(source, size=size)), True
+    if isinstance(source, LiveSource):
+        source.go_on_after(after)
+        return source, True
     return source, False
 
 
@@ -61,10 +65,11 @@ def begin_file(track: Track, reader: VideoReader, part: tuple[int, int] | None) 
                 "Give the same file, or begin anew without the state.",
             )
         return
-    if track.assembler.frame_rate is None:
-        track.assembler = track.engine.assembler(metadata.frame_rate, float(metadata.time_base) / 2)
-    assembler = track.assembler
+    rate, half_tick = track.assembler.frame_rate, track.assembler.half_tick
+    if rate is None:
+        rate, half_tick = metadata.frame_rate, float(metadata.time_base) / 2
     track.frames = reader.frame_count
+    assembler = track.assembler = track.engine.assembler(rate, half_tick, file=True)
     if part is None:
         return
     number, parts = part

@@ -78,8 +78,10 @@ class Engine:
             "classes": list(self.package.classes),
         }
 
-    def assembler(self, frame_rate: float | None = None, half_tick: float = 0.0) -> ClipAssembler:
-        """An assembler with these settings."""
+    def assembler(
+        self, frame_rate: float | None = None, half_tick: float = 0.0, *, file: bool = False
+    ) -> ClipAssembler:
+        """An assembler with these settings; in files no gap is too long."""
         hop, rate = self.hop, self.clips.frame_rate or frame_rate
         if self._hop_seconds is not None and rate is not None:
             hop = max(1, round(self._hop_seconds * rate))
@@ -89,7 +91,7 @@ class Engine:
             half_tick=half_tick,
             hop=hop,
             tail=self.judge.tail,
-            longest_gap=self.longest_gap,
+            longest_gap=None if file else self.longest_gap,
         )
 
     def track(self, frame_rate: float | None = None, half_tick: float = 0.0) -> Track:
@@ -190,7 +192,8 @@ class Track:
 
     def restart(self) -> None:
         """Read the video from its begin."""
-        self.assembler = self.engine.assembler(self.assembler.frame_rate, self.assembler.half_tick)
+        before = self.assembler
+        self.assembler = self.engine.assembler(before.frame_rate, before.half_tick, file=self.frames > 0)
 
     def say(self, clip: TimedClip, logits: Tensor) -> ClipScore:
         """What is said of a clip with these logits, `(K)` or of frames `(T, K)`."""
@@ -255,7 +258,8 @@ class Track:
     def load(self, named: dict[str, Tensor]) -> None:
         """The inverse of `tensors`, into a track of an engine with the same settings."""
         *_, rate, half_tick = named["clip.seconds"].tolist()  # a hop in seconds becomes frames by the rate
-        self.assembler = self.engine.assembler(None if math.isnan(rate) else rate, half_tick)
+        known_rate, file = None if math.isnan(rate) else rate, int(named["place"][3]) > 0
+        self.assembler = self.engine.assembler(known_rate, half_tick, file=file)
         self.assembler.load_state(_under("clip.", named))
         self.state = self.engine.judge.load(_under("state.", named))
         self.totals.load(_under("totals.", named))
