@@ -52,7 +52,7 @@ def pretraining(data: Data, *, frames: int, epochs: int, seed: int) -> Train:
         strategy=Strategy("sequential"),
         optim=Optim("adamw", lr=2e-3, weight_decay=0.05, warmup=1.0, clip_norm=1.0),
         val=replace(data, split="val"),
-        validate_every=4,
+        validate_every=2,
         epochs=epochs,
         batch=32,
         seed=seed,
@@ -97,13 +97,14 @@ def memvit_cue_probe(seed: int = 0) -> Recipe:
     stages: dict[str, Stage] = {
         "trimmed": World("cue_probe_clips", seed=seed, sizes={"train": 3600, "val": 225, "test": 225}),
         "cue_probe": World("cue_probe", seed=seed),
-        "pretrain": pretraining(trimmed, frames=2, epochs=10, seed=seed),
+        "pretrain": pretraining(trimmed, frames=2, epochs=6, seed=seed),
     }
     for support in SUPPORTS:
         first = support == SUPPORTS[0]
         model = replace(network(2, support), weights="stage:pretrain" if first else f"stage:{longest}")
-        epochs, lr = (6, 1e-3) if first else (1, 5e-4)
-        stages[f"support_{support}"] = streaming(data, model, epochs=epochs, lr=lr, seed=seed)
+        part, epochs, lr = (data, 6, 1e-3) if first else (replace(data, limit=160), 1, 5e-4)
+        one = streaming(part, model, epochs=epochs, lr=lr, seed=seed)
+        stages[f"support_{support}"] = replace(one, val=replace(data, split="val"))
     stages |= {f"test_support_{support}": measured(f"support_{support}", data) for support in SUPPORTS}
     summary = "MeMViT: how many clips back a memory reaches, step by step"
     return Recipe("memvit_cue_probe", stages, summary, main=longest)

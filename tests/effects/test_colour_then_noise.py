@@ -1,0 +1,25 @@
+"""What a memory teaches itself on "colour, then noise", and what a truncated gradient cannot teach."""
+
+from __future__ import annotations
+
+from tests.effects.colour_then_noise import Videos, accuracies, learn
+
+
+def test_within_reach_everything_is_known_and_nothing_leaks():
+    task = learn(Videos(120, 3, range(3)))
+    found = accuracies(task, steps=3)
+    assert all(value >= 0.99 for value in found.values()), found
+    foreign = accuracies(task, steps=3, foreign=True)
+    assert all(0.10 <= foreign[step] <= 0.40 for step in (1, 2)), foreign
+
+
+def test_without_memory_later_steps_are_guessed():
+    found = accuracies(learn(Videos(60, 3, range(3)), remember=False), steps=3)
+    assert found[0] >= 0.99
+    assert all(0.15 <= found[step] <= 0.35 for step in (1, 2)), found
+
+
+def test_nothing_teaches_a_second_hop():
+    found = accuracies(learn(Videos(72, 5, (0, 4))), steps=5)
+    assert found[0] >= 0.99
+    assert 0.15 <= found[4] <= 0.35, found
