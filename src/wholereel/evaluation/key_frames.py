@@ -34,7 +34,7 @@ from wholereel.inference.predictor import find_package
 from wholereel.models.detector import Detector
 from wholereel.models.package import Package, load_package
 
-__all__ = ["evaluate_key_frames", "films_of", "predict_key_frames"]
+__all__ = ["class_positions", "evaluate_key_frames", "evaluated_classes", "films_of", "predict_key_frames"]
 
 PREPARED = "prepared.json"
 
@@ -70,7 +70,7 @@ def evaluate_key_frames(
     data = data or Data(root=None, split=None)
     package = package if isinstance(package, Package) else load_package(find_package(package))
     label = data.labels[0]
-    position = _positions(manifest, label, package)
+    position = class_positions(manifest, label, package)
     samples = manifest.samples[: data.limit]
     records, faults = predict_key_frames(
         package,
@@ -94,7 +94,7 @@ def evaluate_key_frames(
         )
         for record in records
     }
-    chosen = _evaluated(manifest.root, label, len(manifest.classes[label]))
+    chosen = evaluated_classes(manifest.root, label, len(manifest.classes[label]))
     evaluated = sorted(position[index] for index in chosen)
     results = summarise(
         records,
@@ -201,7 +201,7 @@ def _key(sample: Sample) -> float:
     return 0.0 if sample.key_seconds is None else sample.key_seconds
 
 
-def _positions(manifest: Manifest, label: str, package: Package) -> dict[int, int]:
+def class_positions(manifest: Manifest, label: str, package: Package) -> dict[int, int]:
     """The data set's class indices as the model's, which are matched by name."""
     if label not in manifest.classes:
         raise DataError(manifest.root, f"has no label column {label!r}", f"one of {sorted(manifest.classes)}")
@@ -217,7 +217,7 @@ def _positions(manifest: Manifest, label: str, package: Package) -> dict[int, in
     return {index: place[name] for index, name in enumerate(manifest.classes[label])}
 
 
-def _evaluated(root: Path, label: str, classes: int) -> list[int]:
+def evaluated_classes(root: Path, label: str, classes: int) -> list[int]:
     """Class indices of the data set that count, as its preparation has noted them."""
     file = (root if root.is_dir() else root.parent) / PREPARED
     if label != "label" or not file.is_file():

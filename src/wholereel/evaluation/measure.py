@@ -14,6 +14,7 @@ from wholereel.datasets.manifest import Manifest
 from wholereel.errors import ConfigError
 from wholereel.evaluation.evaluate import evaluate
 from wholereel.evaluation.key_frames import evaluate_key_frames
+from wholereel.evaluation.stream_boxes import evaluate_stream_boxes
 from wholereel.evaluation.streams import evaluate_streams
 from wholereel.inference.predictor import find_package
 from wholereel.models.package import Package, load_package
@@ -38,6 +39,7 @@ MEASURES: dict[str, Callable[..., Measured]] = {
     "classify": evaluate,
     "detect": evaluate_key_frames,
     "stream": evaluate_streams,
+    "stream_detect": evaluate_stream_boxes,
 }
 
 

@@ -29,7 +29,7 @@ from wholereel.inference.predictor import find_package, precision_context
 from wholereel.models.package import Package, load_package
 from wholereel.tasks.stream_classification import StreamClassification
 
-__all__ = ["evaluate_streams"]
+__all__ = ["evaluate_streams", "reading"]
 
 
 def evaluate_streams(
@@ -69,7 +69,7 @@ def evaluate_streams(
     rank, world_size = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
     loader = stream_loader(
         manifest,
-        _reading(data, views, streams, package, workers, cache_dir is not None),
+        reading(data, views, streams, package, workers, cache_dir is not None),
         train=False,
         seed=0,
         batch=batch,
@@ -87,7 +87,10 @@ def evaluate_streams(
             one = one.to(device)
             state = task.begin(one) if state is None else state
             prediction, state = task.predict(one, state.reset(one.starts_B))
-            records.extend(_records(one, prediction.scores, places, multi_label=package.task.multi_label))
+            scores = prediction.scores
+            if not streams.frames:  # one label a clip: what a model of frames says at the end of it
+                scores = {space: part[:, -1] if part.ndim == 3 else part for space, part in scores.items()}
+            records.extend(_records(one, scores, places, multi_label=package.task.multi_label))
     loader.close()
     records = [record for part in gather(records) for record in part]
     faults = [fault for part in gather(faults) for fault in part]
@@ -102,7 +105,7 @@ def evaluate_streams(
     return results
 
 
-def _reading(data: Data, views: Views, streams: Streams, package: Package, workers: int | None, cached: bool) -> Data:
+def reading(data: Data, views: Views, streams: Streams, package: Package, workers: int | None, cached: bool) -> Data:
     """How clips are read: as the package says, undrawn; in the order that reads each once."""
     return replace(
         data,

@@ -286,9 +286,10 @@ def _build(
     dropout: float,
     memory: MemoryConfig,
     boxes: bool,
+    **options: Any,
 ) -> MeMViT:
     return MeMViT(
-        replace(config, head_dropout=dropout),
+        replace(config, head_dropout=dropout, **options),
         replace(memory, exclude=tuple(range(1, config.depth, 2))),
         boxes=BoxConfig() if boxes else None,
         num_classes=num_classes,
@@ -305,13 +306,18 @@ def memvit_16(
     reach: int = 2,
     gap: int = 1,
     boxes: bool = False,
+    drop_path: float = 0.4,
+    frame_level: bool = False,
+    causal: bool = False,
 ) -> MeMViT:
     """MeMViT-16, 16 frames at stride 4; every other layer remembers. 35.4 M parameters, 58.7 G multiply-adds a clip.
 
     The files published for AVA were trained with gap 2.
+    Args: see `memvit_tiny`; `drop_path` of the last block.
     """
-    memory = MemoryConfig(reach=reach, gap=gap)
-    return _build(memvit_config("16x4"), 4, num_classes, in_channels, dropout, memory, boxes)
+    memory, options = MemoryConfig(reach=reach, gap=gap), {"frame_level": frame_level, "causal": causal}
+    config = replace(memvit_config("16x4"), drop_path=drop_path)
+    return _build(config, 4, num_classes, in_channels, dropout, memory, boxes, **options)
 
 
 def memvit_24(
@@ -322,13 +328,18 @@ def memvit_24(
     reach: int = 2,
     gap: int = 1,
     boxes: bool = False,
+    drop_path: float = 0.4,
+    frame_level: bool = False,
+    causal: bool = False,
 ) -> MeMViT:
     """MeMViT-24, 32 frames at stride 3; every other layer remembers. 52.6 M parameters, 213 G multiply-adds a clip.
 
     The files published for AVA were trained with gap 3.
+    Args: see `memvit_tiny`; `drop_path` of the last block.
     """
-    memory = MemoryConfig(reach=reach, gap=gap)
-    return _build(memvit_config("32x3"), 3, num_classes, in_channels, dropout, memory, boxes)
+    memory, options = MemoryConfig(reach=reach, gap=gap), {"frame_level": frame_level, "causal": causal}
+    config = replace(memvit_config("32x3"), drop_path=drop_path)
+    return _build(config, 3, num_classes, in_channels, dropout, memory, boxes, **options)
 
 
 def memvit_tiny(
@@ -344,6 +355,7 @@ def memvit_tiny(
     remember: bool | Sequence[int] = True,
     frame_level: bool = False,
     causal: bool = False,
+    boxes: bool = False,
 ) -> MeMViT:
     """Four blocks for clips of 32 pixels, of which all remember, some or none (our own).
 
@@ -351,6 +363,7 @@ def memvit_tiny(
         remember: which blocks do; with `False` every block attends to the present clip alone: the twin without memory.
         frame_level: logits of every frame.
         causal: frames attend to no later ones.
+        boxes: a head for boxes instead of whole clips, with one block over those of a clip.
     """
     config = replace(
         tiny_config(frames, crop, width),
@@ -366,4 +379,6 @@ def memvit_tiny(
     exclude = tuple(index for index in blocks if index not in kept)
     memory = MemoryConfig(reach=reach, gap=gap, exclude=exclude, kernel=(3, 3, 3), stride=(2, 2, 2))
     info = ModelInfo((0.5,) * 3, (0.25,) * 3, crop, frames, 1, 8.0, origin="wholereel's own")
-    return MeMViT(config, memory, num_classes=num_classes, in_channels=in_channels, info=info)
+    # A token of the last block stands for 16 pixels; the published dropout is that of a much larger network.
+    box_head = BoxConfig(slots=16, scale=16, attention_dropout=0.0, qkv_dropout=0.0, dropout=dropout) if boxes else None
+    return MeMViT(config, memory, boxes=box_head, num_classes=num_classes, in_channels=in_channels, info=info)

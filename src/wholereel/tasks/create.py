@@ -12,6 +12,7 @@ from wholereel.models.video_model import VideoModel
 from wholereel.tasks.classification import ClassificationTask
 from wholereel.tasks.detection import DetectionTask
 from wholereel.tasks.stream_classification import StreamClassification
+from wholereel.tasks.stream_detection import StreamDetection
 from wholereel.tasks.stream_task import StreamTask
 from wholereel.tasks.task import Task
 
@@ -23,8 +24,9 @@ TASKS: dict[str, type[ClassificationTask] | type[DetectionTask]] = {
     "classify": ClassificationTask,
     "detect": DetectionTask,
 }
-STREAM_TASKS: dict[str, type[StreamClassification]] = {
+STREAM_TASKS: dict[str, type[StreamClassification] | type[StreamDetection]] = {
     "stream": StreamClassification,
+    "stream_detect": StreamDetection,
 }
 
 

@@ -72,6 +72,7 @@ METRICS: dict[str, dict[bool, dict[str, int]]] = {
         False: {"clip_top1": 2, "clip_top5": 6, "clip_mean_class": 1, "clip_recall5": 6},
         True: {"clip_map": 1, "clip_map_weighted": 1},
     },
+    "stream_detect": {True: {"map": 1, "map_activitynet": 1}},
 }
 # By `task.multi_label`: the rule of the views that belongs to the other kind of labels.
 FOREIGN_COMBINE: dict[bool, str] = {False: "sigmoid_max", True: "softmax_mean"}
