@@ -74,7 +74,7 @@ def test_rows_without_label_or_clip_give_no_gradient_even_if_they_are_not_a_numb
     several = space_loss(torch.zeros(2, 3), torch.tensor([[1.0, 0, 0], [-1, -1, -1]]), valid_B[:2], multi_label=True)
     assert float(several.sum) == pytest.approx(0.693147, abs=1e-5)
     assert float(several.count) == 1
-    with pytest.raises(ValueError, match=r"labels must have the shape \(4,\)"):
+    with pytest.raises(ValueError, match=r"need labels of shape \(4,\), got \(4, 2\)"):
         space_loss(broken, torch.zeros(4, 2, dtype=torch.int64), valid_B)
 
 
