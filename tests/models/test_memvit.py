@@ -188,6 +188,23 @@ def test_the_compressor_learns_what_the_naive_one_learns_of_the_newest_attended_
     assert (published[0] is None) == (gap > 1)
 
 
+@pytest.mark.parametrize("kind", ["conv", "max", "avg"])
+def test_every_kind_of_compression_is_used(kind: str) -> None:
+    model = make(MemoryConfig(kernel=(3, 3, 3), stride=(2, 2, 2), kind=kind))
+    attention = model.blocks[0].attn
+    keys = torch.randn(2, 1 + 4 * 2 * 2, 8, generator=torch.Generator().manual_seed(4))
+    maps = keys[:, 1:].transpose(1, 2).unflatten(2, (4, 2, 2))
+    pooled = attention.compress_k(maps).flatten(2).transpose(1, 2)
+    expected = attention.norm_compress_k(torch.cat([keys[:, :1], pooled], 1))
+    torch.testing.assert_close(attention.compress(keys, keys, (4, 2, 2))[0], expected)
+    assert (attention.compress_k.state_dict().keys() == {"weight"}) == (kind == "conv")
+    begins = torch.zeros(STEPS, 2, dtype=torch.bool)
+    for ours, theirs in zip(stream(model, clips(2), begins), stream(model, clips(2), begins, False), strict=True):
+        torch.testing.assert_close(ours, theirs)
+    with pytest.raises(ValueError, match=r"the compression must be one of \('conv', 'max', 'avg'\), got 'sum'"):
+        make(MemoryConfig(kind="sum"))
+
+
 def test_a_thousand_training_steps_keep_nothing() -> None:
     model = make(MemoryConfig(reach=2, gap=1, kernel=(3, 3, 3), stride=(2, 2, 2)), depth=1, widen=()).train()
     state, clip = model.init_state(1), clips(1, steps=1)[0]

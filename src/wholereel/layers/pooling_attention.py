@@ -32,7 +32,9 @@ from wholereel.ops.attention import biased_attention, closed_score
 from wholereel.ops.linear import linear
 from wholereel.ops.relative_positions import axis_rows, centred_rows, memory_time_rows, position_codes, spatial_rows
 
-__all__ = ["Compression", "Pooled", "PoolingAttention"]
+__all__ = ["COMPRESSORS", "Compression", "Pooled", "PoolingAttention"]
+
+COMPRESSORS = ("conv", "max", "avg")
 
 # Queries times rows of a table, by axis, in the order of a bias's numbers.
 PRODUCTS = {1: "bathwd,hkd->bathwk", 2: "bathwd,wkd->bathwk", 0: "bathwd,tkd->bathwk"}
@@ -44,12 +46,14 @@ class Compression:
 
     Args:
         reach: M.
-        kernel, stride: of the depthwise convolution over (T, H, W); stride `None` = not compressed.
+        kernel, stride: of the pooling over (T, H, W); stride `None` = not compressed.
+        kind: of the pooling: `conv`, a depthwise convolution; `max` or `avg`, without weights. A norm is behind each.
     """
 
     reach: int = 2
     kernel: Grid = (7, 3, 3)
     stride: Grid | None = (4, 2, 2)
+    kind: str = "conv"
 
 
 @dataclass(frozen=True)
@@ -125,6 +129,8 @@ class PoolingAttention(nn.Module):
         super().__init__()
         if mode not in MODES:
             raise ValueError(f"mode must be one of {MODES}, got {mode!r}")
+        if compression is not None and compression.kind not in COMPRESSORS:
+            raise ValueError(f"the compression must be one of {COMPRESSORS}, got {compression.kind!r}")
         if not pool_first and (mode == "conv_unshared" or compression is not None):
             raise ValueError("mode='conv_unshared' and remembered clips need pool_first=True")
         if causal and (stride_q[0] != 1 or stride_kv[0] != 1 or mode in ("max", "avg")):
@@ -150,7 +156,9 @@ class PoolingAttention(nn.Module):
         self._add_tables(width, grid, stride_q, stride_kv)
         if compression is not None and compression.stride is not None:
             for name in ("k", "v"):
-                setattr(self, f"compress_{name}", depthwise(dim, compression.kernel, compression.stride))
+                sizes = dim, compression.kernel, compression.stride
+                pool = depthwise(*sizes) if compression.kind == "conv" else pooling(compression.kind, *sizes)[0]
+                setattr(self, f"compress_{name}", pool)
                 setattr(self, f"norm_compress_{name}", nn.LayerNorm(dim, eps=NORM_EPS))
         self.conv_q_func: nn.Conv3d | None = None
         if residual > 1:

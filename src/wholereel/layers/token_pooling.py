@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from wholereel.ops.depthwise_conv3d import depthwise_conv3d
@@ -98,5 +99,17 @@ def pooling(mode: str, channels: int, kernel: Grid | None, stride: Grid) -> tupl
         return None, None
     if mode in ("conv", "conv_unshared"):
         return depthwise(channels, kernel, stride), nn.LayerNorm(channels, eps=NORM_EPS)
-    pool = nn.MaxPool3d if mode == "max" else nn.AvgPool3d
+    pool = nn.MaxPool3d if mode == "max" else Average
     return pool(kernel, stride, same_padding(kernel)), None
+
+
+class Average(nn.Module):
+    """Average pooling that counts its zeros; `nn.AvgPool3d` refuses maps smaller than the kernel, padded or not."""
+
+    def __init__(self, kernel: Grid, stride: Grid, padding: Grid) -> None:
+        super().__init__()
+        self.kernel, self.stride = kernel, stride
+        self.around = tuple(side for side in reversed(padding) for _ in range(2))
+
+    def forward(self, x_BCTHW: Tensor) -> Tensor:
+        return F.avg_pool3d(F.pad(x_BCTHW, self.around), self.kernel, self.stride)

@@ -103,7 +103,7 @@ class MeMViT(MViT):
                 raise ValueError(f"{name} must be one of {legal}, got {getattr(memory, name)!r}")
         if memory.boundary == "zero" and (memory.compression, memory.compress_grad) != ("pipelined", "newest"):
             raise ValueError("boundary='zero' is the public code's, which compresses the newest entry, pipelined")
-        compression = Compression(memory.reach, memory.kernel, memory.stride) if memory.reach else None
+        compression = Compression(memory.reach, memory.kernel, memory.stride, memory.kind) if memory.reach else None
         super().__init__(
             config,
             num_classes=num_classes,

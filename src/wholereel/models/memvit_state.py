@@ -34,6 +34,7 @@ class MemoryConfig:
         exclude: blocks that attend to the present clip alone. Their memory parameters exist, so that published files
             load without loss, but are not used.
         kernel, stride: of the compression; stride `None` = none.
+        kind: of the compression: `conv` (published), `max` or `avg`.
         boundary: what a row attends to where its video is younger than the state: `mask`: nothing; `zero`: zeros, as
             the public code does for batches of two and more (for one row it is `mask`).
         compression: `pipelined`: a step compresses one entry, and older ones stay as they were compressed; `naive`:
@@ -49,6 +50,7 @@ class MemoryConfig:
     exclude: tuple[int, ...] = ()
     kernel: Grid = (7, 3, 3)
     stride: Grid | None = (4, 2, 2)
+    kind: Literal["conv", "max", "avg"] = "conv"
     boundary: Literal["mask", "zero"] = "mask"
     compression: Literal["pipelined", "naive"] = "pipelined"
     compress_grad: Literal["newest", "attended"] = "newest"
