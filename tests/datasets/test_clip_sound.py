@@ -93,7 +93,8 @@ def test_spectra_are_those_of_the_front_end(flashes, name, columns):
     expected = expected if columns is None else resize_columns(expected, columns)
     torch.testing.assert_close(found.mel_BNFT, expected)
     assert found.wave_BNCS is None
-    assert found.rate == pytest.approx(expected.shape[-1] / 0.32)
+    every_10_ms = 100.0 if columns is None else 100.0 * columns / function(wave, SOUND, **options).shape[-1]
+    assert found.rate == pytest.approx(every_10_ms)
 
 
 def test_files_without_sound_are_marked(flashes, tmp_path):

@@ -7,8 +7,9 @@ S samples, F mel bins or cepstra. Not here: reading sound (`media/audio_clips.py
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -29,6 +30,14 @@ FRONT_ENDS: dict[str, Callable[..., Tensor]] = {
     "log_filter_bank": log_filter_bank,
     "mfcc": mfcc,
     "vmz_log_mel": vmz_log_mel,
+}
+
+# Columns per second of each, from the rate of the wave and the options.
+COLUMN_RATES: dict[str, Callable[[int, Mapping[str, Any]], float]] = {
+    "log_mel": lambda rate, options: rate / options.get("hop_length", 160),
+    "log_filter_bank": lambda rate, options: rate / int(options.get("step_seconds", 0.01) * rate + 0.5),
+    "mfcc": lambda rate, options: rate / int(options.get("step_seconds", 0.01) * rate + 0.5),
+    "vmz_log_mel": lambda rate, options: rate / int(options.get("step_ms", 10) * rate / 1000),
 }
 
 
@@ -57,25 +66,27 @@ class ClipSound:
         """
         length = self.audio.seconds or seconds
         wave = read_audio_clip(path, starts_N.tolist(), length, self.audio.rate)
-        return self._front_end(wave, length)
+        return self._front_end(wave)
 
     def nothing(self) -> Audio:
         """Of no clips (B = 1, N = 0), in the shape of all others."""
         seconds = self.audio.seconds or self._own_seconds or 1.0
         wave = torch.zeros(1, 1, 1, int(seconds * self.audio.rate + 0.5))
-        audio = self._front_end(Audio(self.audio.rate, torch.zeros(1, 1, dtype=torch.bool), wave), seconds)
+        audio = self._front_end(Audio(self.audio.rate, torch.zeros(1, 1, dtype=torch.bool), wave))
         wave_BNCS, mel_BNFT = (None if x is None else x[:, :0] for x in (audio.wave_BNCS, audio.mel_BNFT))
         return Audio(audio.rate, audio.present_BN[:, :0], wave_BNCS, mel_BNFT)
 
-    def _front_end(self, wave: Audio, seconds: float) -> Audio:
+    def _front_end(self, wave: Audio) -> Audio:
         if self.audio.front_end == WAVE or wave.wave_BNCS is None:
             return wave
         spectra = FRONT_ENDS[self.audio.front_end]
         mel_BNFT = spectra(wave.wave_BNCS[:, :, 0], self.audio.rate, **self.audio.options)
+        rate = COLUMN_RATES[self.audio.front_end](self.audio.rate, self.audio.options)
         if self.audio.columns is not None:
+            rate *= self.audio.columns / mel_BNFT.shape[-1]
             mel_BNFT = resize_columns(mel_BNFT, self.audio.columns)
         mel_BNFT = torch.where(wave.present_BN[:, :, None, None], mel_BNFT, 0.0)
-        return Audio(mel_BNFT.shape[-1] / seconds, wave.present_BN, None, mel_BNFT)
+        return Audio(rate, wave.present_BN, None, mel_BNFT)
 
 
 def batched_audio(parts: Sequence[Audio], counts: Sequence[int], clips: int) -> Audio:
