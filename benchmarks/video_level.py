@@ -1,15 +1,22 @@
-"""What a step on N clips of a video costs under each strategy: CPU-seconds, bytes held, error of the gradient.
+"""What a step on N clips of a video costs under each strategy: time, bytes held, error of the gradient.
 
 One table from one run. The network is torchvision's R(2+1)D-18 layout with a memory in front of the head and constant
 BatchNorm statistics (so that all strategies have one function to differentiate). First the gradients are compared with
 those of `full`; then the strategies take turns, and the best of several rounds counts.
 
-- cpu_s: process time of one optimiser step's forwards and backwards (all threads)
+- cpu_s: process time of one optimiser step's forwards and backwards (all threads); on a GPU `seconds` of the clock
 - held_mb: largest amount that autograd keeps for the backward pass, without the weights (counted by saved-tensor hooks)
 - peak_mb: on a GPU, the allocator's peak above what was allocated before the step
 - gradient_error: relative L2 difference from `full`; `multi_iteration` is truncated by design
+- `full, clip by clip` is one graph of all clips whose forwards run one clip at a time: the terms of `exact`. PyTorch
+  computes convolutions of a single clip on a slower way than those of a batch, so `full` gains from its larger batch,
+  and `exact` does with `strategy.resident=2`
 
-    python benchmarks/video_level.py --clips 1 2 4 8 16 --out benchmarks/results/video_level.json
+    python benchmarks/video_level.py
+    python benchmarks/video_level.py --device cuda --bf16 --model slowfast_8x8_50 --frames 32 --side 224 --gpu-report
+
+The second line measures what is asked of a GPU: peak of `exact` at N = 16 over N = 1, time of `exact` over `full` at
+the largest N that `full` can hold, the memory block's share of the forward pass, and a step on 64 clips.
 """
 
 from __future__ import annotations
@@ -20,11 +27,13 @@ import json
 import os
 import platform
 import subprocess
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -32,30 +41,49 @@ from torch import Tensor, nn
 from wholereel import config
 from wholereel.batches import ClipBatch, Losses, Target
 from wholereel.models.registry import create_model
-from wholereel.models.video_model import VideoModel
+from wholereel.models.video_model import VideoModel, merge_clips
+from wholereel.report.charts import Series, line_chart
 from wholereel.tasks.classification import ClassificationTask
 from wholereel.training.norms import set_training_mode
 from wholereel.training.strategies import Strategy, create_strategy
+from wholereel.training.strategies.full import Full
 
-STRATEGIES = (
-    config.Strategy("full"),
-    config.Strategy("exact"),
-    config.Strategy("multi_iteration", "accumulate"),
-    config.Strategy("multi_iteration", "step"),
-)
+STRATEGIES = {
+    "full": config.Strategy("full"),
+    "exact": config.Strategy("exact"),
+    "exact, 2 resident": config.Strategy("exact", resident=2),
+    "multi_iteration, accumulate": config.Strategy("multi_iteration", "accumulate"),
+    "multi_iteration, step": config.Strategy("multi_iteration", "step"),
+}
+CLIP_BY_CLIP = "full, clip by clip"
 CLASSES = 10
+CLIPS = (1, 2, 4, 8, 16, 32)
+PICTURES = Path("docs/_static")
 
 
-def name_of(settings: config.Strategy) -> str:
-    return f"multi_iteration/{settings.variant}" if settings.name == "multi_iteration" else settings.name
+@dataclass(frozen=True)
+class ClipByClip(Full):
+    """The graph of `full`, made one clip at a time."""
+
+    def backward(self, task: Any, batch: ClipBatch, scale: Any, step: Any) -> Losses:
+        parts = [slice(n, n + 1) for n in range(batch.valid_BN.shape[1])]
+        with self.autocast():
+            summaries = [task.encode(batch, part) for part in parts]
+            memory = merge_clips([summary.push for summary in summaries])
+            outputs = [task.read(one, memory, batch, part) for one, part in zip(summaries, parts, strict=True)]
+            losses: Losses = task.judge(outputs, batch)
+        scale(losses).backward()
+        step()
+        return losses.detach()
 
 
-def make_task(model: str, device: torch.device) -> ClassificationTask:
+def make_task(model: str, device: torch.device, **options: Any) -> ClassificationTask:
     """A network whose memory has non-zero output weights: at zero, all strategies would agree."""
     torch.manual_seed(0)
-    video_model = VideoModel(create_model(model, num_classes=CLASSES), config.Memory(value="separate"))
+    video_model = VideoModel(create_model(model, num_classes=CLASSES, **options), config.Memory(value="separate"))
     for parameter in video_model.memories.parameters():
         nn.init.normal_(parameter, std=parameter.shape[1] ** -0.5)
+    video_model.clip_model.dropout.p = 0.0
     task = ClassificationTask(video_model, config.Task(), CLASSES).to(device)
     set_training_mode(task, "frozen")
     return task
@@ -70,6 +98,15 @@ def make_batch(videos: int, clips: int, frames: int, side: int) -> ClipBatch:
         target=Target({"label": torch.randint(CLASSES, (videos,), generator=generator)}),
         ids=tuple(map(str, range(videos))),
     )
+
+
+def strategies_of(names: Sequence[str], autocast: Callable[[], AbstractContextManager[object]]) -> dict[str, Strategy]:
+    """By name, in the order of the table."""
+    found: dict[str, Strategy] = {}
+    for name in names:
+        made = ClipByClip(autocast) if name == CLIP_BY_CLIP else create_strategy(STRATEGIES[name], autocast)
+        found[name] = cast(Strategy, made)
+    return found
 
 
 def gradient(task: ClassificationTask, strategy: Strategy, batch: ClipBatch) -> Tensor:
@@ -107,14 +144,42 @@ class Held:
         return torch.autograd.graph.saved_tensors_hooks(Kept, lambda kept: kept.tensor)
 
 
+def seconds(task: ClassificationTask, strategy: Strategy, batch: ClipBatch, device: torch.device) -> float:
+    """Of one step: process time on CPU, the clock's on a GPU."""
+    placed = strategy.place(batch, device)
+    clock = time.perf_counter if device.type == "cuda" else time.process_time
+    begin = clock()
+    strategy.backward(task, placed, Losses.total, lambda: None)
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    return clock() - begin
+
+
+def peak_bytes(task: ClassificationTask, strategy: Strategy, batch: ClipBatch, device: torch.device) -> int:
+    """The allocator's peak during one step, above what was allocated before it."""
+    task.zero_grad(set_to_none=False)
+    torch.cuda.synchronize()
+    torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated()
+    strategy.backward(task, strategy.place(batch, device), Losses.total, lambda: None)
+    torch.cuda.synchronize()
+    return torch.cuda.max_memory_allocated() - before
+
+
 def measure(
-    task: ClassificationTask, clips: int, given: argparse.Namespace, device: torch.device, autocast: Callable[[], Any]
+    task: ClassificationTask,
+    clips: int,
+    names: Sequence[str],
+    given: argparse.Namespace,
+    device: torch.device,
+    autocast: Callable[[], Any],
 ) -> list[dict[str, Any]]:
     """One row for each strategy with N clips."""
     batch = make_batch(given.videos, clips, given.frames, given.side)
-    rows, times = [], {}
+    rows: list[dict[str, Any]] = []
+    times: dict[str, list[float]] = {}
     reference = None
-    strategies = {name_of(one): create_strategy(one, autocast) for one in STRATEGIES}
+    strategies = strategies_of(names, autocast)
     for name, strategy in strategies.items():
         placed = strategy.place(batch, device)
         row: dict[str, Any] = {"name": name, "clips": clips, "gradient": strategy.gradient}
@@ -124,50 +189,121 @@ def measure(
             rows.append({**row, "out_of_memory": True})
             continue
         reference = found if reference is None else reference
-        if name != "multi_iteration/step":  # N gradients at N points: nothing to compare
+        if name != "multi_iteration, step":  # N gradients at N points: nothing to compare
             row["gradient_error"] = float((found - reference).norm() / reference.norm())
         held = Held(task)
         with held.hooks():
             strategy.backward(task, placed, Losses.total, lambda: None)
         row["held_mb"] = round(held.peak / 2**20, 3)
         if device.type == "cuda":
-            task.zero_grad(set_to_none=False)
-            torch.cuda.synchronize()
-            torch.cuda.reset_peak_memory_stats()
-            before = torch.cuda.memory_allocated()
-            strategy.backward(task, placed, Losses.total, lambda: None)
-            torch.cuda.synchronize()
-            row["peak_mb"] = round((torch.cuda.max_memory_allocated() - before) / 2**20, 1)
+            row["peak_mb"] = round(peak_bytes(task, strategy, batch, device) / 2**20, 1)
         times[name] = []
         rows.append(row)
     for _ in range(given.rounds):
         for name in times:
-            placed = strategies[name].place(batch, device)
-            clock = time.perf_counter if device.type == "cuda" else time.process_time
-            begin = clock()
-            strategies[name].backward(task, placed, Losses.total, lambda: None)
-            if device.type == "cuda":
-                torch.cuda.synchronize()
-            times[name].append(clock() - begin)
+            times[name].append(seconds(task, strategies[name], batch, device))
     for row in rows:
         if row["name"] in times:
-            row["seconds" if device.type == "cuda" else "cpu_s"] = round(min(times[row["name"]]), 4)
-            if "full" in times:
-                row["time_over_full"] = round(min(times[row["name"]]) / min(times["full"]), 3)
+            best = min(times[row["name"]])
+            row["seconds" if device.type == "cuda" else "cpu_s"] = round(best, 4)
+            for base in ("full", CLIP_BY_CLIP):
+                if base in times and base != row["name"]:
+                    row[f"time_over_{'full' if base == 'full' else 'clip_by_clip'}"] = round(best / min(times[base]), 3)
         print(row, flush=True)
     return rows
+
+
+def gpu_report(
+    task: ClassificationTask, given: argparse.Namespace, device: torch.device, autocast: Callable[[], Any]
+) -> dict[str, Any]:
+    """What is asked of a GPU, as numbers next to what was asked."""
+    strategies = strategies_of(["full", "exact"], autocast)
+    exact, full = strategies["exact"], strategies["full"]
+    peaks = {n: peak_bytes(task, exact, make_batch(1, n, given.frames, given.side), device) for n in (1, 16, 64)}
+    largest, ratio = 0, float("nan")
+    for clips in (2, 4, 8, 16, 32):
+        batch = make_batch(1, clips, given.frames, given.side)
+        try:
+            times = {
+                name: min(seconds(task, one, batch, device) for _ in range(given.rounds + 1))
+                for name, one in strategies.items()
+            }
+        except torch.cuda.OutOfMemoryError:
+            torch.cuda.empty_cache()
+            break
+        largest, ratio = clips, times["exact"] / times["full"]
+    reference = gradient(task, full, full.place(make_batch(1, 2, given.frames, given.side), device))
+    ours = gradient(task, exact, exact.place(make_batch(1, 2, given.frames, given.side), device))
+    return {
+        "peak_16_over_1": [round(peaks[16] / peaks[1], 4), "at most 1.10"],
+        "peak_mb": {str(n): round(peak / 2**20, 1) for n, peak in peaks.items()},
+        "exact_over_full_time": [round(ratio, 3), "at most 1.45"],
+        "at_clips": largest,
+        "gradient_cosine": [float(torch.nn.functional.cosine_similarity(ours, reference, dim=0)), "at least 0.999"],
+        "block_share_of_forward": [round(block_share(task, given, device, autocast), 4), "at most 0.02"],
+        "64_clips_train": True,
+    }
+
+
+def block_share(
+    task: ClassificationTask, given: argparse.Namespace, device: torch.device, autocast: Callable[[], Any]
+) -> float:
+    """Time of the memory block over that of the whole forward pass."""
+    model, batch = task.model, make_batch(1, 4, given.frames, given.side).to(device)
+
+    def clock(function: Callable[[], object]) -> float:
+        times = []
+        for _ in range(given.rounds + 2):
+            torch.cuda.synchronize()
+            begin = time.perf_counter()
+            function()
+            torch.cuda.synchronize()
+            times.append(time.perf_counter() - begin)
+        return min(times)
+
+    with torch.no_grad(), autocast():
+        clips_BNCTHW = task.inputs(batch)
+        x_BNCTHW = model.run_segment(0, clips_BNCTHW.flatten(0, 1)).unflatten(0, clips_BNCTHW.shape[:2])
+        whole = clock(lambda: model(clips_BNCTHW))
+        block = clock(lambda: model.infuse_at(0, x_BNCTHW, model.push_at(0, x_BNCTHW)))
+    return block / whole
+
+
+def pictures(rows: list[dict[str, Any]], folder: Path, unit: str) -> None:
+    """Time per clip and bytes held, over N, one line a strategy."""
+    names = list(dict.fromkeys(row["name"] for row in rows))
+
+    def series(key: str, divide: bool) -> list[Series]:
+        found = []
+        for name in names:
+            own = [row for row in rows if row["name"] == name and key in row]
+            values = [row[key] / row["clips"] if divide else row[key] for row in own]
+            found.append(Series(name, [row["clips"] for row in own], values))
+        return found
+
+    charts = {
+        "video_level_time.svg": (series(unit, True), "seconds a clip"),
+        "video_level_held.svg": (series("held_mb", False), "MiB held for the backward pass"),
+    }
+    for file, (lines, label) in charts.items():
+        svg = line_chart(lines, title=f"{label}, by strategy", x_label="clips of a video (N)", y_label=label)
+        (folder / file).write_text(svg + "\n", encoding="utf-8")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="r2plus1d_18")
-    parser.add_argument("--clips", type=int, nargs="+", default=[1, 2, 4, 8, 16, 32])
+    parser.add_argument("--width", type=int, help="of the network; 64 is the published one")
+    parser.add_argument("--clips", type=int, nargs="+", default=CLIPS)
+    parser.add_argument("--strategies", nargs="+", choices=[CLIP_BY_CLIP, *STRATEGIES])
     parser.add_argument("--videos", type=int, default=1)
     parser.add_argument("--frames", type=int, default=8)
     parser.add_argument("--side", type=int, default=56)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--bf16", action="store_true")
+    parser.add_argument("--gpu-report", action="store_true", help="what is asked of a GPU instead of the table")
+    parser.add_argument("--pictures", type=Path, help=f"folder for the pictures; {PICTURES} is the committed one")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/video_level.json"))
     given = parser.parse_args()
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True)
@@ -177,19 +313,31 @@ def main() -> None:
     def autocast() -> AbstractContextManager[object]:
         return torch.autocast(device.type, torch.bfloat16) if given.bf16 else nullcontext()
 
-    task = make_task(given.model, device)
-    rows = [row for clips in given.clips for row in measure(task, clips, given, device, autocast)]
+    task = make_task(given.model, device, **({} if given.width is None else {"width": given.width}))
+    loads = [os.getloadavg()[0]]
+    names = given.strategies or ["full", CLIP_BY_CLIP, *list(STRATEGIES)[1:]]
+    rows: list[dict[str, Any]] = []
+    for clips in [] if given.gpu_report else given.clips:
+        rows += measure(task, clips, names, given, device, autocast)
+        loads.append(os.getloadavg()[0])
+    report = gpu_report(task, given, device, autocast) if given.gpu_report else None
     machine = torch.cuda.get_device_name() if device.type == "cuda" else f"{platform.machine()}, 1 thread, no GPU"
+    width = "" if given.width is None else f" (width {given.width})"
     result = {
-        "what": f"{given.model}, {given.videos} video(s) of N clips of {given.frames} x {given.side} x {given.side}, "
-        f"{'bf16' if given.bf16 else 'fp32'}, BatchNorm constant, one memory block in front of the head",
-        "command": "python benchmarks/video_level.py --clips " + " ".join(map(str, given.clips)),
+        "what": f"{given.model}{width}, {given.videos} video(s) of N clips of {given.frames} x {given.side} x "
+        f"{given.side}, {'bf16' if given.bf16 else 'fp32'}, BatchNorm constant, one memory block in front of the head",
+        "command": "python " + " ".join(sys.argv),
         "commit": commit.stdout.strip(),
         "date": datetime.date.today().isoformat(),
-        "machine": f"{machine} (load {os.getloadavg()[1]:.1f}, other jobs included), torch {torch.__version__}",
+        "machine": f"{machine} (load {min(loads):.1f} to {max(loads):.1f}, other jobs included), "
+        f"torch {torch.__version__}",
         "rows": rows,
+        **({} if report is None else {"gpu": report}),
     }
+    print(json.dumps({key: value for key, value in result.items() if key != "rows"}, indent=1))
     given.out.write_text(json.dumps(result, indent=1) + "\n")
+    if given.pictures is not None and rows:
+        pictures(rows, given.pictures, "seconds" if device.type == "cuda" else "cpu_s")
 
 
 if __name__ == "__main__":

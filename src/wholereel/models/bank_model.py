@@ -86,9 +86,9 @@ class BankModel(VideoModel):
     def _judged(self, x_BNCTHW: Tensor, bank: Bank | None) -> Tensor:
         if bank is None:
             raise ValueError(NO_BANK)
-        pooled_LD = self.clip_model.forward_head(x_BNCTHW.flatten(0, 1), pre_logits=True)
+        pooled_LD = self.clip_model.pool(x_BNCTHW.flatten(0, 1))
         pooled_BND = pooled_LD.unflatten(0, x_BNCTHW.shape[:2])
         found_BNQ = self.operator(pooled_BND, bank.entries_BME, bank.inside_BNM)
-        own_BNK = getattr(self.clip_model, self.clip_model.classifier)(self.clip_model.dropout(pooled_BND))
+        own_BNK = self.clip_model.classify(pooled_BND)
         logits_BNK: Tensor = own_BNK + self.bank_fc(self.clip_model.dropout(found_BNQ))
         return logits_BNK
