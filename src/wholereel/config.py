@@ -428,7 +428,8 @@ class Train:
 
     `select` names the validation metric of the best model: `None` = `video_top1`, with several labels a video
     `video_map`. `clip_parallel` processes (neighbours) share the clips of each video, so that a video of any length
-    trains on any number of devices; `batch` then counts videos per such group. Only strategy `exact` can.
+    trains on any number of devices; `batch` then counts videos per such group. Only strategy `exact` can. `precision`:
+    autocast; `fp16` with loss scaling (its validation runs in fp32), memories compute in float32 in all of them.
     """
 
     model: Model
@@ -440,7 +441,7 @@ class Train:
     batch: int = 8
     accumulate: int = 1
     clip_parallel: int = 1
-    precision: Literal["fp32", "bf16"] = "fp32"
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     val: Data | None = None
     views: Views | None = None
     validate_every: int = 1

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import unittest.mock
 from contextlib import nullcontext, suppress
 from dataclasses import replace
 
 import pytest
 import torch
+import torch.distributed as dist
 import torch.multiprocessing as mp
+from torch.distributed.tensor import DTensor
 
 from tests.training.tiny import CLASSES, StopHere, Stopping, TinyLoader, clip_batch, tiny_task
 from wholereel import config
@@ -19,15 +22,17 @@ from wholereel.training.distributed import (
     launch_from_environment,
     mean_over_ranks,
     process_group,
+    shard_stages,
     sum_gradients,
 )
 from wholereel.training.fit import train_task
-from wholereel.training.norms import set_training_mode
+from wholereel.training.norms import prepare_norms, set_training_mode
 from wholereel.training.strategies import create_strategy
 
 CPU = torch.device("cpu")
 MEMORY = config.Memory(dim=8)
 MASK = torch.tensor([[True, True, True], [True, False, False], [True, True, False], [True, True, True]])
+HALVES = (slice(0, 2), slice(2, 4))
 SHARES = (slice(0, 3), slice(3, 4))  # three videos on one rank, one on the other
 CASES = {
     "full": ("full", "accumulate", "group"),
@@ -89,6 +94,37 @@ def averages(directory, ranks):
     return seen
 
 
+def synced(share, ranks, name="exact"):
+    """Gradients and statistics with batch statistics over all ranks."""
+    task = tiny_task(config.Memory(after=("layer2", "last"), dim=8), norm="batch").double()
+    prepare_norms(task, "sync", ranks=ranks, device=CPU)
+    set_training_mode(task, "train")
+    strategy = create_strategy(config.Strategy(name), nullcontext)
+    strategy.backward(
+        task, clip_batch([0, 1, 2, 3][share]), lambda losses: mean_over_ranks(losses, ranks), lambda: None
+    )
+    sum_gradients(task.parameters(), ranks)
+    return {key: p.grad for key, p in task.named_parameters()} | dict(task.named_buffers())
+
+
+def sharded(share, ranks, after):
+    """Weights after two optimiser steps with stages that are sharded, and how often gradients were reduced."""
+    task = tiny_task(config.Memory(after=after, dim=8), name="tiny_r3d", aggregate="mix")
+    shard_stages(task, task.model.clip_model.stages.values(), ranks, CPU)
+    optimizer = torch.optim.SGD(task.parameters(), lr=0.1, momentum=0.9, foreach=False)
+    strategy = create_strategy(config.Strategy("exact"), nullcontext)
+    name = "reduce_scatter_single" if hasattr(dist, "reduce_scatter_single") else "reduce_scatter_tensor"
+    with unittest.mock.patch(f"torch.distributed.{name}", wraps=getattr(dist, name)) as reduced:
+        for _ in range(2):
+            batch = clip_batch([0, 1, 2, 3][share], valid=MASK[share])
+            strategy.backward(task, batch, lambda losses: mean_over_ranks(losses, ranks), lambda: None)
+            sum_gradients(task.parameters(), ranks)
+            optimizer.step()
+            optimizer.zero_grad()
+    whole = {key: t.full_tensor() if isinstance(t, DTensor) else t for key, t in task.state_dict().items()}
+    return whole, reduced.call_count
+
+
 def worker(rank, directory):
     torch.set_num_threads(1)
     with process_group(Launch(rank, 2, rank, f"file://{directory}/meeting"), CPU) as ranks:
@@ -99,6 +135,9 @@ def worker(rank, directory):
         ranks.barrier()  # the first process may still be saving
         results["resumed"] = train(directory / "broken", ranks, batch=2, resume=True)
         results["measured"] = averages(directory / "average", ranks)
+        results["synced"] = synced(HALVES[rank], ranks)
+        results["synced full"] = synced(HALVES[rank], ranks, "full")
+        results["sharded"] = [sharded(SHARES[rank], ranks, after) for after in (("last",), ("layer2", "last"))]
         torch.save(results, directory / f"rank{rank}.pt")
 
 
@@ -116,6 +155,20 @@ def test_two_processes_are_one(tmp_path):
         assert any("running_var" in key for key in ours)
         for key, tensor in ours.items():
             assert torch.equal(tensor, theirs[key]), key
+    for name in ("exact", "full"):
+        expected = synced(slice(None), Ranks(), name)
+        for ours in both:
+            found = ours["synced" if name == "exact" else "synced full"]
+            assert found.keys() == expected.keys()
+            for key, tensor in expected.items():
+                torch.testing.assert_close(found[key], tensor, rtol=1e-9, atol=1e-12)
+    for after, *cases in zip((("last",), ("layer2", "last")), *(ours["sharded"] for ours in both), strict=True):
+        expected, none = sharded(slice(None), Ranks(), after)
+        assert none == 0
+        for weights, reduced in cases:
+            assert reduced == 2 * 4  # once for each stage and step, not once a clip
+            for key, tensor in expected.items():
+                torch.testing.assert_close(weights[key], tensor, rtol=1e-4, atol=1e-6)
     expected = train(tmp_path / "one", Ranks(), batch=4)
     for key, tensor in expected.items():
         torch.testing.assert_close(both[0]["weights"][key], tensor, rtol=1e-4, atol=1e-5)

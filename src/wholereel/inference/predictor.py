@@ -144,13 +144,15 @@ def combine_views(logits_BVK: Tensor, valid_BV: Tensor, views: Views, package: P
 
 
 def precision_context(precision: str, device: torch.device) -> AbstractContextManager[object]:
-    """Autocast for "bf16", nothing for "fp32".
+    """Autocast for "bf16" and "fp16" (which training alone offers, with loss scaling), nothing for "fp32".
 
     Raises: ConfigError: another precision.
     """
-    if precision not in ("fp32", "bf16"):
+    types = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+    if precision not in types:
         raise ConfigError(f"precision={precision!r} is neither 'fp32' nor 'bf16'")
-    return torch.autocast(device.type, dtype=torch.bfloat16) if precision == "bf16" else nullcontext()
+    dtype = types[precision]
+    return nullcontext() if dtype is None else torch.autocast(device.type, dtype=dtype)
 
 
 def package_views(package: Package, clips: Clips | None = None) -> Views:

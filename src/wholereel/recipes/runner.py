@@ -337,7 +337,7 @@ def _validation(train: Train, val: Data, manifest: Manifest, context: _Context) 
             views_of(train),
             data=val,
             batch=train.batch,
-            precision=train.precision,
+            precision="fp32" if train.precision == "fp16" else train.precision,
             device=context.device,
             cache_dir=context.cache if val.cache else None,
         )

@@ -15,6 +15,9 @@ from dataclasses import dataclass
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
+from torch.distributed.tensor import DTensor
 
 from wholereel.batches import Losses
 from wholereel.errors import ConfigError, DeviceError
@@ -29,6 +32,7 @@ __all__ = [
     "launch_from_environment",
     "mean_over_ranks",
     "process_group",
+    "shard_stages",
     "sum_gradients",
     "sum_over_ranks",
 ]
@@ -182,6 +186,27 @@ def _layout(rank: int, world_size: int, clip_parallel: int) -> Ranks:
     return Ranks(rank, world_size, clip_parallel, group)
 
 
+def shard_stages(task: nn.Module, stages: Iterable[nn.Module], ranks: Ranks, device: torch.device) -> None:
+    """FSDP2: each rank keeps a part of every stage's weights; a stage gathers them while it runs.
+
+    Memory blocks and the head stay whole: they are small, and called by other methods than `forward`. Gradients are
+    summed over all ranks, as `sum_gradients` sums those of the rest. In place, and before an optimiser is made.
+
+    Args:
+        task: on its device, with equal weights on all ranks.
+        stages: of its clip model; no two share weights.
+    """
+    if ranks.world_size == 1:
+        return
+    mesh = init_device_mesh(device.type, (ranks.world_size,))
+    for stage in stages:
+        for parameter in stage.parameters():
+            parameter.data = parameter.data.contiguous()  # FSDP2 shards no other memory format
+        sharded = fully_shard(stage, mesh=mesh)
+        sharded.set_gradient_divide_factor(1.0)  # sums, not means,
+        sharded.set_force_sum_reduction_for_comms(True)  # and without a factor, which Gloo does not know
+
+
 def sum_over_ranks(tensor: Tensor, ranks: Ranks) -> Tensor:
     """Sum of every rank's tensor, on every rank; the argument itself stays as it is."""
     if ranks.world_size == 1:
@@ -207,11 +232,13 @@ def mean_over_ranks(losses: Losses, ranks: Ranks) -> Tensor:
 def sum_gradients(parameters: Iterable[nn.Parameter], ranks: Ranks, *, bucket_bytes: int = BUCKET_BYTES) -> None:
     """Replace each gradient by its sum over ranks; few large messages instead of many small ones.
 
-    Parameters without gradient are left out: which they are follows from the model, so it is the same on all ranks.
+    Parameters without gradient are left out: which they are follows from the model, so it is the same on all ranks; and
+    sharded ones, whose gradients have been summed on their way (`shard_stages`).
     """
     if ranks.world_size == 1:
         return
-    for bucket in _buckets([p.grad for p in parameters if p.grad is not None], bucket_bytes):
+    gradients = [p.grad for p in parameters if p.grad is not None and not isinstance(p.grad, DTensor)]
+    for bucket in _buckets(gradients, bucket_bytes):
         flat = torch.cat([gradient.flatten() for gradient in bucket])
         dist.all_reduce(flat)
         pieces = flat.split([gradient.numel() for gradient in bucket])

@@ -124,6 +124,7 @@ class _Parts:
     average: WeightAverage | None
     log: RunLog
     meter: LossMeter
+    scaler: torch.amp.GradScaler
 
 
 def fit(
@@ -218,7 +219,7 @@ def train_task(
     run = _Run(train, directory, classes, ranks, device, settings, display, log_every)
     saved = _prepare_directory(run, resume)
     mode = train.optim.norm
-    prepare_norms(task, mode, world_size=ranks.world_size, device=device)
+    prepare_norms(task, mode, ranks=ranks, device=device)
     distributed.broadcast_module(task, ranks)
     if train.compile:
         task.model.compile_stages()
@@ -229,7 +230,8 @@ def train_task(
     torch.manual_seed(train.seed * 1_000_003 + ranks.data_rank + 1)
     sizes = None if saved is None else saved["sizes"]
     log = RunLog(directory, rank=ranks.rank, tensorboard=tensorboard, sizes=sizes)
-    parts = _Parts(task, optimizer, average, log, LossMeter(ranks, device))
+    scaler = torch.amp.GradScaler(device.type, enabled=train.precision == "fp16")  # else it does nothing
+    parts = _Parts(task, optimizer, average, log, LossMeter(ranks, device), scaler)
     progress = Progress() if saved is None else _restore(run, parts, saved, allow_changes)
     carry = _restore_carry(run, parts, progress) if saved is not None and saved.get("carried") else None
     if progress.epoch >= train.epochs:
@@ -250,7 +252,7 @@ def train_task(
             update = _updater(run, parts)
             for i, batch in enumerate(group):
                 batch = strategy.place(cast(Any, batch), device)
-                scale = _scaler(ranks, len(group))
+                scale = _scale(ranks, len(group), scaler)
                 step = update if i + 1 == len(group) else _nothing
                 losses, carry = _backward(strategy, task, batch, scale, step, carry)
                 parts.meter.add(losses, batch.ids)
@@ -324,20 +326,28 @@ def _groups(batches: Iterable[Batch], size: int) -> Iterator[list[Batch]]:
         yield group
 
 
-def _scaler(ranks: Ranks, micro_batches: int) -> Callable[[Losses], Tensor]:
-    """The mean over all ranks' videos; micro-batches of a step weigh alike."""
-    return lambda losses: distributed.mean_over_ranks(losses, ranks) / micro_batches
+def _scale(ranks: Ranks, micro_batches: int, scaler: torch.amp.GradScaler) -> Callable[[Losses], Tensor]:
+    """The mean over all ranks' videos; micro-batches of a step weigh alike. Times the factor of loss scaling, if any:
+    whatever a strategy sends back is scaled with it, and the step takes it out once."""
+
+    def scale(losses: Losses) -> Tensor:
+        scaled: Tensor = scaler.scale(distributed.mean_over_ranks(losses, ranks) / micro_batches)
+        return scaled
+
+    return scale
 
 
 def _updater(run: _Run, parts: _Parts) -> Callable[[], None]:
-    """One optimiser step on gradients summed over ranks."""
+    """One optimiser step on gradients summed over ranks; with loss scaling it is left out if one is not finite."""
     parameters = [parameter for group in parts.optimizer.param_groups for parameter in group["params"]]
 
     def update() -> None:
         distributed.sum_gradients(parameters, run.ranks)
+        parts.scaler.unscale_(parts.optimizer)
         if run.train.optim.clip_norm is not None:
             nn.utils.clip_grad_norm_(parameters, run.train.optim.clip_norm)
-        parts.optimizer.step()
+        parts.scaler.step(parts.optimizer)
+        parts.scaler.update()
         parts.optimizer.zero_grad(set_to_none=True)
         if parts.average is not None:
             parts.average.update()
@@ -484,6 +494,7 @@ def _save(run: _Run, parts: _Parts, progress: Progress, clock: _Clock, carry: St
             "settings": json.dumps(run.settings),
             "task": parts.task.state_dict(),
             "optimizer": parts.optimizer.state_dict(),
+            "scaler": parts.scaler.state_dict(),
             "average": None if parts.average is None else parts.average.state_dict(),
             "random": random,
             "sizes": parts.log.sizes(progress.update, faults),
@@ -514,6 +525,8 @@ def _restore(run: _Run, parts: _Parts, saved: dict[str, Any], allow_changes: boo
         run.display.line(f"resuming with a change: {change}")
     parts.task.load_state_dict(saved["task"])
     load_optimizer_state(parts.optimizer, saved["optimizer"])
+    if saved.get("scaler") and parts.scaler.is_enabled():
+        parts.scaler.load_state_dict(saved["scaler"])
     if parts.average is not None:
         parts.average.load_state_dict(saved["average"])
     if before["world_size"] == run.ranks.world_size:

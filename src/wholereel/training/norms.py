@@ -4,35 +4,125 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Literal
+from typing import Any, Literal
 
 import torch
-from torch import nn
+import torch.distributed as dist
+from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from wholereel.errors import ConfigError
+from wholereel.training.distributed import Ranks
 
-__all__ = ["prepare_norms", "running_statistics_kept", "set_training_mode"]
+__all__ = ["SyncedBatchNorm", "prepare_norms", "running_statistics_kept", "set_training_mode"]
 
 NormMode = Literal["train", "frozen", "sync"]
 
 
-def prepare_norms(module: nn.Module, mode: NormMode, *, world_size: int, device: torch.device) -> None:
+def prepare_norms(module: nn.Module, mode: NormMode, *, ranks: Ranks, device: torch.device) -> None:
     """Exchange BatchNorm layers where `sync` asks for it; keys of the state dict stay the same.
+
+    Statistics are those of the processes that read different videos; of processes that share the clips of a video, each
+    keeps to its own clips, as one process would with one clip after the other.
 
     Args:
         module: changed in place below its root.
-        world_size: with one process, `sync` is the same as `train` and nothing is exchanged.
-    Raises: ConfigError: `sync` over several CPU processes, which PyTorch does not offer.
+        ranks: with one reader of data, `sync` is the same as `train` and nothing is exchanged.
     """
-    if mode != "sync" or world_size == 1:
+    if mode != "sync" or ranks.data_size == 1:
         return
-    if device.type != "cuda":
-        raise ConfigError(
-            f"norm='sync' needs GPUs, but this run has {world_size} processes on {device.type}. "
-            "Use 'train' or 'frozen'."
-        )
-    nn.SyncBatchNorm.convert_sync_batchnorm(module)
+    group = _group_of_same_clips(ranks)
+    if device.type == "cuda":
+        nn.SyncBatchNorm.convert_sync_batchnorm(module, group)
+        return
+    for parent in list(module.modules()):
+        for name, layer in list(parent.named_children()):
+            if isinstance(layer, _BatchNorm):
+                setattr(parent, name, SyncedBatchNorm.like(layer, group))
+
+
+def _group_of_same_clips(ranks: Ranks) -> dist.ProcessGroup | None:
+    """The processes that hold the same clips of different videos; all where videos are not shared."""
+    if ranks.clip_parallel == 1:
+        return None
+    size = ranks.clip_parallel
+    groups = [dist.new_group(list(range(rank, ranks.world_size, size))) for rank in range(size)]
+    return groups[ranks.clip_rank]  # type: ignore[return-value]  # another type only where one is no member
+
+
+class SyncedBatchNorm(_BatchNorm):
+    """BatchNorm over all processes of a group, of PyTorch's own operations: the twin of `nn.SyncBatchNorm` on CPU.
+
+    Args:
+        group: process group; `None` = all processes.
+        arguments: as of `nn.BatchNorm3d`.
+    """
+
+    def __init__(self, *arguments: Any, group: dist.ProcessGroup | None = None, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.group = group
+
+    @classmethod
+    def like(cls, layer: _BatchNorm, group: dist.ProcessGroup | None) -> SyncedBatchNorm:
+        """With the same weights and statistics."""
+        made = cls(layer.num_features, layer.eps, layer.momentum, layer.affine, layer.track_running_stats, group=group)
+        made.weight, made.bias = layer.weight, layer.bias
+        made.running_mean, made.running_var = layer.running_mean, layer.running_var
+        made.num_batches_tracked = layer.num_batches_tracked
+        made.training = layer.training
+        return made
+
+    def _check_input_dim(self, input: Tensor) -> None:
+        if input.ndim < 2:
+            raise ValueError(f"expected at least (batch, channels), got {tuple(input.shape)}")
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training:
+            return super().forward(x)
+        wide = x.to(torch.promote_types(x.dtype, torch.float32))
+        axes = [0, *range(2, x.ndim)]
+        shape = (1, -1, *[1] * (x.ndim - 2))
+        count = _summed(wide.new_tensor(float(x.numel() // x.shape[1])), self.group)
+        mean = _summed(wide.sum(axes), self.group) / count
+        centred = wide - mean.view(shape)
+        variance = _summed(centred.square().sum(axes), self.group) / count
+        if self.track_running_stats and self.running_mean is not None and self.running_var is not None:
+            self._update(mean.detach(), variance.detach() * count / (count - 1))
+        normed = centred * (variance + self.eps).rsqrt().view(shape)
+        if self.affine:
+            normed = normed * self.weight.view(shape) + self.bias.view(shape)
+        return normed.to(x.dtype)
+
+    @torch.no_grad()
+    def _update(self, mean: Tensor, variance: Tensor) -> None:
+        assert self.running_mean is not None
+        assert self.running_var is not None
+        assert self.num_batches_tracked is not None
+        self.num_batches_tracked.add_(1)
+        share = 1.0 / float(self.num_batches_tracked) if self.momentum is None else self.momentum
+        self.running_mean.lerp_(mean.to(self.running_mean.dtype), share)
+        self.running_var.lerp_(variance.to(self.running_var.dtype), share)
+
+
+class _Sum(torch.autograd.Function):
+    """The sum over processes; each has a part in everybody's, so gradients are summed, too."""
+
+    @staticmethod
+    def forward(ctx: Any, tensor: Tensor, group: dist.ProcessGroup | None) -> Tensor:
+        ctx.group = group
+        total = tensor.clone()
+        dist.all_reduce(total, group=group)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        total = gradients[0].contiguous().clone()
+        dist.all_reduce(total, group=ctx.group)
+        return total, None
+
+
+def _summed(tensor: Tensor, group: dist.ProcessGroup | None) -> Tensor:
+    total: Tensor = _Sum.apply(tensor, group)
+    return total
 
 
 def set_training_mode(module: nn.Module, mode: NormMode) -> None:

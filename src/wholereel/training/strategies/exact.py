@@ -14,13 +14,14 @@ clip draw the same random numbers.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Generic, Literal, TypeVar
 
 import torch
 from torch import Tensor
+from torch.distributed.fsdp import FSDPModule
 
 from wholereel.batches import ClipBatch, Losses, map_tensors
 from wholereel.datasets.batch_samplers import share_of_clips
@@ -135,8 +136,8 @@ class _Engine:
         if self._learns(0):
             shared.send_back()
             with running_statistics_kept(self.model):
-                for i, (part, leaf) in enumerate(zip(self.parts, leaves, strict=True)):
-                    _send_back(partial(encode, part), replace(leaf, push=shared.stand_in(i)))
+                stand_ins = [replace(leaf, push=shared.stand_in(i)) for i, leaf in enumerate(leaves)]
+                self._send_all([partial(encode, part) for part in self.parts], stand_ins)
         return losses
 
     def through_maps(self) -> Losses:
@@ -169,8 +170,8 @@ class _Engine:
                 if not self._learns(index):
                     break
                 inputs = [_leaves(x) for x in maps.pop()]
-                for part, x, leaf in zip(self.parts, inputs, ahead, strict=True):
-                    _send_back(partial(run, index, part, x, memories[index]), leaf)
+                parts = zip(self.parts, inputs, strict=True)
+                self._send_all([partial(run, index, part, x, memories[index]) for part, x in parts], ahead)
                 if index > 0:
                     shared[index - 1].send_back(from_all=True)
                     ahead = [(x, shared[index - 1].stand_in(i)) for i, x in enumerate(inputs)]
@@ -191,6 +192,18 @@ class _Engine:
                 return self.task.finish(x_BNCTHW, self.batch, part), None
             order_BN = valid_BN.cumsum(1) - valid_BN.long()
             return x_BNCTHW, model.push_at(index, x_BNCTHW, valid_BN[:, part], order_BN=order_BN[:, part])
+
+    def _send_all(self, computes: Sequence[Callable[[], object]], leaves: Sequence[object]) -> None:
+        """Backward through one clip after the other; those that have no part in the loss are not computed.
+
+        Sharded stages add up the gradients of all clips, and reduce them over ranks once, with the last one.
+        """
+        needed = [i for i, leaf in enumerate(leaves) if any(tensor.grad is not None for tensor in tensors_in(leaf))]
+        sharded = [stage for stage in self.model.clip_model.stages.values() if isinstance(stage, FSDPModule)]
+        for i in needed:
+            for stage in sharded:
+                stage.set_requires_gradient_sync(i == needed[-1])
+            _send_back(computes[i], leaves[i])
 
     def _seeds(self) -> list[int]:
         """One seed a clip, the same on all processes that share the video; a part uses that of its first clip."""
@@ -274,14 +287,8 @@ def _leaves(value: T) -> T:
 
 
 def _send_back(compute: Callable[[], object], leaves: object) -> None:
-    """Compute values anew and go backward from them, with the gradients that their stand-ins have received.
-
-    Where these have received none, nothing is computed: such a clip has no part in the loss.
-    """
-    received = [leaf.grad for leaf in tensors_in(leaves)]
-    if all(gradient is None for gradient in received):
-        return
-    pairs = zip(tensors_in(compute()), received, strict=True)
-    sent = [(out, gradient) for out, gradient in pairs if out.requires_grad and gradient is not None]
+    """Compute values anew and go backward from them, with the gradients that their stand-ins have received."""
+    pairs = zip(tensors_in(compute()), tensors_in(leaves), strict=True)
+    sent = [(out, leaf.grad) for out, leaf in pairs if out.requires_grad and leaf.grad is not None]
     if sent:
         torch.autograd.backward([out for out, _ in sent], [gradient for _, gradient in sent])
