@@ -14,6 +14,7 @@ from wholereel import config
 from wholereel.errors import ConfigError
 from wholereel.models.package import build_model, load_package
 from wholereel.tasks.classification import ClassificationTask
+from wholereel.training import distributed
 from wholereel.training.checkpoint import load_checkpoint
 from wholereel.training.distributed import Ranks
 from wholereel.training.fit import train_task
@@ -218,3 +219,34 @@ def test_two_stages_share_logits_at_the_start(tmp_path):
     task = ClassificationTask(video_level, config.Task(), len(CLASSES))
     second, _ = run(tmp_path / "video", replace(TRAIN, model=spec), task=task, validate=accuracy)
     assert load_package(second.package).spec.memory == MEMORY
+
+
+def test_losses_are_scaled_and_a_step_that_overflows_is_left_out(tmp_path, monkeypatch):
+    """The strategy sends scaled gradients back through both passes; the step takes the factor out once."""
+    train = replace(TRAIN, strategy=config.Strategy("exact"), optim=config.Optim(lr=0.05, clip_norm=1.0), epochs=1)
+    _, plain = run(tmp_path / "fp32", train)
+    _, scaled = run(tmp_path / "fp16", replace(train, precision="fp16"))  # `run` computes in fp32: the factor is exact
+    for key, tensor in plain.state_dict().items():
+        torch.testing.assert_close(scaled.state_dict()[key], tensor, rtol=1e-5, atol=1e-7)
+    scaler = load_checkpoint(tmp_path / "fp16" / "checkpoint.pt")["scaler"]
+    assert scaler["scale"] == 2.0**16
+    assert not load_checkpoint(tmp_path / "fp32" / "checkpoint.pt")["scaler"]
+    resumed, _ = run(tmp_path / "fp16", replace(train, precision="fp16", epochs=2), resume=True, allow_changes=True)
+    assert resumed.package.name == "last"
+
+    task, calls = tiny_task(MEMORY), []
+    before = task.model.clip_model.fc.weight.detach().clone()
+    original = distributed.sum_gradients
+
+    def overflow(parameters, ranks):
+        parameters = list(parameters)
+        original(parameters, ranks)
+        calls.append(1)
+        if len(calls) == 1:
+            parameters[0].grad[0] = torch.inf
+
+    monkeypatch.setattr(distributed, "sum_gradients", overflow)
+    one_step = TinyLoader(length=4)
+    run(tmp_path / "overflow", replace(train, precision="fp16"), loader=one_step, task=task)
+    assert torch.equal(task.model.clip_model.fc.weight, before)
+    assert load_checkpoint(tmp_path / "overflow" / "checkpoint.pt")["scaler"]["scale"] == 2.0**15
