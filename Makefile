@@ -74,6 +74,7 @@ bench: $(VENV)/.bench ## all benchmarks (an hour on a small machine); each check
 	$(BIN)/python benchmarks/video_level.py
 	$(BIN)/python benchmarks/pack.py
 	$(BIN)/python benchmarks/million_rows.py
+	$(BIN)/python benchmarks/long_stream.py
 
 effects: $(VENV)/.dev ## learning effects over three seeds (hours on a small machine); writes benchmarks/results/
 	$(BIN)/python benchmarks/effects.py memory_worlds --seeds 0 1 2 --out runs/effects
