@@ -27,7 +27,16 @@ from wholereel.recipes.overrides import apply_overrides
 from wholereel.recipes.runner import run_recipe
 from wholereel.report.run_files import read_results
 
-METRICS = ("video_top1", "clip_top1_shared", "clip_top1_alone", "map", "map_activitynet", "box_top1")
+METRICS = (
+    "video_top1",
+    "clip_top1_shared",
+    "clip_top1_alone",
+    "map",
+    "map_activitynet",
+    "box_top1",
+    "clip_recall5",
+    "clip_top1",
+)
 
 
 def measure(name: str, seed: int, out: Path, data: Path | None, changes: list[str]) -> dict[str, dict[str, float]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import sys
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -42,7 +43,9 @@ def predict(
             what they do is written as detections.csv.
         device: Where the model runs.
     """
-    from wholereel.inference.predictor import Predictor
+    from wholereel.inference.predict_in_order import predict_in_order
+    from wholereel.inference.predictor import Predictor, find_package
+    from wholereel.models.package import load_package
 
     if not videos:
         raise ConfigError("predict needs at least one video file: wholereel predict RUN video.mp4")
@@ -51,7 +54,9 @@ def predict(
     folder = out or run / "predictions"
     if boxes is not None:
         return _detect(run, videos, boxes, folder, top, json, torch_device(device))
-    predictor = Predictor(run, device=torch_device(device))
+    package, place = load_package(find_package(run)), torch_device(device)
+    in_order = package.streams is not None
+    predictor = partial(predict_in_order, package, device=place) if in_order else Predictor(package, device=place)
     failed = 0
     for video, name in zip(videos, _folder_names(videos), strict=True):
         try:

@@ -103,9 +103,9 @@ def memvit_cue_probe(seed: int = 0) -> Recipe:
     for support in SUPPORTS:
         first = support == SUPPORTS[0]
         model = replace(network(2, support), weights="stage:pretrain" if first else f"stage:{longest}")
-        part, epochs, lr = (data, 3, 1.5e-3) if first else (replace(data, limit=80), 1, 5e-4)
+        part, epochs, lr = (data, 8, 1.5e-3) if first else (replace(data, limit=160), 1, 5e-4)
         one = streaming(part, model, epochs=epochs, lr=lr, seed=seed)
-        stages[f"support_{support}"] = replace(one, val=replace(data, split="val"))
+        stages[f"support_{support}"] = replace(one, batch=32, val=replace(data, split="val"))
     stages |= {f"test_support_{support}": measured(f"support_{support}", data) for support in SUPPORTS}
     summary = "MeMViT: how many clips back a memory reaches, step by step"
     return Recipe("memvit_cue_probe", stages, summary, main=longest)
@@ -128,7 +128,7 @@ def memvit_order2(seed: int = 0) -> Recipe:
         "order2": World("order2", seed=seed, sizes={"train": 1284, "val": 132, "test": 702}),
         "pretrain": pretraining(trimmed, frames=4, epochs=5, seed=seed),
     }
-    for name, reach, epochs in (("memory", 8, 3), ("memory_free", 0, 1)):
+    for name, reach, epochs in (("memory", 8, 4), ("memory_free", 0, 2)):
         model = replace(network(4, reach), weights="stage:pretrain")
         one = streaming(data, model, epochs=epochs, seed=seed)
         stages[name] = replace(one, val=replace(data, split="val", streams=last))
@@ -155,7 +155,7 @@ def memvit_kitchen(seed: int = 0) -> Recipe:
     }
     for name, reach in (("memory", 32), ("memory_free", 0)):
         model = replace(network(4, reach), weights="stage:pretrain")
-        one = streaming(data, model, epochs=8, seed=seed)
+        one = streaming(data, model, epochs=12, seed=seed)
         stages[name] = replace(one, select="clip_recall5", validate_every=4, batch=12)
         stages[f"test_{name}"] = measured(name, data)
     return Recipe("memvit_kitchen", stages, "MeMViT: the next action, with and without memory", main="memory")
