@@ -215,6 +215,8 @@ class Memory:
     Args:
         after: stages of the clip model behind which a block stands; `("last",)` = in front of the head.
         interaction, infusion, value, position_norm: see `memory/collaborative.py`.
+        reads: which clips a clip reads: all of the video (as in the paper), or those up to itself (`past`): a model for
+            streams of mode `causal`, in which no score depends on later clips. Clips are read in their order.
         pathway: what a block sees of a network of two pathways: both, the fast one averaged over the frames of a slow
             one (`concat`), or the slow one. Networks of one pathway know no difference.
         dim: width of keys and queries; `None` = a quarter of the features' width.
@@ -233,6 +235,7 @@ class Memory:
     infusion: Literal["gate", "residual"] = "gate"
     value: Literal["tied", "separate"] = "tied"
     position_norm: Literal["sum", "mean", "ref"] = "mean"
+    reads: Literal["all", "past"] = "all"
     pathway: Literal["concat", "slow"] = "concat"
     dim: int | None = None
     value_dim: int | None = None

@@ -9,11 +9,13 @@ from dataclasses import dataclass, replace
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from tests.training.test_strategies import MASK, assert_same, backward, relative_error
 from tests.training.tiny import clip_batch, tiny_task
 from wholereel import config
 from wholereel.errors import ConfigError
+from wholereel.inference.scoring import ClipChunk, score_clips
 from wholereel.memory.state import VideoState
 from wholereel.models.registry import create_model
 from wholereel.models.video_model import VideoModel, merge_clips
@@ -312,3 +314,79 @@ def test_compiled_stages_give_the_eager_gradient(places):
     assert compiled_state.keys() == eager_state.keys()
     for key, tensor in eager_state.items():  # statistics included: updated once
         torch.testing.assert_close(compiled_state[key], tensor, rtol=1e-5, atol=1e-6)
+
+
+CAUSAL = {
+    "last": {"dim": 8, "value": "separate", "clip_pos": 2},
+    "last, residual": {"dim": 8, "infusion": "residual"},
+    "max": {"interaction": "max"},
+    "two": {"after": ("layer1", "last"), "dim": 8},
+}
+
+
+@pytest.mark.parametrize("name", CAUSAL)
+def test_clips_that_read_the_past_are_trained_exactly(name):
+    """The suffix sum of section 6: what a clip pushed is read by itself and by all later clips."""
+    task = tiny_task(config.Memory(reads="past", **CAUSAL[name]), aggregate="mix").double()
+    batch = clip_batch([0, 1, 2], clips=4, valid=torch.tensor([[True] * 4, [False, True, False, True], [True] * 4]))
+    expected, losses, _ = backward(task, batch, "full")
+    ours, own_losses, _ = backward(task, batch, "exact")
+    assert_same(ours, expected, 1e-10)
+    torch.testing.assert_close(own_losses.total(), losses.total(), rtol=1e-12, atol=0)
+    model, clips = task.model.eval(), task.inputs(batch)
+    with torch.no_grad():
+        logits, _ = model(clips, None, batch.valid_BN)
+        streamed, state = [], None
+        for n in range(4):  # a stream says the same, clip by clip
+            if n == 0:
+                one, state = model(clips[:1, 0])
+            else:
+                one, state = model(clips[:1, n], state)
+            streamed.append(one)
+        torch.testing.assert_close(torch.stack(streamed, 1), logits[:1], rtol=1e-12, atol=1e-12)
+        whole = VideoModel(model.clip_model, replace(model.memory, reads="all")).double().eval()
+        whole.load_state_dict(model.state_dict())
+        if len(model.places) == 1:  # the last clip has seen all
+            torch.testing.assert_close(whole(clips)[0][:1, -1], logits[:1, -1], rtol=1e-12, atol=1e-12)
+        assert not torch.allclose(whole(clips)[0][:1, 0], logits[:1, 0], rtol=1e-3)
+        order = torch.arange(4).expand(3, 4)
+        chunks = [ClipChunk(clips[:, n : n + 2], batch.valid_BN[:, n : n + 2], order[:, n : n + 2]) for n in (0, 2)]
+        torch.testing.assert_close(score_clips(model, lambda: chunks).shared_RNK[0], logits[0], rtol=1e-12, atol=1e-12)
+
+
+def test_what_cannot_read_the_past_says_so():
+    task = tiny_task(config.Memory(reads="past"))
+    with pytest.raises(ConfigError, match="strategy.resident=2 and clip_parallel=1 must be 1"):
+        create_strategy(config.Strategy("exact", resident=2), nullcontext).check(task)
+    with pytest.raises(ConfigError, match="multi_iteration/accumulate reads all other clips"):
+        create_strategy(config.Strategy("multi_iteration"), nullcontext).check(task)
+    create_strategy(config.Strategy("multi_iteration", "step"), nullcontext).check(task)
+    with pytest.raises(ValueError, match="reads='past' needs a memory of fixed size"):
+        tiny_task(config.Memory(reads="past", interaction="nl_dot"))
+
+
+@pytest.mark.parametrize("places", ["last", "two"])
+def test_activation_checkpointing_in_one_graph_gives_the_same_gradient(places):
+    """The other way to hold one clip's activations: every call of a segment computed anew while going backward."""
+    task = with_dropout(tiny_task(settings(PLACES[places], value="separate"), aggregate="prob").double(), 0.3)
+    batch = clip_batch([0, 1, 2], valid=MASK)
+    torch.manual_seed(5)
+    ours, _, _ = backward(task, batch, "exact")
+    model = task.model
+    original = model.run_segment
+    model.run_segment = lambda index, x: checkpoint(original, index, x, use_reentrant=False)
+    torch.manual_seed(5)
+    assert_same(ours, one_graph(task, batch), 1e-12)
+
+
+@pytest.mark.parametrize("places", ["last", "two"])
+def test_micro_batches_and_resident_clips_are_the_same_gradient(places):
+    task, batch = tiny_task(settings(PLACES[places])).double(), clip_batch([0, 1, 2, 3], clips=5)
+    expected, _, _ = backward(task, batch, "full")
+    for resident in (2, 3, 8):
+        task.zero_grad()
+        strategy = create_strategy(config.Strategy("exact", resident=resident), nullcontext)
+        for share in (slice(0, 2), slice(2, 4)):
+            part = clip_batch([0, 1, 2, 3][share], clips=5)
+            strategy.backward(task, part, lambda losses: losses.total() / 2, lambda: None)
+        assert_same({key: p.grad for key, p in task.named_parameters()}, expected, 1e-10)

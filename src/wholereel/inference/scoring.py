@@ -86,6 +86,8 @@ def score_clips(model: VideoModel, source: Callable[[], Iterable[ClipChunk]], *,
         raise ValueError("score_clips needs the model in eval mode: call model.eval() first")
     if not model.places:
         return _independent(model, source)
+    if model.causal:
+        return ClipLogits(*_in_order(model, source, alone))
     nonlocal_block = model.memory is not None and model.memory.interaction.startswith("nl_")
     way = _all_at_once if nonlocal_block else _late_read if model.places == (LAST,) else _sweeps
     shared_RNK, alone_RNK = way(model, source, alone)
@@ -98,6 +100,21 @@ def _independent(model: VideoModel, source: Callable[[], Iterable[ClipChunk]]) -
     else:
         logits_RNK = _joined([_each_alone(model, chunk) for chunk in source()])
     return ClipLogits(logits_RNK, logits_RNK)
+
+
+def _in_order(
+    model: VideoModel, source: Callable[[], Iterable[ClipChunk]], alone: bool
+) -> tuple[Tensor, Tensor | None]:
+    """Clips that read the past: one sweep, whatever the blocks."""
+    shared: list[Tensor] = []
+    alone_parts: list[Tensor] = []
+    state: VideoState | None = None
+    for chunk in source():
+        logits, state = model(chunk.clips_RNCTHW, state, chunk.valid_RN, order_BN=chunk.order_RN)
+        shared.append(logits)
+        if alone:
+            alone_parts.append(_each_alone(model, chunk))
+    return _joined(shared), _joined(alone_parts) if alone else None
 
 
 def _late_read(

@@ -460,6 +460,10 @@ def create_judge(mode: Mode, model: nn.Module, settings: JudgeSettings) -> Judge
     """
     if mode not in JUDGES:
         raise ConfigError(f"mode={mode!r} is unknown; modes are {', '.join(MODES)}")
+    if isinstance(model, VideoModel) and model.causal and mode != "causal":
+        raise ConfigError(
+            f"mode={mode!r} reads other clips than this model was trained to read (memory.reads='past'). Use 'causal'."
+        )
     if mode != "causal" and not isinstance(model, VideoModel):
         raise ConfigError(
             f"mode={mode!r} is about memories that clips push into; {type(model).__name__} carries a state of its own "

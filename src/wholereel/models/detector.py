@@ -78,6 +78,8 @@ class Detector(VideoModel):
                     "boxes.read='roi' asks one block in front of the head that is read with a pooled query (assoc, avg "
                     f"or max), but memory.after={memory.after} with {memory.interaction!r}; use boxes.read='clip'"
                 )
+        if memory is not None and memory.reads == "past":
+            raise ValueError("a detector judges the clip in the middle of a window: memory.reads must be 'all'")
         super().__init__(clip_model, memory)
         self.boxes = boxes
         self.scale = 1 / clip_model.feature_info[-1]["reduction"][1]

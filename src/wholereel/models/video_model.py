@@ -104,6 +104,8 @@ class VideoModel(nn.Module):
                 f"{type(clip_model).__name__} has no stages behind which a memory could stand: it has a memory of its "
                 "own, or judges something else than whole clips with one set of classes"
             )
+        if memory is not None and memory.reads == "past" and memory.interaction.startswith("nl_"):
+            raise ValueError(f"reads='past' needs a memory of fixed size, which {memory.interaction!r} does not have")
         self.clip_model = clip_model
         self.memory = memory
         stages = list(clip_model.stages)
@@ -122,6 +124,11 @@ class VideoModel(nn.Module):
     @property
     def num_classes(self) -> int:
         return self.clip_model.num_classes
+
+    @property
+    def causal(self) -> bool:
+        """Does a clip read only the clips up to itself?"""
+        return self.memory is not None and self.memory.reads == "past"
 
     @property
     def summarises(self) -> bool:
@@ -224,9 +231,39 @@ class VideoModel(nn.Module):
             x_BCTHW = self.run_segment(index, x_BCTHW)
             x_BNCTHW = x_BCTHW.unflatten(0, batch_clips)
             earlier = None if state is None else state.places[index]
+            if self.causal:
+                x_BNCTHW, place_state = self._one_after_the_other(index, x_BNCTHW, earlier, valid_BN, order_BN)
+                places.append(place_state)
+                x_BCTHW = x_BNCTHW.flatten(0, 1)
+                continue
             places.append(block.pushed_into(earlier, self.view(place).seen(x_BNCTHW), valid_BN, order_BN=order_BN))
             x_BCTHW = self.infuse_at(index, x_BNCTHW, places[-1]).flatten(0, 1)
         return self.run_segment(len(self.places), x_BCTHW).unflatten(0, batch_clips), VideoState(tuple(places))
+
+    def _one_after_the_other(
+        self,
+        index: int,
+        x_BNCTHW: Tensor,
+        state: PlaceState | None,
+        valid_BN: Tensor | None,
+        order_BN: Tensor | None,
+    ) -> tuple[Tensor, PlaceState]:
+        """Clips infused with what was pushed up to each of them, and the memory of all."""
+        batch, clips = x_BNCTHW.shape[:2]
+        if valid_BN is None:
+            valid_BN = torch.ones(batch, clips, dtype=torch.bool, device=x_BNCTHW.device)
+        if order_BN is None:
+            order_BN = valid_BN.cumsum(1) - valid_BN.long()
+            order_BN = order_BN if state is None else order_BN + state.clips_B[:, None]
+        infused: list[Tensor] = []
+        memory: Any = state
+        for n in range(clips):
+            one = slice(n, n + 1)
+            push = self.push_at(index, x_BNCTHW[:, one], valid_BN[:, one], order_BN=order_BN[:, one])
+            memory = push if memory is None else memory.merge(push)
+            infused.append(self.infuse_at(index, x_BNCTHW[:, one], memory))
+        check_all(memory.clips_B > 0, NO_CLIP)
+        return torch.cat(infused, 1), memory
 
     def run_segment(self, index: int, x_BCTHW: Tensor) -> Tensor:
         """The stages between two blocks: segment 0 reads pixels, segment i what block i-1 infused."""

@@ -114,7 +114,7 @@ class Task(nn.Module, ABC):
         Raises: ValueError: a video without any valid clip.
         """
         check_all(batch.valid_BN.any(1), NO_CLIP)
-        if self.model.summarises:
+        if self.model.summarises and not self.model.causal:
             summary = self.encode(batch)
             return self.judge([self.read(summary, summary.push, batch)], batch)
         return self.judge([self.finish(self.model.infused(self.inputs(batch), batch.valid_BN), batch)], batch)

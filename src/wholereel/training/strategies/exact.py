@@ -25,6 +25,7 @@ from torch.distributed.fsdp import FSDPModule
 
 from wholereel.batches import ClipBatch, Losses, map_tensors
 from wholereel.datasets.batch_samplers import share_of_clips
+from wholereel.errors import ConfigError
 from wholereel.memory.collaborative import NO_CLIP
 from wholereel.memory.state import PlaceState, VideoState
 from wholereel.models.video_model import merge_clips
@@ -65,7 +66,12 @@ class Exact:
     gradient: Literal["exact"] = "exact"
 
     def check(self, task: Task) -> None:
-        """Every task is served."""
+        """Refuse models whose clips read the past where several clips go together, or to several processes."""
+        if task.model.causal and (self.resident > 1 or self.ranks.clip_parallel > 1):
+            raise ConfigError(
+                "clips that read the past (memory.reads='past') go through 'exact' one after the other, in one process: "
+                f"strategy.resident={self.resident} and clip_parallel={self.ranks.clip_parallel} must be 1."
+            )
 
     def plan(self, batch: int, clips: int) -> Plan:
         """As wished."""
@@ -116,23 +122,23 @@ class _Engine:
             with seeded(seeds[part.start], self.device), self.autocast():
                 return self.task.encode(self.batch, part)
 
-        shared: _Shared[VideoState] = _Shared(self.ranks, self.device)
+        shared: _Shared[VideoState] = self._memory()
         summaries: list[Any] = []
         with torch.no_grad():
             for part in self.parts:
                 summary = encode(part)
                 shared.add(summary.push)
                 summaries.append(replace(summary, push=VideoState()))  # type: ignore[type-var]
-        memory = shared.complete()
+        memories = shared.complete(len(self.all_parts))
         leaves = [_leaves(summary) for summary in summaries]
         with self.autocast():
             everybody = gather_values(leaves, self.ranks, self.device, ids=self.batch.ids)
             outputs = [
                 self.task.read(summary, memory, self.batch, part)
-                for summary, part in zip(everybody, self.all_parts, strict=True)
+                for summary, memory, part in zip(everybody, memories, self.all_parts, strict=True)
             ]
             losses = self.task.judge(outputs, self.batch)
-        self._judged(losses, [leaves, memory])
+        self._judged(losses, [leaves, memories])
         if self._learns(0):
             shared.send_back()
             with running_statistics_kept(self.model):
@@ -146,19 +152,19 @@ class _Engine:
         seeds = [self._seeds() for _ in range(blocks + 1)]
         run = partial(self._segment, seeds)
         maps: list[list[Any]] = [[None] * len(self.parts)]  # what segment i reads, before block i - 1 infuses it
-        shared: list[_Shared[PlaceState]] = [_Shared(self.ranks, self.device) for _ in range(blocks)]
-        memories: list[PlaceState | None] = [None]
+        shared: list[_Shared[PlaceState]] = [self._memory() for _ in range(blocks)]
+        memories: list[Sequence[PlaceState | None]] = [[None] * len(self.parts)]  # of each part, in front of segment i
         with torch.no_grad():
             for index in range(blocks + 1):
                 results = []
-                for part, x_BNCTHW in zip(self.parts, maps[index], strict=True):
-                    x, push = run(index, part, x_BNCTHW, memories[index])
+                for part, x_BNCTHW, memory in zip(self.parts, maps[index], memories[index], strict=True):
+                    x, push = run(index, part, x_BNCTHW, memory)
                     results.append(x)
                     if push is not None:
                         shared[index].add(push)
                 maps.append(results)
                 if index < blocks:
-                    memories.append(shared[index].complete())
+                    memories.append(shared[index].complete(len(self.parts)))
         outputs = [_leaves(output) for output in maps.pop()]
         with self.autocast():
             everybody = gather_values(outputs, self.ranks, self.device, ids=self.batch.ids)
@@ -170,8 +176,8 @@ class _Engine:
                 if not self._learns(index):
                     break
                 inputs = [_leaves(x) for x in maps.pop()]
-                parts = zip(self.parts, inputs, strict=True)
-                self._send_all([partial(run, index, part, x, memories[index]) for part, x in parts], ahead)
+                parts = zip(self.parts, inputs, memories[index], strict=True)
+                self._send_all([partial(run, index, part, x, memory) for part, x, memory in parts], ahead)
                 if index > 0:
                     shared[index - 1].send_back(from_all=True)
                     ahead = [(x, shared[index - 1].stand_in(i)) for i, x in enumerate(inputs)]
@@ -204,6 +210,9 @@ class _Engine:
             for stage in sharded:
                 stage.set_requires_gradient_sync(i == needed[-1])
             _send_back(computes[i], leaves[i])
+
+    def _memory(self) -> _Shared[Any]:
+        return (_Past if self.model.causal else _Shared)(self.ranks, self.device)
 
     def _seeds(self) -> list[int]:
         """One seed a clip, the same on all processes that share the video; a part uses that of its first clip."""
@@ -246,8 +255,9 @@ class _Shared(Generic[AnyState]):
         else:
             self.pushes.append(push)
 
-    def complete(self) -> AnyState:
-        """The memory of all clips, of other processes too: a leaf that will hold the gradient of all that reads it."""
+    def complete(self, count: int) -> list[AnyState]:
+        """For each of `count` parts what it reads: the memory of all clips, of other processes too. A leaf, which will
+        hold the gradient of all that reads it."""
         if is_sum(self.pushes[0]):
             self.leaf = _leaves(sum_states(self.pushes.pop(), self.ranks))
         else:
@@ -256,7 +266,7 @@ class _Shared(Generic[AnyState]):
                 everybody = gather_values(self.pushes, self.ranks, self.device)
                 self.merged: AnyState = merge_clips(everybody)
             self.leaf = _leaves(self.merged)
-        return self.leaf
+        return [self.leaf] * count
 
     def send_back(self, *, from_all: bool = False) -> None:
         """Hand the memory's gradient on to the pushes.
@@ -276,6 +286,29 @@ class _Shared(Generic[AnyState]):
         found = self.pushes[i] if self.pushes else self.leaf
         assert found is not None
         return found
+
+
+class _Past(_Shared[AnyState]):
+    """The same for clips that read the clips up to themselves.
+
+    What clip n pushed has the gradients of all memories from the n-th on: dP_n = sum over t >= n of dM_t / t, which
+    autograd sums up, going backward through the chain of memories. All pushes are kept for that, and as many memories.
+    """
+
+    def add(self, push: AnyState) -> None:
+        self.pushes.append(push)
+
+    def complete(self, count: int) -> list[AnyState]:
+        self.pushes = [_leaves(push) for push in self.pushes]
+        with torch.enable_grad():
+            chain: list[Any] = [self.pushes[0]]
+            for push in self.pushes[1:]:
+                chain.append(chain[-1].merge(push))
+        self.chain, self.leaves = chain, [_leaves(memory) for memory in chain]
+        return self.leaves
+
+    def send_back(self, *, from_all: bool = False) -> None:
+        _send_back(lambda: self.chain, self.leaves)
 
 
 def _leaf(tensor: Tensor) -> Tensor:

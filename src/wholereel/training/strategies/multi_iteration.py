@@ -91,6 +91,11 @@ class Accumulate:
     def check(self, task: Task) -> None:
         """Refuse a task in which some clips only push: nothing would train them."""
         _check_that_every_clip_learns(task)
+        if task.model.causal:
+            raise ConfigError(
+                "multi_iteration/accumulate reads all other clips, but memory.reads='past'. Use the variant 'step', "
+                "which reads the clips before, or 'exact' or 'full'."
+            )
 
     def plan(self, batch: int, clips: int) -> Plan:
         """All videos, learning rate as it is."""
