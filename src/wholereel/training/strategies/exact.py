@@ -69,7 +69,7 @@ class Exact:
         """Refuse models whose clips read the past where several clips go together, or to several processes."""
         if task.model.causal and (self.resident > 1 or self.ranks.clip_parallel > 1):
             raise ConfigError(
-                "clips that read the past (memory.reads='past') go through 'exact' one after the other, in one process: "
+                "clips that read the past (memory.reads='past') go through 'exact' one by one, in one process: "
                 f"strategy.resident={self.resident} and clip_parallel={self.ranks.clip_parallel} must be 1."
             )
 
