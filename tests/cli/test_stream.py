@@ -208,7 +208,9 @@ def test_several_sources_in_one_batch_stopped_and_resumed(run, video, tmp_path, 
     monkeypatch.setattr(Engine, "judge_clips", judge_clips)
     assert main([*words, "--out", str(parts), "--state", str(state)]) == 0
     assert sorted(parts.read_text().splitlines()) == sorted(whole.read_text().splitlines())
-    assert main([*words, "--part", "1/2"]) == 2
+    assert main([*words, "--part", "1/2", "--state", str(state)]) == 2
+    assert main(["stream", str(run), str(other), "--part", "1/2"]) == 2
+    assert "--part needs --state FILE" in capsys.readouterr().err
     assert main(["stream", str(run)]) == 2
     assert "name at least one SOURCE" in capsys.readouterr().err
 

@@ -80,7 +80,8 @@ def stream(
         state: Keep memory and position in this file; where it exists, go on from there.
         save_every: Clips between two savings of the state.
         rows: Of several sources, so many at the same time.
-        hop: Frames from the begin of a clip to that of the next, at the model's frame rate; else a clip's length.
+        hop: Frames from the begin of a clip to that of the next, at the model's frame rate; if not given, as the model
+            was trained on streams, or a clip's length.
         window: Clips that mode window remembers.
         decay: Weight of the past in mode ema, per clip.
         part: Read only the I-th of N parts of a file and keep it in --state, to be merged.
@@ -106,6 +107,8 @@ def stream(
         raise ConfigError(f"--save-every and --top must be at least 1, got {save_every} and {top}")
     if not sources:
         raise ConfigError("name at least one SOURCE: a video file, a URL, a camera or a folder.")
+    if part is not None and state is None:
+        raise ConfigError("--part needs --state FILE: what is known of the part is kept there, to be merged.")
     live_settings = LiveSettings(policy, stall, give_up, _options(input))
     package = load_package(find_package(run))
     settings: dict[str, Any] = {"mode": mode, "hop": hop, "window": window, "decay": decay}
