@@ -192,10 +192,12 @@ def test_how_sources_are_opened():
     assert not is_live("a.mp4")
 
 
-def test_a_camera_that_is_not_there():
+def test_what_no_patience_will_mend_is_an_error_at_once():
     begin = time.monotonic()
     with pytest.raises(VideoError, match=r"/dev/video77: no such camera, expected a Video4Linux device"):
         list(LiveSource("/dev/video77", give_up=30))
+    with pytest.raises(VideoError, match=r"hls://nowhere/a: this build of FFmpeg lacks the protocol or format"):
+        list(LiveSource("hls://nowhere/a", give_up=30))
     assert time.monotonic() - begin < 5
 
 

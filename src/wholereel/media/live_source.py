@@ -213,6 +213,10 @@ class LiveSource:
         """Raise what no patience will mend, as long as the source was never open."""
         if self.connections:
             return
+        if isinstance(error, (av.error.ProtocolNotFoundError, av.error.DemuxerNotFoundError)):
+            raise VideoError(
+                self.name, "this build of FFmpeg lacks the protocol or format", "", "Another build of PyAV may have it."
+            ) from None
         if is_camera(self.source) and isinstance(error, FileNotFoundError):
             raise VideoError(
                 self.name,
