@@ -141,14 +141,46 @@ class OnlineJudge:
         return self.begin().filled_from({name: tensor.to(self.device) for name, tensor in tensors.items()})
 
 
+class Rows:
+    """Vectors of one size on the host, one a clip, in blocks: a small tensor for each clip would take several times
+    its numbers (measured: 4 kB instead of 0.5)."""
+
+    BLOCK = 256
+
+    def __init__(self, rows_ND: Tensor | None = None) -> None:
+        self.count = 0
+        self._blocks: list[Tensor] = []
+        for row_D in () if rows_ND is None else rows_ND:
+            self.append(row_D)
+
+    def append(self, row_D: Tensor) -> None:
+        """One more."""
+        place = self.count % self.BLOCK
+        if place == 0:
+            self._blocks.append(torch.zeros(self.BLOCK, len(row_D), dtype=row_D.dtype))
+        self._blocks[-1][place] = row_D  # copies, from whatever device
+        self.count += 1
+
+    def part(self, block: int) -> Tensor:
+        """Those of a block that are filled."""
+        return self._blocks[block][: self.count - block * self.BLOCK]
+
+    def parts(self) -> list[Tensor]:
+        """All, block by block."""
+        return [self.part(block) for block in range(len(self._blocks))]
+
+    def joined(self) -> Tensor:
+        """All as `(N, D)`; there must be one."""
+        return torch.cat(self.parts())
+
+
 @dataclass
 class LateState:
     """Memory of all clips of one video, and of each clip its pooled query and features, on the host."""
 
     memory: VideoState
-    clips: int = 0
-    queries_BP: list[Tensor] = field(default_factory=list)
-    pooled_BD: list[Tensor] = field(default_factory=list)
+    queries: Rows = field(default_factory=Rows)
+    pooled: Rows = field(default_factory=Rows)
 
 
 @dataclass(frozen=True)
@@ -165,58 +197,49 @@ class LateReadJudge:
         return LateState(self.model.init_state(1, device=self.device))
 
     def step(self, clip_RCTHW: Tensor, states: Sequence[LateState]) -> tuple[list[Tensor] | None, list[LateState]]:
-        order_R = torch.tensor([state.clips for state in states], device=self.device)
+        order_R = torch.tensor([state.pooled.count for state in states], device=self.device)
         summary = self.model.encode(clip_RCTHW, order_B=order_R)
         memory = join_rows([state.memory for state in states]).merge(summary.push)
         logits_RK = self.model.read(summary, memory)
         rows = zip(states, split_rows(memory, len(states)), strict=True)
         for number, (state, own) in enumerate(rows):
-            state.memory, state.clips = own, state.clips + 1
-            state.queries_BP.append(summary.query_BP[number : number + 1].cpu().clone())
-            state.pooled_BD.append(summary.pooled_BD[number : number + 1].cpu().clone())
+            state.memory = own
+            state.queries.append(summary.query_BP[number])
+            state.pooled.append(summary.pooled_BD[number])
         return list(logits_RK.float().cpu()), list(states)
 
     def phase(self, state: LateState) -> Hashable:
         return None
 
-    def last(self, state: LateState, room: int = 1024) -> Tensor | None:
-        if not state.queries_BP:
+    def last(self, state: LateState) -> Tensor | None:
+        if state.pooled.count == 0:
             return None
         parts = []
-        for begin in range(0, state.clips, room):  # a long video's summaries need not be on the device at once
-            query_BP, pooled_BD = (
-                torch.cat(tensors[begin : begin + room]).to(self.device)
-                for tensors in (state.queries_BP, state.pooled_BD)
-            )
-            shared = _repeated(state.memory, len(query_BP))
-            parts.append(self.model.read(Summary(VideoState(), query_BP, pooled_BD), shared).float().cpu())
+        # Block by block: a long video's summaries need not be on the device at once.
+        for query_BP, pooled_BD in zip(state.queries.parts(), state.pooled.parts(), strict=True):
+            summary = Summary(VideoState(), query_BP.to(self.device), pooled_BD.to(self.device))
+            parts.append(self.model.read(summary, _repeated(state.memory, len(query_BP))).float().cpu())
         return torch.cat(parts)
 
     def next_sweep(self, state: LateState) -> LateState:
         return state
 
     def merge(self, earlier: LateState, later: LateState) -> LateState:
-        return LateState(
-            earlier.memory.merge(later.memory),
-            earlier.clips + later.clips,
-            earlier.queries_BP + later.queries_BP,
-            earlier.pooled_BD + later.pooled_BD,
+        memory = earlier.memory.merge(later.memory)
+        parts = (
+            [*a.parts(), *b.parts()] for a, b in ((earlier.queries, later.queries), (earlier.pooled, later.pooled))
         )
+        return LateState(memory, *(Rows(torch.cat(rows)) if rows else Rows() for rows in parts))
 
     def save(self, state: LateState) -> dict[str, Tensor]:
         tensors = {f"memory.{name}": tensor for name, tensor in state.memory.as_dict().items()}
-        if state.queries_BP:
-            tensors |= {"query": torch.cat(state.queries_BP), "pooled": torch.cat(state.pooled_BD)}
+        if state.pooled.count:
+            tensors |= {"query": state.queries.joined(), "pooled": state.pooled.joined()}
         return tensors
 
     def load(self, tensors: dict[str, Tensor]) -> LateState:
         memory = {name[7:]: t.to(self.device) for name, t in tensors.items() if name.startswith("memory.")}
-        state = LateState(VideoState.from_dict(memory))
-        if "query" in tensors:
-            state.queries_BP = [row.clone() for row in tensors["query"].split(1)]
-            state.pooled_BD = [row.clone() for row in tensors["pooled"].split(1)]
-            state.clips = len(state.queries_BP)
-        return state
+        return LateState(VideoState.from_dict(memory), Rows(tensors.get("query")), Rows(tensors.get("pooled")))
 
 
 def _repeated(memory: VideoState, rows: int) -> VideoState:
