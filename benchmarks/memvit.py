@@ -17,7 +17,7 @@ First the outputs of both are compared step by step; then they take turns, and t
 - forward_s: process time of a step with full memory, without gradients (all threads)
 - train_s: the same with gradients and backward
 - state_mb: what is kept of one video between two steps, in inference
-- curve: forward_s of ours with M remembered clips
+- curve: forward_s of ours with M remembered clips, over that without memory, and the state; --picture draws it
 
     python benchmarks/memvit.py --rounds 5 --out benchmarks/results/memvit_2core_2026-11-21.json
 """
@@ -46,6 +46,7 @@ from wholereel.layers.token_pooling import Grid
 from wholereel.models.memvit import MeMViT, memvit_config
 from wholereel.models.memvit_state import MemoryConfig
 from wholereel.ops.relative_positions import axis_rows, memory_time_rows, spatial_rows
+from wholereel.report.charts import Mark, Series, line_chart
 
 Entry = tuple[Tensor, Tensor]
 
@@ -270,7 +271,36 @@ def curve(depth: int, crop: int, gap: int, reaches: list[int], clip: Tensor, rou
         for _ in range(rounds):
             for reach, (model, state) in models.items():
                 samples[reach].append(seconds(lambda model=model, state=state: model(clip, state)))
-    return [{"name": f"M = {reach}", "n": rounds, **summary(taken)} for reach, taken in samples.items()]
+    rows: list[dict[str, Any]] = []
+    for reach, taken in samples.items():
+        rows.append({"name": f"M = {reach}", "n": rounds, **summary(taken)})
+        rows[-1]["state_mb"] = round(models[reach][1].nbytes() / 1e6, 2)
+        if 0 in samples:
+            rows[-1]["over_none"] = round(statistics.median(taken) / statistics.median(samples[0]), 3)
+    return rows
+
+
+def picture(result: dict[str, Any]) -> str:
+    """Time of a clip against remembered clips, as SVG text."""
+    rows = [row for row in result["rows"] if row["name"].startswith("M = ")]
+    reaches = [float(row["name"].removeprefix("M = ")) for row in rows]
+    none = rows[0]["median_s"]
+    series = Series(
+        "forward, seconds over that without memory",
+        reaches,
+        [row["median_s"] / none for row in rows],
+        [row["p25_s"] / none for row in rows],
+        [row["p75_s"] / none for row in rows],
+    )
+    top = max(1.2, *series.high)
+    return line_chart(
+        [series],
+        title="MeMViT-16: a clip's time against remembered clips",
+        x_label="remembered clips M",
+        y_label="time, without memory = 1",
+        marks=[Mark("without memory", 1.0)],
+        y_range=(0.0, top),
+    )
 
 
 def main() -> None:
@@ -282,7 +312,12 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--curve", type=int, nargs="*", default=[], metavar="M")
     parser.add_argument("--out", type=Path)
+    parser.add_argument("--picture", type=Path, help="SVG of the curve")
+    parser.add_argument("--drawn-from", type=Path, help="a result file: draw it and measure nothing")
     given = parser.parse_args()
+    if given.drawn_from is not None:
+        given.picture.write_text(picture(json.loads(given.drawn_from.read_text())) + "\n")
+        return
     clip = torch.randn(1, 3, 16, given.crop, given.crop, generator=torch.Generator().manual_seed(0))
     rows = compare(make_model(given.depth, given.crop, given.reach, given.gap), clip, given.rounds)
     if given.curve:
@@ -304,6 +339,8 @@ def main() -> None:
     if given.out is not None:
         given.out.parent.mkdir(parents=True, exist_ok=True)
         given.out.write_text(text)
+    if given.picture is not None:
+        given.picture.write_text(picture(result) + "\n")
 
 
 if __name__ == "__main__":

@@ -378,6 +378,27 @@ def test_published_sizes(name: str) -> None:
     assert multiply_adds(model, clip, state) / 1e9 == pytest.approx(cost, rel=5e-3)
 
 
+ALL, HALF = (), tuple(range(1, 16, 2))
+# G multiply-adds of a clip of MeMViT-16 with full memory, of the public code: reach, blocks that don't remember, boxes.
+COUNTED = [(1, HALF, 58.091), (4, HALF, 59.954), (2, ALL, 60.148)]
+
+
+@pytest.mark.parametrize(("reach", "exclude", "cost"), COUNTED)
+def test_published_costs_of_memory(reach: int, exclude: tuple[int, ...], cost: float) -> None:
+    with torch.device("meta"):
+        model = MeMViT(memvit_config("16x4"), MemoryConfig(reach=reach, exclude=exclude)).eval()
+        found = multiply_adds(model, torch.empty(1, 3, 16, 224, 224), model.init_state(1, pending=True)) / 1e9
+    assert found == pytest.approx(cost, rel=5e-3)
+
+
+@pytest.mark.parametrize(("reach", "cost"), [(2, 59.694)])
+def test_published_costs_with_boxes(reach: int, cost: float) -> None:
+    with torch.device("meta"):
+        model = create_model("memvit_16", num_classes=80, boxes=True, reach=reach, gap=2).eval()
+        inputs = torch.empty(1, 3, 16, 224, 224), model.init_state(1, pending=True), torch.empty(1, 5)
+        assert multiply_adds(model, *inputs) / 1e9 == pytest.approx(cost, rel=5e-3)
+
+
 def test_thirty_times_the_support_costs_less_than_a_twentieth() -> None:
     with torch.device("meta"):
         plain = MViT(memvit_config("16x4"))
