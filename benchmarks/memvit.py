@@ -45,6 +45,7 @@ from wholereel.layers.pooling_attention import PoolingAttention
 from wholereel.layers.token_pooling import Grid
 from wholereel.models.memvit import MeMViT, memvit_config
 from wholereel.models.memvit_state import MemoryConfig
+from wholereel.ops.attention import ATTENTION_ROUTES
 from wholereel.ops.relative_positions import axis_rows, memory_time_rows, spatial_rows
 from wholereel.report.charts import Mark, Series, line_chart
 
@@ -280,6 +281,32 @@ def curve(depth: int, crop: int, gap: int, reaches: list[int], clip: Tensor, rou
     return rows
 
 
+def routes(model: MeMViT, clip: Tensor, rounds: int) -> list[dict[str, Any]]:
+    """Forward and training step of ours with each way to add the bias."""
+    states = [model.init_state(len(clip), pending=pending) for pending in (False, True)]
+    samples: dict[str, tuple[list[float], list[float]]] = {route: ([], []) for route in ATTENTION_ROUTES}
+
+    def forward() -> None:
+        with torch.no_grad():
+            model(clip, states[0])
+
+    def train() -> None:
+        model(clip, states[1])[0].square().sum().backward()
+        model.zero_grad()
+
+    for round_number in range(rounds + 1):  # the first one warms up
+        for route, taken in samples.items():
+            for block in model.blocks:
+                block.attn.route = route  # type: ignore[union-attr]
+            for action, times in zip((forward, train), taken, strict=True):
+                needed = seconds(action)
+                times += [needed] if round_number else []
+    return [
+        {"name": f"route {route}", "n": rounds, "forward": summary(taken[0]), "train": summary(taken[1])}
+        for route, taken in samples.items()
+    ]
+
+
 def picture(result: dict[str, Any]) -> str:
     """Time of a clip against remembered clips, as SVG text."""
     rows = [row for row in result["rows"] if row["name"].startswith("M = ")]
@@ -311,6 +338,7 @@ def main() -> None:
     parser.add_argument("--gap", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--curve", type=int, nargs="*", default=[], metavar="M")
+    parser.add_argument("--routes", action="store_true", help="also time every way to add the bias")
     parser.add_argument("--out", type=Path)
     parser.add_argument("--picture", type=Path, help="SVG of the curve")
     parser.add_argument("--drawn-from", type=Path, help="a result file: draw it and measure nothing")
@@ -322,6 +350,8 @@ def main() -> None:
     rows = compare(make_model(given.depth, given.crop, given.reach, given.gap), clip, given.rounds)
     if given.curve:
         rows += curve(given.depth, given.crop, given.gap, given.curve, clip, given.rounds)
+    if given.routes:
+        rows += routes(make_model(given.depth, given.crop, given.reach, given.gap), clip, given.rounds)
     load = f"{os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else "unknown"
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
     result = {

@@ -28,15 +28,16 @@ def arguments(extra: int, masked: bool) -> tuple[list[Tensor], Tensor | None, Te
 
 
 @pytest.mark.parametrize(("extra", "masked"), [(e, m) for e in (0, 1, 4) for m in (False, True)])
-def test_folded_equals_explicit(extra: int, masked: bool) -> None:
+def test_every_route_equals_the_explicit_one(extra: int, masked: bool) -> None:
     results = {}
     for route in ATTENTION_ROUTES:
         leaves, codes_KE, open_BK = arguments(extra, masked)
         numbers = leaves[3] if extra else None
         out = biased_attention(*leaves[:3], numbers, codes_KE, open_BK, scale=0.3, route=route)
         results[route] = [out, *torch.autograd.grad((out * draw(*out.shape, seed=9)).sum(), leaves)]
-    for ours, expected in zip(results["folded"], results["explicit"], strict=True):
-        torch.testing.assert_close(ours, expected, rtol=0, atol=1e-10)
+    for route in ("folded", "masked"):
+        for ours, expected in zip(results[route], results["explicit"], strict=True):
+            torch.testing.assert_close(ours, expected, rtol=0, atol=1e-10)
 
 
 def test_the_definition() -> None:
@@ -64,5 +65,5 @@ def test_a_closed_score_counts_for_nothing_in_every_precision(dtype: torch.dtype
 
 def test_an_unknown_route_is_refused() -> None:
     leaves, _, _ = arguments(0, False)
-    with pytest.raises(ValueError, match="route must be 'auto' or one of explicit, folded, got 'quick'"):
+    with pytest.raises(ValueError, match="route must be 'auto' or one of explicit, folded, masked, got 'quick'"):
         biased_attention(*leaves[:3], None, None, scale=1.0, route="quick")

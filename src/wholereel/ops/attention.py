@@ -1,4 +1,4 @@
-"""Attention whose scores have a bias from relative positions, in a plain form and in one for fused kernels.
+"""Attention whose scores have a bias from relative positions, in a plain form and in two for fused kernels.
 
 The bias of a query and a key is a sum of numbers of the query that the key chooses by its coordinates (MViTv2, arXiv
 2112.01526). So it is a dot product: the query is extended by its numbers, the key by one-hot codes of its coordinates,
@@ -23,6 +23,7 @@ __all__ = [
     "closed_score",
     "explicit_attention",
     "folded_attention",
+    "masked_attention",
 ]
 
 Grid = tuple[int, int, int]
@@ -99,7 +100,30 @@ def folded_attention(
     return F.scaled_dot_product_attention(query, key, value, dropout_p=dropout, scale=1.0)[..., :width]
 
 
-ATTENTION_ROUTES = {"explicit": explicit_attention, "folded": folded_attention}
+def masked_attention(
+    query_BAQD: Tensor,
+    key_BAKD: Tensor,
+    value_BAKD: Tensor,
+    extra_BAQE: Tensor | None,
+    codes_KE: Tensor | None,
+    open_BK: Tensor | None = None,
+    *,
+    scale: float,
+    dropout: float = 0.0,
+) -> Tensor:
+    """`explicit_attention` by `scaled_dot_product_attention` with the bias written out as an additive mask."""
+    mask_BAQK = None
+    if extra_BAQE is not None and codes_KE is not None:
+        mask_BAQK = extra_BAQE @ codes_KE.T.to(extra_BAQE.dtype)
+    if open_BK is not None:
+        closed_B11K = torch.where(open_BK, 0.0, closed_score(query_BAQD.dtype)).to(query_BAQD.dtype)[:, None, None]
+        mask_BAQK = closed_B11K if mask_BAQK is None else mask_BAQK + closed_B11K
+    return F.scaled_dot_product_attention(
+        query_BAQD, key_BAKD, value_BAKD, attn_mask=mask_BAQK, dropout_p=dropout, scale=scale
+    )
+
+
+ATTENTION_ROUTES = {"explicit": explicit_attention, "folded": folded_attention, "masked": masked_attention}
 
 
 BEST_ROUTES = {"cpu": "folded"}  # as benchmarks/memvit.py measures it; others: not measured yet
