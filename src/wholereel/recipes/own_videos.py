@@ -32,7 +32,7 @@ def own_videos(seed: int = 0) -> Recipe:
     one = Clips(plan="random", count=1, frames=16, stride=2, frame_rate=15.0)
     several = replace(one, plan="stratified", count=4)
     views = Views(clips=replace(one, plan="uniform", count=10), short_side=128, crop=112, combine="softmax_mean")
-    data = Data(clips=one, augment=Augment(short_side=(128, 160), crop=112, flip=0.5))
+    data = Data(clips=one, augment=Augment(short_side=(128, 160), crop=112))
     optim = Optim("sgd", lr=0.1, lr_batch=64, weight_decay=1e-4, warmup=5.0)
     clip_level = Train(
         model=Model("r2plus1d_18"),
