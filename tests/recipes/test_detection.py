@@ -18,14 +18,16 @@ from wholereel.recipes.plain import from_plain, to_plain
 from wholereel.recipes.runner import run_recipe
 from wholereel.training.checks import check_train
 
-SMALL = ("model.options.width=8", "epochs=1", "batch=4", "data.limit=8", "val.limit=3", "validate_every=1")
+SMALL = ("model.options.width=8", "epochs=1", "batch=4", "data.limit=8")
 
 
 def small():
     recipe = ava_rooms(seed=3)
     stages = dict(recipe.stages)
     stages["ava_rooms"] = replace(stages["ava_rooms"], sizes={"train": 1, "val": 1, "test": 1})
-    for name in ("clip_level", "collaborative_memory"):
+    stages["events8"] = replace(stages["events8"], sizes={"train": 9, "val": 9, "test": 9})
+    stages["pretrain"] = replace(stages["pretrain"], val=None, select=None)
+    for name in ("pretrain", "clip_level", "collaborative_memory"):
         stages[name] = apply_overrides(stages[name], SMALL)
     for name in ("test_clip_level", "test_collaborative_memory"):
         stages[name] = apply_overrides(stages[name], ["data.limit=5"])
@@ -45,13 +47,13 @@ def test_a_small_run_of_the_recipe(tmp_path):
         results = json.loads((out / name / "results.json").read_text())
         assert done[name]["evaluated"] == results["evaluated"] == 5
         assert results["counts"]["classes"] == 10
-        assert set(results["metrics"]) == {"map", "map_activitynet"}
+        assert set(results["metrics"]) >= {"map", "map_activitynet"}
         rows = list(csv.reader((out / name / "detections.csv").read_text().splitlines()))
         assert len(rows) == 10 * results["counts"]["boxes"]
         assert all(len(row) == 8 and row[1].startswith("09") for row in rows)
-    package = json.loads((out / "collaborative_memory" / "best" / "model.json").read_text())
+    package = json.loads((out / "collaborative_memory" / "last" / "model.json").read_text())
     assert package["model"]["boxes"]["read"] == "roi"
-    assert package["input"]["clips"]["window"] == 20.0
+    assert package["input"]["clips"]["window"] == 16.0
     assert package["extra"]["strategy"]["gradient"] == "exact"
     assert run_recipe(small(), out, devices="cpu", resume=True, stream=None) == done
 
