@@ -2,10 +2,15 @@
 
 import csv
 import json
+import os
 from dataclasses import replace
 
 import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
 
+from tests.evaluation.test_evaluate import _free_port as free_port
 from tests.inference.test_key_frames import BOX, CLIPS, OTHER, films, package  # noqa: F401 (a fixture)
 from wholereel.config import Views
 from wholereel.datasets.formats.ava import read_ava
@@ -102,6 +107,29 @@ def test_a_film_that_cannot_be_read_is_listed(official, tmp_path):
     assert [fault.id for fault in results.faults] == ["b,0902", "b,0905"]
     with pytest.raises(DataError, match="none of 2 key frames could be judged; the first: .*none.mp4"):
         evaluate_key_frames(given, replace(manifest, samples=samples[16:]), VIEWS)
+
+
+def test_two_processes_give_the_same_files(official, tmp_path):
+    """Each takes whole films; of two films, one each, and of one film, one process none."""
+    manifest = prepared(official, tmp_path / "keys", val_boxes="found.csv")
+    given = replace(package(), classes=manifest.classes["label"])
+    for name, chosen in (("both", manifest), ("one", replace(manifest, samples=manifest.samples[:18]))):
+        evaluate_key_frames(given, chosen, VIEWS, out=tmp_path / name / "alone")
+        port, out = free_port(), tmp_path / name / "several"
+        mp.start_processes(_worker, (port, given, chosen, out), nprocs=2, start_method="fork")
+        for file in ("results.json", "per_class.csv"):
+            assert (out / file).read_bytes() == (tmp_path / name / "alone" / file).read_bytes()
+
+
+def _worker(rank, port, given, manifest, out):
+    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
+    dist.init_process_group("gloo", rank=rank, world_size=2)
+    try:
+        torch.set_num_threads(1)
+        results = evaluate_key_frames(given, manifest, VIEWS, out=out)
+        assert results.evaluated == len(manifest.samples)
+    finally:
+        dist.destroy_process_group()
 
 
 def test_sets_that_do_not_fit(official, tmp_path):
