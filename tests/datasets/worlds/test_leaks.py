@@ -8,7 +8,9 @@ import math
 import numpy as np
 import pytest
 
-from wholereel.datasets.worlds import get_world, make_world
+from tests.datasets.worlds.frame_probes import linear_accuracy
+from tests.datasets.worlds.metadata_probes import HIDDEN, VISIBLE, chi_square, outside, with_products
+from wholereel.datasets.worlds import WORLDS, get_world, make_world
 from wholereel.media.video_reader import VideoReader, probe_video
 
 
@@ -74,3 +76,20 @@ def test_order2_videos_of_both_labels_have_the_same_segments():
     frames, other = world.record(scene).frames_THWC, world.record(swapped).frames_THWC
     differs = (frames != other).any(axis=(1, 2, 3)).reshape(world.segments, -1).any(axis=1)
     assert np.flatnonzero(differs).tolist() == [first.segment, second.segment]
+
+
+def test_the_probes_know_every_world():
+    assert {name.partition(" ")[0] for name in HIDDEN} | VISIBLE.keys() == WORLDS.keys()
+    assert not {name.partition(" ")[0] for name in HIDDEN} & VISIBLE.keys()
+    assert chi_square(0.5, 100, 0.5) == (0.0, 1.0)
+    value, p = chi_square(0.6, 100, 0.5)
+    assert (value, p) == (pytest.approx(4.0), pytest.approx(0.0455, abs=1e-4))
+
+
+def test_the_probe_of_every_world_finds_a_planted_leak():
+    features_NF, labels_N = outside("stills_clips", count=80, seed=0)
+    _, p = chi_square(linear_accuracy(with_products(features_NF), labels_N), 40, 0.5)
+    assert p > 0.01
+    planted_NF = features_NF + np.eye(len(features_NF[0]))[0] * labels_N[:, None] * 4 * features_NF[:, 0].std()
+    _, p = chi_square(linear_accuracy(with_products(planted_NF), labels_N), 40, 0.5)
+    assert p < 0.001
