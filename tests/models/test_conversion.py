@@ -17,7 +17,11 @@ from wholereel.models.mvit_config import tiny_config
 from wholereel.models.registry import MODELS
 from wholereel.models.slowfast import SlowFast, unpack
 
-NAMES = [*list_models(kind="clip"), *list_models(kind="tokens")]
+# The deepest differ from others of their architecture in nothing but the number of blocks.
+NAMES = [
+    pytest.param(name, marks=pytest.mark.effects if name.endswith(("_101", "_152", "_34", "_l")) else ())
+    for name in [*list_models(kind="clip"), *list_models(kind="tokens")]
+]
 # One of each architecture, in numbers; the others differ in depth.
 COMPUTED = (
     "c2d_50", "corrnet_26", "i3d_nl_50", "ip_csn_26", "ir_csn_26", "mc3_18", "mvit_tiny", "r2d_ptv_26", "r2plus1d_18",
