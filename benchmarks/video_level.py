@@ -219,6 +219,7 @@ def gpu_report(
     """What is asked of a GPU, as numbers next to what was asked."""
     strategies = strategies_of(["full", "exact"], autocast)
     exact, full = strategies["exact"], strategies["full"]
+    seconds(task, exact, make_batch(1, 2, given.frames, given.side), device)  # gradients and workspaces are there then
     peaks = {n: peak_bytes(task, exact, make_batch(1, n, given.frames, given.side), device) for n in (1, 16, 64)}
     largest, ratio = 0, float("nan")
     for clips in (2, 4, 8, 16, 32):

@@ -10,6 +10,7 @@ import torch
 import torch.multiprocessing as mp
 
 from tests.datasets.broken_files import video
+from tests.tasks.detections import detector, key_batch
 from tests.training.test_exact import KeyClipTask, with_dropout
 from tests.training.test_strategies import assert_same, relative_error
 from tests.training.tiny import clip_batch, tiny_task
@@ -20,6 +21,7 @@ from wholereel.datasets.loader import clip_loader
 from wholereel.datasets.manifest import read_manifest
 from wholereel.errors import ConfigError
 from wholereel.models.package import load_package
+from wholereel.tasks.detection import DetectionTask
 from wholereel.training.clip_parallel import gather_values
 from wholereel.training.distributed import Launch, Ranks, mean_over_ranks, process_group, sum_gradients
 from wholereel.training.fit import fit
@@ -41,6 +43,8 @@ CASES = {
     "two, max": (config.Memory(after=TWO, interaction="max"), "group", "logits", 1),
     "two, all tokens": (config.Memory(after=TWO, dim=8, interaction="nl_softmax"), "group", "logits", 2),
     "single precision": (config.Memory(dim=8, value="separate"), "group", "logits", 1),
+    "boxes": (),
+    "boxes, two": (),
     "one clip is judged": (config.Memory(dim=8), "group", "logits", 1),
     "one clip is judged, middle": (config.Memory(after=("layer2",), dim=8), "group", "logits", 1),
 }
@@ -54,7 +58,21 @@ def own_part(batch, ranks):
     return replace(batch, clips_BNTCHW=batch.clips_BNTCHW[:, begin:end], own=(begin, end))
 
 
+def box_gradients(case, ranks):
+    """The real task of boxes: only the process with the middle clip has any."""
+    after = ("layer2", "last") if "two" in case else ("last",)
+    task = DetectionTask(detector(config.Memory(after=after, dim=8)).double(), config.Task(multi_label=True), 3)
+    batch = own_part(key_batch(2, N, valid=VALID[[0, 3]]), ranks)
+    create_strategy(config.Strategy("exact"), nullcontext, ranks).backward(
+        task, batch, lambda losses: mean_over_ranks(losses, ranks), lambda: None
+    )
+    sum_gradients(task.parameters(), ranks)
+    return {key: p.grad for key, p in task.named_parameters() if p.grad is not None}
+
+
 def gradients(case, ranks):
+    if case.startswith("boxes"):
+        return box_gradients(case, ranks)
     memory, norm, aggregate, resident = CASES[case]
     dropout = 0.2 if resident == 1 else 0.0  # clips that are encoded together draw together, and groups differ
     task = with_dropout(tiny_task(memory, norm=norm, aggregate=aggregate), dropout).to(
