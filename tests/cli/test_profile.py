@@ -5,8 +5,13 @@ from __future__ import annotations
 import json
 
 import pytest
+import torch
 
+from wholereel import config
 from wholereel.cli.main import main
+from wholereel.models import create_model
+from wholereel.models.profile import profile_model
+from wholereel.models.video_model import VideoModel
 
 
 def test_table_of_a_published_backbone(capsys: pytest.CaptureFixture[str]) -> None:
@@ -22,6 +27,14 @@ def test_table_of_a_published_backbone(capsys: pytest.CaptureFixture[str]) -> No
         "multi_iteration/accumulate",
         "multi_iteration/step",
     ]
+
+
+def test_two_pathways_joined() -> None:
+    with torch.device("meta"):
+        model = VideoModel(create_model("slowfast_8x8_50"), config.Memory(dim=512))
+    (place,) = profile_model(model, (3, 32, 224, 224)).places
+    figures = f"{place.cost.parameters / 1e6:.2f} {place.cost.literal / 1e9:.3f} {place.cost.reduced / 1e9:.3f}"
+    assert (place.channels, place.positions, figures) == (2304, 392, "3.54 1.132 1.029")  # row four of the same table
 
 
 def test_json_with_settings(capsys: pytest.CaptureFixture[str]) -> None:
@@ -40,7 +53,7 @@ def test_without_memory_and_wrong_words(capsys: pytest.CaptureFixture[str]) -> N
     assert "memory (" not in capsys.readouterr().out
     for words, message in [
         (["tiny2e"], "there is no model 'tiny2e'. Did you mean 'tiny2d'?"),
-        (["mvitv2_s"], "'mvitv2_s' is of kind 'tokens': profile counts clip models"),
+        (["mvitv2_s"], "'mvitv2_s' is of kind 'tokens': profile counts convolutional clip models"),
         (["tiny2d", "--clips", "0"], "--clips 0: expected numbers from 1 on"),
         (["tiny2d", "--clip", "32"], "--clip needs FRAMESxSIZE"),
         (["tiny2d", "--memory.after", "layer9"], "memory.after may name each of stem, layer1, layer2"),

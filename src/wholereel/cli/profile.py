@@ -78,8 +78,8 @@ def _build(name: str, memory: Memory | None, settings: tuple[str, ...]) -> tuple
         raise ConfigError(f"there is no model {name!r}.{closest(name, MODELS)} Models: {', '.join(sorted(MODELS))}.")
     if name not in list_models(kind="clip"):
         raise ConfigError(
-            f"model {name!r} is of kind {MODELS[name].kind!r}: profile counts clip models, whose features a "
-            "collaborative memory can read. See `wholereel models` for its parameters."
+            f"model {name!r} is of kind {MODELS[name].kind!r}: profile counts convolutional clip models; "
+            "products of positions in attention are not counted yet. See `wholereel models` for its parameters."
         )
     spec = replace(apply_overrides(Model(name, memory=memory), settings), weights=None)
     with torch.device("meta"):

@@ -97,7 +97,7 @@ def profile_model(model: VideoModel, clip_shape: tuple[int, int, int, int], *, c
     stages = dict(shadow.clip_model.stages)
     head = shadow.clip_model.get_submodule(shadow.clip_model.classifier)
     macs = _macs_of({**stages, "head": head}, shadow.clip_model, clip_shape)
-    outputs, kept = _kept_of(shadow, clip_shape, clips)
+    outputs, kept, seen = _kept_of(shadow, clip_shape, clips)
     rows = [
         StageCost(
             name,
@@ -110,9 +110,8 @@ def profile_model(model: VideoModel, clip_shape: tuple[int, int, int, int], *, c
     ]
     places = []
     for place, block in shadow.blocks():
-        stage = list(stages)[-1] if place == LAST else place
-        positions = outputs[stage][1] * outputs[stage][2] * outputs[stage][3]
         assert shadow.memory is not None
+        positions = seen[place]
         block_cost = memory_cost(shadow.memory, block.dim, positions, clips=clips, before_head=place == LAST)
         places.append(PlaceCost(place, block.dim, positions, block_cost, kept[f"memory {place}"] // clips))
     kept_one = kept["total"] if clips == 1 else _kept_of(shadow, clip_shape, 1)[1]["total"]
@@ -142,8 +141,9 @@ def _macs_of(parts: dict[str, nn.Module], model: nn.Module, clip_shape: tuple[in
 
 def _kept_of(
     model: VideoModel, clip_shape: tuple[int, int, int, int], clips: int
-) -> tuple[dict[str, tuple[int, ...]], dict[str, int]]:
-    """Shapes by stage; and bytes that autograd keeps by stage, memory block and in all, of all clips together."""
+) -> tuple[dict[str, tuple[int, ...]], dict[str, int], dict[str, int]]:
+    """Shapes by stage; bytes that autograd keeps by stage, memory block and in all, of all clips together; and a clip's
+    positions by memory block."""
     live = LiveBytes([*model.parameters(), *model.buffers()])
     outputs: dict[str, tuple[int, ...]] = {}
     kept: dict[str, int] = {}
@@ -160,22 +160,28 @@ def _kept_of(
         stage.register_forward_hook(lambda _, __, output, name=name: note(name, output))
         for name, stage in model.clip_model.stages.items()
     ]
-    handles += [
-        block.register_forward_hook(lambda _, __, ___, name=f"memory {place}": note(name, None))
-        for place, block in model.blocks()
-    ]
+    seen: dict[str, int] = {}
     x_BNCTHW = torch.empty(1, clips, *clip_shape, device="meta")
     with live:
         live.note(x_BNCTHW)
-        logits_BNK, state = model(x_BNCTHW)
+        for index, (place, block) in enumerate(model.blocks()):
+            x_BNCTHW = model.run_segment(index, x_BNCTHW.flatten(0, 1))[None]
+            view_BNCTHW = model.view(place).seen(x_BNCTHW)
+            seen[place] = view_BNCTHW[0, 0, 0].numel()
+            memory = block.push(view_BNCTHW)
+            del view_BNCTHW
+            x_BNCTHW = model.infuse_at(index, x_BNCTHW, memory)
+            note(f"memory {place}", None)
+        x_BNCTHW = model.run_segment(len(model.places), x_BNCTHW.flatten(0, 1))[None]
+        logits_BNK = model.head(x_BNCTHW)
+        del x_BNCTHW
         note("head", logits_BNK[0])
-        del state
     for handle in handles:
         handle.remove()
     # What the last stage handed on is no longer needed behind the average over positions.
     last = list(model.clip_model.stages)[-1]
     freed = min(kept["head"], 0)
-    return outputs, {**kept, last: kept[last] + freed, "head": kept["head"] - freed, "total": live.now()}
+    return outputs, {**kept, last: kept[last] + freed, "head": kept["head"] - freed, "total": live.now()}, seen
 
 
 def _forward_bytes(model: VideoModel, clip_shape: tuple[int, int, int, int]) -> int:
