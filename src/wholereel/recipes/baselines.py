@@ -90,7 +90,7 @@ def match8_baselines(seed: int = 0) -> Recipe:
     """Five ways to learn `match8` from one pre-trained network with the same number of clips seen.
 
     Ceilings of the world: 9/14 for whatever adds clips up (clip level, late averaging), 1.0 for what lets them meet.
-    Source: module. Measured: docs/papers/collaborative_memory.md. Cost: three minutes on one core.
+    Source: module. Measured: not run here in full. Cost: three minutes on one core.
     Command: `wholereel train match8_baselines --out runs/match8_baselines`.
     """
     base = video_stages("match8", seed=seed)
@@ -121,7 +121,7 @@ def weizmann_baselines(seed: int = 0) -> Recipe:
     """The same on real footage: the Weizmann actions, split by person.
 
     One clip shows all that is needed here, so nothing of the comparison is promised. Data, source: `weizmann`.
-    Measured: docs/papers/collaborative_memory.md.
+    Measured: not run here in full.
     Command: `wholereel train weizmann_baselines --data WEIZMANN --out runs/weizmann_baselines`.
     """
     named = weizmann(seed=seed)

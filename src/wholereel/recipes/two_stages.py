@@ -404,7 +404,7 @@ def ucf_two_stages(seed: int = 0) -> Recipe:
     """The two stages on five classes of UCF101 and a small network, in minutes on two cores.
 
     Source: `two_stages`, with a smaller network, pictures and clips. Data: 125 videos in a folder with
-    `annotations.csv`. Measured: docs/papers/collaborative_memory.md.
+    `annotations.csv`. Measured: not run here in full.
     Command: `wholereel train ucf_two_stages --data UCF101_5 --out runs/ucf_two_stages`.
     """
     clips = Clips(plan="random", count=1, frames=8, stride=2, frame_rate=12.5)

@@ -138,7 +138,7 @@ def match8_by_count(seed: int = 0) -> Recipe:
     """`match8` with other numbers of clips at test time than in training: N = 8 fixed, and N drawn from 4 to 12.
 
     Eight clips tile a video; with fewer some of it is not seen, with more there is less of an event in the mean over
-    clips. Source: our world and question (the formula takes any N). Measured: docs/papers/collaborative_memory.md.
+    clips. Source: our world and question (the formula takes any N). Measured: not run here in full.
     Command: `python benchmarks/effects.py match8_by_count --seeds 0 1 2 --out runs/effects`.
     """
     stages: dict[str, Stage] = {
