@@ -41,6 +41,20 @@ def test_both_routes_agree(bias: bool, gelu: bool) -> None:
         torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-6)
 
 
+def test_functional_gradients() -> None:
+    module, x = layer(), tokens(3, 6)
+
+    def loss(weight: Tensor) -> Tensor:
+        return torch.func.functional_call(module, {"weight": weight}, (x,)).square().sum()
+
+    def ours(leaf: Tensor) -> Tensor:
+        return linear(leaf, module, route="onednn").square().sum()
+
+    expected = torch.func.grad(lambda leaf: module(leaf).square().sum())(x)
+    torch.testing.assert_close(torch.func.grad(ours)(x), expected)
+    assert torch.func.grad(loss)(module.weight).shape == module.weight.shape
+
+
 def test_frozen_weights_and_inputs_ask_for_no_gradient() -> None:
     module, x = layer(), tokens(3, 6)
     module.weight.requires_grad_(False)
@@ -61,6 +75,7 @@ def test_the_route_is_chosen_by_size_type_and_onlookers(caplog: pytest.LogCaptur
     )
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert linear_route(x, big) == "plain"
+    assert linear_route(x, nn.utils.parametrizations.weight_norm(layer(wide=big.out_features))) == "plain"
     with FlopCounterMode(display=False) as counted, torch.no_grad():
         linear(x, big)
     assert counted.get_total_flops() == 2 * 100 * 6 * big.out_features

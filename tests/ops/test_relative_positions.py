@@ -5,7 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
 
+from wholereel.ops import relative_positions
 from wholereel.ops.relative_positions import axis_rows, memory_time_rows, resized_table, spatial_rows
 from wholereel.ops.stream_order import stream_order
 
@@ -60,3 +62,19 @@ def test_streams_cover_a_list() -> None:
     assert set(order_GSB.flatten().tolist()) == set(range(23))
     with pytest.raises(ValueError, match="at least 1 clip, process and row, got 0, 1 and 1"):
         stream_order(0, 1, 1)
+
+
+def test_kept_indices_serve_training_and_no_trace_leaves_any_behind() -> None:
+    relative_positions._kept.cache_clear()
+    with FakeTensorMode(), torch.no_grad():
+        axis_rows(torch.empty(21, 2), 11, 11)
+    axis_rows(torch.empty(21, 2, device="meta"), 11, 11)
+    assert relative_positions._kept.cache_info().currsize == 0
+    with torch.inference_mode():
+        first = axis_rows(table(21), 11, 11)
+    leaf = (table(21) + 1).requires_grad_()
+    again = axis_rows(leaf, 11, 11)  # the index was made in inference mode, the rows are of the new table
+    again.sum().backward()
+    assert relative_positions._kept.cache_info().currsize == 1
+    assert torch.equal(again.detach(), first.clone() + 1)
+    assert leaf.grad is not None

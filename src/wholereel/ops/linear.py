@@ -62,6 +62,9 @@ def linear_route(x_BLD: Tensor, layer: nn.Linear) -> Route:
 def _served(x_BLD: Tensor, layer: nn.Linear) -> bool:
     return bool(
         not torch.compiler.is_compiling()
+        and type(layer) is nn.Linear  # others (quantised, parametrised, with adapters) compute something else
+        and type(x_BLD) is Tensor
+        and type(layer.weight) in (Tensor, nn.Parameter)
         and x_BLD.device.type == "cpu"
         and x_BLD.dtype == layer.weight.dtype == torch.float32
         and not torch.is_autocast_enabled("cpu")
@@ -92,9 +95,13 @@ class _Linear(torch.autograd.Function):
     """Both products of the tokens by oneDNN; that of the weights, a long sum, stays with BLAS."""
 
     @staticmethod
-    def forward(ctx: Any, x_BLD: Tensor, weight_KD: Tensor, bias_K: Tensor | None) -> Tensor:
-        ctx.save_for_backward(x_BLD, weight_KD)
+    def forward(x_BLD: Tensor, weight_KD: Tensor, bias_K: Tensor | None) -> Tensor:
         return _product(x_BLD, weight_KD, bias_K)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        x_BLD, weight_KD, _ = inputs
+        ctx.save_for_backward(x_BLD, weight_KD)
 
     @staticmethod
     def backward(ctx: Any, *errors: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
