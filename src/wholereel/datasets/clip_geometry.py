@@ -72,7 +72,8 @@ def moved(
     shown = None if poses is None else shown_poses(poses, read.frames_NT, read.stored, size)
     scaled = [pixel_boxes(part, *size) for part in judged]
     people = (pixel_boxes((), *size),) * count if shown is None or shown.boxes is None else shown.boxes
-    both = [_boxes(torch.cat(pair), size) for pair in zip(scaled, people, strict=True)]
+    boxed = boxes is not None or (shown is not None and shown.boxes is not None)
+    both = [_boxes(torch.cat(pair), size) for pair in zip(scaled, people, strict=True)] if boxed else []
     joints = () if shown is None else shown.joints
     if isinstance(geometry, TrainAugment):
         drawn = geometry(read.pixels_NTCHW, both, joints, generator=generator, flippable=flippable, own=read.own)
@@ -85,17 +86,17 @@ def moved(
     judged = [[_mirrored(box, mirror) for box in part] if turned else part
               for part, turned in zip(judged, flipped, strict=True)]  # fmt: skip
     least = LEAST_SIDE if isinstance(geometry, TrainAugment) else 0.0
-    judged_boxes = boxes_of_clips(
-        [
-            boxes_of_sample(part, new[:rows], clip, classes, least_side=least)
-            for clip, (part, new, rows) in enumerate(zip(judged, new_boxes, rows_N, strict=True))
-        ]
-    )
-    if shown is None:
-        return Moved(clips_NTCHW, None if boxes is None else judged_boxes, None, any(flipped[:1]))
-    boxed = None if shown.boxes is None else [new[rows:] for new, rows in zip(new_boxes, rows_N, strict=True)]
-    placed = shown.placed(new_joints, boxed, flipped=flipped, sides=mirror.joints)
-    return Moved(clips_NTCHW, None if boxes is None else judged_boxes, placed, any(flipped[:1]))
+    found = None
+    if boxes is not None:
+        parts = zip(judged, new_boxes, rows_N, strict=True)
+        clips = [boxes_of_sample(part, new[:n], clip, classes, least_side=least)
+                 for clip, (part, new, n) in enumerate(parts)]  # fmt: skip
+        found = boxes_of_clips(clips)
+    placed = None
+    if shown is not None:
+        around = None if shown.boxes is None else [new[n:] for new, n in zip(new_boxes, rows_N, strict=True)]
+        placed = shown.placed(new_joints, around, flipped=flipped, sides=mirror.joints)
+    return Moved(clips_NTCHW, found, placed, any(flipped[:1]))
 
 
 def _mirrored(box: Box, mirror: Mirror) -> Box:
