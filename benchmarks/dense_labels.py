@@ -71,7 +71,7 @@ def recipe(root: Path, seed: int, epochs: int) -> Recipe:
             strategy=Strategy("sequential"),
             optim=Optim("adamw", lr=1e-3, weight_decay=0.05, warmup=1.0, clip_norm=1.0),
             epochs=epochs,
-            batch=6,
+            batch=3,
             seed=seed,
             views=views,
         )

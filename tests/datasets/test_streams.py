@@ -76,6 +76,11 @@ def test_training_steps_waste_little():
     assert idle <= 0.03 * sum(map(len, streams))
 
 
+def test_with_more_rows_than_videos_each_is_read_to_its_end():
+    streams = read_by_rows((3, 9), rows=4, world_size=1)
+    assert [sum(key is not None for key in row) for row in streams if any(row)] in ([3, 9], [9, 3])
+
+
 def test_what_cannot_be_streamed():
     with pytest.raises(ConfigError, match="6 clips do not fill one step of 8 x 1 rows in order 'memvit'"):
         StreamPlaces((3, 3), 8, seed=0, order="memvit")
@@ -258,7 +263,7 @@ def test_the_loader_goes_on_in_the_middle_of_a_video(folder, workers):
     whole = [(batch.ids, batch.clip_BTCHW) for batch in loader.epoch(1)]
     rest = [(batch.ids, batch.clip_BTCHW) for batch in loader.epoch(1, 2)]
     loader.close()
-    assert loader.steps_per_epoch == len(whole) == 4
+    assert loader.steps_per_epoch == len(whole) == 5
     for (ids, clips), (same_ids, same_clips) in zip(whole[2:], rest, strict=True):
         assert ids == same_ids
         assert torch.equal(clips, same_clips)

@@ -44,7 +44,7 @@ from wholereel.media.stream_clips import grid_count, plan_clip_at, segment_begin
 
 __all__ = ["StreamClip", "StreamDataset", "StreamVideo", "collate_streams"]
 
-OPEN_VIDEOS = 64  # readers that a process keeps open: consecutive clips of a video mostly come to the same few
+OPEN_VIDEOS = 64  # readers, and samples, that a process keeps: consecutive clips of a video come to the same few
 
 
 @dataclass(frozen=True)
@@ -116,6 +116,7 @@ class StreamDataset(Dataset["StreamClip"]):
         self._center, self._mirror = CenterCrop(data.augment), manifest.mirror
         self._cache = frame_cache_of(data, train, cache_dir) if data.cache else None
         self._open: OrderedDict[tuple[Path, int], FrameReader] = OrderedDict()
+        self._made: OrderedDict[int, Sample] = OrderedDict()
         self._only_detected = not train and has_detections(self.samples)
         _check_streams(data.streams, data.labels)
         self.faults: tuple[Fault, ...] = ()
@@ -133,7 +134,7 @@ class StreamDataset(Dataset["StreamClip"]):
         if key is None:
             return self._nothing("", [0.0, 0.0], starts=False)
         video = self.videos[key.video]
-        sample = self.samples[video.samples[0 if len(video.samples) == 1 else key.clip]]
+        sample = self._sample(video.samples[0 if len(video.samples) == 1 else key.clip])
         id = sample.id if self.streams.steps == "samples" else f"{sample.id}#{key.clip:04d}"
         begin = self._begin(sample, video, key.clip)
         seconds = [begin, begin + video.span]
@@ -180,6 +181,15 @@ class StreamDataset(Dataset["StreamClip"]):
             videos.append(StreamVideo(tuple(number for _, number in ordered), len(steps), span, duration))
         self.faults = tuple(faults)
         return videos
+
+    def _sample(self, number: int) -> Sample:
+        """A sample of the manifest; those of the last clips are kept, as making one costs as much as a small clip."""
+        if number not in self._made:
+            while len(self._made) >= OPEN_VIDEOS:
+                self._made.popitem(last=False)
+            self._made[number] = self.samples[number]
+        self._made.move_to_end(number)
+        return self._made[number]
 
     def _begin(self, sample: Sample, video: StreamVideo, clip: int) -> float:
         if self.streams.steps == "grid":
@@ -250,6 +260,11 @@ class StreamDataset(Dataset["StreamClip"]):
         self, sample: Sample, clips_1TCHW: Tensor, generator: torch.Generator
     ) -> tuple[Tensor, Boxes | None, bool]:
         """Pixels and boxes after the same geometry, and whether they were flipped."""
+        if sample.key_seconds is None:
+            if not self.train:
+                return self._center(clips_1TCHW), None, False
+            drawn = self._augment(clips_1TCHW, generator=generator)
+            return drawn.clips_NTCHW, None, drawn.flipped[0]
         chosen = [box for box in sample.boxes if not (self._only_detected and box.score is None)]
         scaled = pixel_boxes(chosen, *clips_1TCHW.shape[-2:])
         flipped = False
@@ -258,8 +273,6 @@ class StreamDataset(Dataset["StreamClip"]):
             clips_1TCHW, cropped, flipped = done.clips_NTCHW, done.boxes[0], done.flipped[0]
         else:
             clips_1TCHW, cropped = self._center(clips_1TCHW), center_cropped(scaled, self._center.crop)
-        if sample.key_seconds is None:
-            return clips_1TCHW, None, flipped
         least = LEAST_SIDE if self.train else 0.0
         boxes = boxes_of_sample(chosen, cropped, 0, len(self.classes.get("label", ())), least_side=least)
         return clips_1TCHW, boxes, flipped

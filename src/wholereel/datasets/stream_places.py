@@ -1,8 +1,8 @@
 """Which clip each row of a stream batch reads in each step: a pure function of (seed, epoch, step, rank, world size).
 
-Training has the same number of steps in every epoch, `ceil(clips / rows)`: rows that would be longer are cut there
-(another video's end each epoch, since videos are shuffled), shorter ones idle. Evaluation reads every clip once, for as
-many steps as the longest row has.
+Training has the same number of steps in every epoch, `ceil(clips / rows)` or the longest video's clips: rows that would
+be longer are cut there (another video's end each epoch, since videos are shuffled), shorter ones idle. Evaluation reads
+every clip once, for as many steps as the longest row has.
 Not here: what a clip is (`stream_dataset.py`), how videos are dealt to rows (`batch_samplers.py`).
 """
 
@@ -72,7 +72,7 @@ class StreamPlaces:
         if self.order == "memvit":
             return total // rows if self.train else -(-total // rows)
         if self.train:
-            return -(-total // rows)
+            return max(-(-total // rows), max(self.clips))
         return sum(1 for _ in self._balanced(epoch=0, start_step=0))
 
     def steps(self, epoch: int, start_step: int = 0) -> Iterator[list[StreamKey | None]]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -305,6 +305,7 @@ def memvit_16(
     dropout: float = 0.5,
     reach: int = 2,
     gap: int = 1,
+    boundary: Literal["mask", "zero"] = "mask",
     boxes: bool = False,
     drop_path: float = 0.4,
     frame_level: bool = False,
@@ -315,7 +316,8 @@ def memvit_16(
     The files published for AVA were trained with gap 2.
     Args: see `memvit_tiny`; `drop_path` of the last block.
     """
-    memory, options = MemoryConfig(reach=reach, gap=gap), {"frame_level": frame_level, "causal": causal}
+    memory = MemoryConfig(reach=reach, gap=gap, boundary=boundary)
+    options = {"frame_level": frame_level, "causal": causal}
     config = replace(memvit_config("16x4"), drop_path=drop_path)
     return _build(config, 4, num_classes, in_channels, dropout, memory, boxes, **options)
 
@@ -327,6 +329,7 @@ def memvit_24(
     dropout: float = 0.5,
     reach: int = 2,
     gap: int = 1,
+    boundary: Literal["mask", "zero"] = "mask",
     boxes: bool = False,
     drop_path: float = 0.4,
     frame_level: bool = False,
@@ -337,7 +340,8 @@ def memvit_24(
     The files published for AVA were trained with gap 3.
     Args: see `memvit_tiny`; `drop_path` of the last block.
     """
-    memory, options = MemoryConfig(reach=reach, gap=gap), {"frame_level": frame_level, "causal": causal}
+    memory = MemoryConfig(reach=reach, gap=gap, boundary=boundary)
+    options = {"frame_level": frame_level, "causal": causal}
     config = replace(memvit_config("32x3"), drop_path=drop_path)
     return _build(config, 3, num_classes, in_channels, dropout, memory, boxes, **options)
 
@@ -352,6 +356,7 @@ def memvit_tiny(
     width: int = 24,
     reach: int = 2,
     gap: int = 1,
+    boundary: Literal["mask", "zero"] = "mask",
     remember: bool | Sequence[int] = True,
     frame_level: bool = False,
     causal: bool = False,
@@ -377,7 +382,8 @@ def memvit_tiny(
     blocks = range(config.depth)
     kept = (blocks if remember else ()) if isinstance(remember, bool) else remember
     exclude = tuple(index for index in blocks if index not in kept)
-    memory = MemoryConfig(reach=reach, gap=gap, exclude=exclude, kernel=(3, 3, 3), stride=(2, 2, 2))
+    sizes: dict[str, Any] = {"kernel": (3, 3, 3), "stride": (2, 2, 2)}
+    memory = MemoryConfig(reach=reach, gap=gap, exclude=exclude, boundary=boundary, **sizes)
     info = ModelInfo((0.5,) * 3, (0.25,) * 3, crop, frames, 1, 8.0, origin="wholereel's own")
     # A token of the last block stands for 16 pixels; the published dropout is that of a much larger network.
     box_head = BoxConfig(slots=16, scale=16, attention_dropout=0.0, qkv_dropout=0.0, dropout=dropout) if boxes else None
