@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.inference.builders import moving_square, package
+from tests.inference.builders import CLASSES, moving_square, package
 from tests.inference.stream_cases import CLIPS, MEMORIES, equal, memvit_package, run_file
 from wholereel import config
 from wholereel.cli.main import main
@@ -21,7 +21,9 @@ from wholereel.media.clip_assembly import ClipAssembler
 from wholereel.media.frames import Frames
 from wholereel.media.model_input import to_model_input
 from wholereel.media.video_reader import VideoReader
-from wholereel.models.package import load_package, save_package
+from wholereel.models.package import Package, load_package, save_package
+from wholereel.models.registry import create_model
+from wholereel.models.video_model import VideoModel
 
 ALL = {**MEMORIES, "nl": config.Memory(interaction="nl_softmax", dim=8, after=("layer1", "last"))}
 
@@ -57,6 +59,33 @@ def test_modes_that_read_everything_say_what_the_offline_model_says(packages, vi
         times_N2 = torch.tensor([(clip.begin, clip.end) for clip in final], dtype=torch.float64)
         torch.testing.assert_close(times_N2, offline.seconds_N2)
         assert stream.sweeps == (1 if mode == "late_read" else 3 if name in ("two", "nl") else 1 + (name != "none"))
+
+
+@pytest.mark.parametrize("name", ["mvit_tiny", "slowfast_8x8_50", "tiny_r2plus1d"])
+def test_networks_of_tokens_and_of_two_pathways_too(short, name):
+    torch.manual_seed(0)
+    narrow = {"width": 24} if name == "mvit_tiny" else {"width": 16} if name.startswith("slowfast") else {}
+    clip_model = create_model(name, num_classes=2, **narrow)
+    stages = list(clip_model.stages)
+    clips, info = config.Clips(plan="contiguous", count=1000, frames=8, stride=1), clip_model.info
+    kinds = {"dim": 8, "infusion": "residual", "position_norm": "mean"}
+    for memory in (config.Memory(**kinds), config.Memory(**kinds, after=(stages[1], "last"), pathway="slow")):
+        model = VideoModel(clip_model, memory).eval()
+        for parameter in model.memories.parameters():
+            torch.nn.init.normal_(parameter, std=0.3)
+        spec = config.Model(name, memory=memory)
+        loaded = Package(model, spec, CLASSES, config.Task(), clips, 36, 32, info.mean, info.std, {})
+        offline = Predictor(loaded, device="cpu")(short)
+        alone = Predictor(loaded, device="cpu", clips=replace(clips, count=1))(short).clip_scores_NK[0]
+        assert not torch.allclose(alone, offline.clip_scores_NK[0], rtol=0, atol=1e-4)  # the memory matters
+        modes = ("two_sweep",) if len(memory.after) > 1 else ("two_sweep", "late_read")
+        for mode in modes:
+            final = [clip.scores_K for clip in run_file(loaded, short, (4, 7), mode=mode)[1] if clip.final]
+            torch.testing.assert_close(torch.stack(final), offline.clip_scores_NK, rtol=0, atol=5e-6)
+        causal = run_file(loaded, short, (4, 7))[1]
+        assert len(causal) == 5
+        if len(memory.after) == 1:
+            torch.testing.assert_close(causal[-1].scores_K, offline.clip_scores_NK[-1], rtol=0, atol=5e-6)
 
 
 @pytest.mark.parametrize("settings", [{"mode": "two_sweep"}, {"mode": "late_read"}, {"mode": "causal", "hop": 3}])
