@@ -78,6 +78,8 @@ def test_a_stream_that_fell_over_goes_on_and_ends_the_same(run, video, tmp_path,
     assert len(lines(parts)) < len(lines(whole))
     assert main(words) == 0
     assert parts.read_text() == whole.read_text()
+    assert main(words) == 0  # there is nothing left to do
+    assert parts.read_text() == whole.read_text()
 
 
 @pytest.mark.parametrize("mode", ["late_read"])

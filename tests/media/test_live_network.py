@@ -8,6 +8,8 @@ import sys
 import threading
 import time
 
+import av
+import av.error
 import numpy as np
 import pytest
 import torch
@@ -192,10 +194,18 @@ def test_how_sources_are_opened():
     assert not is_live("a.mp4")
 
 
-def test_what_no_patience_will_mend_is_an_error_at_once():
+def test_what_no_patience_will_mend_is_an_error_at_once(monkeypatch):
     begin = time.monotonic()
     with pytest.raises(VideoError, match=r"/dev/video77: no such camera, expected a Video4Linux device"):
         list(LiveSource("/dev/video77", give_up=30))
+
+    def forbidden(*args, **settings):
+        raise av.error.PermissionError(13, "Permission denied", "/dev/video0")
+
+    monkeypatch.setattr(av, "open", forbidden)
+    with pytest.raises(VideoError, match=r"/dev/video0: may not be read by this user\. Add the user to the group"):
+        list(LiveSource("/dev/video0", give_up=30))
+    monkeypatch.undo()
     with pytest.raises(VideoError, match=r"hls://nowhere/a: this build of FFmpeg lacks the protocol or format"):
         list(LiveSource("hls://nowhere/a", give_up=30))
     assert time.monotonic() - begin < 5

@@ -202,7 +202,7 @@ def _resume(judge: Stream, state: Path | None, out: Path | None) -> str | None:
         judge.load(state)
         told = f"{state}: going on after {judge.clips_seen} clips"
     if out is not None and out.exists():
-        lines = out.read_text(encoding="utf-8").splitlines(keepends=True)[: judge.clips_seen]
+        lines = out.read_text(encoding="utf-8").splitlines(keepends=True)[: judge.clips_said]
         out.write_text("".join(lines), encoding="utf-8")
     return told
 

@@ -101,6 +101,11 @@ class Stream:
         return self._track.judged
 
     @property
+    def clips_said(self) -> int:
+        """Clips that `run` has given as they came; what `late_read` says again at the end is not counted."""
+        return self._track.said
+
+    @property
     def frames_seen(self) -> int:
         """Frames taken so far, in this sweep."""
         return self._track.assembler.frames_seen
@@ -244,6 +249,7 @@ class Stream:
                 said = self._judge(clip)
                 # What is left at the end is said at once with everything known.
                 if said is not None and not (clip.leftover and said_again):
+                    track.said += 1
                     yield said
                 saver.count()
             if self._stopping.is_set():

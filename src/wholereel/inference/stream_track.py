@@ -142,6 +142,7 @@ class Track:
         state: of the judge. sweep: 0, 1, ... of `judge.sweeps`. judged: clips judged so far (in the last sweep).
         first: number of the clip where reading began, not 0 for parts of a file. stop: clip where it ends, `None` =
             the end.
+        said: clips that were given away as they came; what is said again at the end is not counted.
         frames: of the file, 0 where unknown; so that a state is not taken on with another file.
     """
 
@@ -149,7 +150,7 @@ class Track:
         self.engine, self.assembler = engine, assembler
         self.state: Any = engine.judge.begin()
         self.totals = VideoTotals(engine.scoring)
-        self.sweep, self.first, self.frames = 0, 0, 0
+        self.sweep, self.first, self.frames, self.said = 0, 0, 0, 0
         self.stop: int | None = None
         self._times: list[tuple[int, float, float]] = []  # of clips that are said again
         self._refreshed_K, self._refreshed_at = self.totals.scores(), 0
@@ -239,6 +240,7 @@ class Track:
             )
         self.state = self.engine.judge.merge(earlier.state, later.state)
         self.totals.merge(other.totals)
+        self.said += other.said
         self.first, self.stop, self.assembler = earlier.first, later.stop, later.assembler
         self._times = earlier._times + later._times
         self._refreshed_at = 0
@@ -249,7 +251,7 @@ class Track:
         named |= {f"state.{name}": tensor for name, tensor in self.engine.judge.save(self.state).items()}
         named |= {f"totals.{name}": tensor for name, tensor in self.totals.as_dict().items()}
         stop = -1 if self.stop is None else self.stop
-        named["place"] = torch.tensor([self.sweep, self.first, stop, self.frames, self._refreshed_at])
+        named["place"] = torch.tensor([self.sweep, self.first, stop, self.frames, self._refreshed_at, self.said])
         named["refreshed"] = self._refreshed_K
         if self._times:
             named["times"] = torch.tensor(self._times, dtype=torch.float64)
@@ -263,7 +265,7 @@ class Track:
         self.assembler.load_state(_under("clip.", named))
         self.state = self.engine.judge.load(_under("state.", named))
         self.totals.load(_under("totals.", named))
-        self.sweep, self.first, stop, self.frames, self._refreshed_at = named["place"].tolist()
+        self.sweep, self.first, stop, self.frames, self._refreshed_at, self.said = named["place"].tolist()
         self.stop = None if stop < 0 else stop
         self._refreshed_K = named["refreshed"]
         times = named["times"].tolist() if "times" in named else []
