@@ -124,5 +124,5 @@ def test_options_are_read_by_the_type_of_their_default():
 
 def test_a_picture_shows_frames_and_sound(tmp_path):
     draw_world(Toy(), tmp_path / "toy.png")
-    # Two classes; six frames of 48 pixels and their gaps; 32 rows of frames and 32 of sound.
-    assert decode(tmp_path / "toy.png").shape == (1, 2 * (32 + 32) + 3 * 4, 6 * 48 + 7 * 4, 3)
+    # Two classes; six frames of 48 pixels and their gaps; 32 rows of frames and of sound; all doubled, as 32 are few.
+    assert decode(tmp_path / "toy.png").shape == (1, 2 * (2 * (32 + 32) + 3 * 4), 2 * (6 * 48 + 7 * 4), 3)
