@@ -78,6 +78,7 @@ bench: $(VENV)/.bench ## all benchmarks (an hour on a small machine); each check
 
 effects: $(VENV)/.dev ## learning effects over three seeds (hours on a small machine); writes benchmarks/results/
 	$(BIN)/python benchmarks/effects.py memory_worlds --seeds 0 1 2 --out runs/effects
+	for table in xor key_frame by_count; do $(BIN)/python benchmarks/feature_tasks.py $$table; done
 	$(BIN)/python -m pytest -m effects tests/effects
 
 docs: $(VENV)/.docs ## the documentation (docs/_build/html), warnings are errors, examples are run

@@ -109,7 +109,7 @@ def draw(rows: list[dict[str, Any]], file: Path, trained: str) -> None:
         x_label="clips at test time",
         y_label="accuracy",
         marks=[Mark("adding up", 0.75), Mark("guessing", 0.5)],
-        y_range=(0.4, 1.0),
+        y_range=(0.3, 1.0),
     )
     file.write_text(text + "\n")
 

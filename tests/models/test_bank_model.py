@@ -133,6 +133,7 @@ def test_from_training_to_evaluation(data_set, tmp_path, capsys) -> None:
         results = evaluate(fitted.package, manifest, views, data=data, device="cpu")
         assert len(results.records) == 4
         assert results.metrics["clip_top1_shared"] == results.metrics["clip_top1_alone"]
+        assert "each view is judged with a bank of features of its video" in str(results)
     with pytest.raises(ConfigError, match="reads a bank of features of each video, which a file alone does not have"):
         Predictor(fitted.package)
     with pytest.raises(ConfigError, match="which a file alone does not have"):

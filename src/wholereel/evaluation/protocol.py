@@ -82,7 +82,9 @@ def _text(views: Views, model: Model, task: Task, classes: int, samples: int, pr
     if parts == "padded":
         place += "; what would lie before a video is its first frame"
     crops = "1 centre crop" if views.crops == 1 else "3 crops along the longer side"
-    if model.memory is None:
+    if model.bank is not None:
+        memory = "no memory: each view is judged with a bank of features of its video"
+    elif model.memory is None:
         memory = "no memory: each view is judged alone"
     elif views.memory_over == "all":
         memory = "one memory holds all clips of all crops"
