@@ -27,7 +27,7 @@ Implementation = Literal["auto", "native", "split", "triton"]
 Triple = tuple[int, int, int]
 Shape = tuple[int, ...]
 CHANNELS_LAST = torch.channels_last_3d
-# What `benchmarks/depthwise.py` measured; others: not measured yet, PyTorch's own.
+# What `benchmarks/backbones.py` measured; others: not measured yet, PyTorch's own.
 BEST: dict[tuple[str, torch.dtype], str] = {("cpu", torch.float32): "split", ("cpu", torch.bfloat16): "split"}
 SMALL = 8192
 KERNELS = "depthwise_triton"
@@ -199,7 +199,7 @@ def input_gradient(
 ) -> Tensor:
     """Gradient of an input of that size (T, H, W), by the way that was quickest for its strides.
 
-    All ways give the same sums; measured by `benchmarks/depthwise.py`.
+    All ways give the same sums; measured by `benchmarks/backbones.py`.
     """
     shape = (*error_BCTHW.shape[:2], *size)
     if stride[1] * stride[2] > 9:
