@@ -122,7 +122,9 @@ def pairs(pytorchvideo: dict[str, Any] | None) -> dict[str, tuple[Callable[[], C
         ),
         "ir_csn_50 (pytorchvideo)": (
             ours("ir_csn_50", bn_eps=1e-5),
-            lambda: pytorchvideo["csn"](model_depth=50, head_pool_kernel_size=(1, 4, 4), **common),
+            lambda: pytorchvideo["csn"](
+                model_depth=50, stem_pool=nn.MaxPool3d, head_pool_kernel_size=(1, 4, 4), **common
+            ),
         ),
         "r2plus1d_ptv_50 (pytorchvideo)": (
             ours("r2plus1d_ptv_50"),
