@@ -48,7 +48,7 @@ PUBLISHED: dict[str, str] = {
     "corrnet_26": "75.1 (arXiv 1906.03349; no weights published)",
     "corrnet_101": "79.2 (arXiv 1906.03349, quoted; no weights published)",
 }
-NORMS = {0.45: "0.45 / 0.225", 0.43216: "VMZ", 0.5: "0.5 / 0.25"}
+NORMS = {0.485: "ImageNet", 0.45: "0.45 / 0.225", 0.43216: "VMZ", 0.5: "0.5 / 0.25"}
 
 
 def table_row(name: str) -> str:

@@ -118,3 +118,21 @@ def test_modes_of_channel_separation() -> None:
     assert create_model("ir_csn_26", width=16, mode="group:4").get_submodule("layer1.0.conv2.0").groups == 4
     with pytest.raises(ValueError, match="'ir', 'ip', 'dense' or 'group:G'"):
         create_model("ir_csn_26", mode="depthwise")
+
+
+def test_mmaction2s_factorised_network_is_a_form_of_its_own() -> None:
+    with torch.device("meta"):
+        model = create_model("r2plus1d_34_mmaction2")
+    (layout,) = model.layouts()
+    shapes = {layout.key(key): tuple(value.shape) for key, value in model.state_dict().items()}
+    assert shapes["backbone.conv1.conv.conv_s.weight"] == (83, 3, 1, 7, 7)
+    assert shapes["backbone.conv1.conv.conv_t.weight"] == (64, 83, 3, 1, 1)
+    assert shapes["backbone.layer1.2.conv2.conv.bn_s.weight"] == (144,)
+    downsample = [shapes[f"backbone.layer{layer}.0.downsample.conv.conv_s.weight"][0] for layer in (2, 3, 4)]
+    assert downsample == [54, 109, 219]
+    assert shapes["backbone.layer4.0.downsample.bn.running_var"] == shapes["backbone.layer4.0.conv1.bn.bias"] == (512,)
+    assert shapes["cls_head.fc_cls.weight"] == (400, 512)
+    inside = {model.get_submodule(name).eps for name in ("stem.1", "layer1.0.conv1.0.1", "layer2.0.downsample.0.1")}
+    outside = {model.get_submodule(name).eps for name in ("stem.4", "layer1.0.conv1.1", "layer2.0.downsample.1")}
+    assert (inside, outside) == ({1e-5}, {1e-3})
+    assert model.stage_inputs("layer1") == ("layer2.0.conv1.0.0.weight", "layer2.0.downsample.0.0.weight")

@@ -163,6 +163,12 @@ def _i3d_mmaction2(golden: Golden, settings: dict[str, Any]) -> Case:
     return Case(model, keys, mmaction2_place(slow.RES_STAGES), features=True, deep=_depth(settings) > 100)
 
 
+def _r2plus1d_mmaction2(golden: Golden, settings: dict[str, Any]) -> Case:
+    model = video_resnet.mmaction2_resnet(_depth(settings), 8, bn_eps=settings.get("bn_eps", 1e-3), dropout=0.0)
+    keys = keys_of(model, build_layout(model, "mmaction2"), "backbone.", "cls_head.")
+    return Case(model, keys, mmaction2_place(tuple(model.stages)), features=True, deep=_depth(settings) > 100)
+
+
 def _vmz(golden: Golden, settings: dict[str, Any]) -> Case:
     """VMZ's PyTorch names are our own."""
     options = {
@@ -239,6 +245,7 @@ BUILDERS: dict[str, dict[str, Any]] = {
     "mmaction2-backbone": {
         **dict.fromkeys(("slowonly", "slow"), _slowonly_mmaction2),
         "i3d": _i3d_mmaction2,
+        "r2plus1d": _r2plus1d_mmaction2,
         **dict.fromkeys(CSN_MODES, partial(_csn, layout="mmaction2")),
     },
     "vmz": dict.fromkeys(("r2plus1d", "r3d", "resnet3d", *(f"mc{x}" for x in range(2, 6)), *CSN_MODES), _vmz),

@@ -14,9 +14,9 @@ Order: convolutions, blocks, stems, network, named networks.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import torch
 import torch.nn.functional as F
@@ -126,20 +126,44 @@ def middle_width(in_planes: int, planes: int) -> int:
 # ------------------------------------------------------------------------------------------------------------- blocks
 
 
-def _shortcut(in_planes: int, planes: int, strides: tuple[int, int, int]) -> nn.Sequential | None:
+class Factorised1x1(nn.Sequential):
+    """A 1 x 1 x 1 convolution with a spatial stride, norm, ReLU, another with a temporal one: MMAction2's shortcut."""
+
+    def __init__(self, in_planes: int, planes: int, strides: Triple) -> None:
+        mid = (3 * in_planes * planes) // (in_planes + 3 * planes)
+        time, height, width = strides
+        super().__init__(
+            PointwiseConv3d(in_planes, mid, (1, height, width)),
+            nn.BatchNorm3d(mid),
+            nn.ReLU(inplace=True),
+            PointwiseConv3d(mid, planes, (time, 1, 1)),
+        )
+
+
+def _shortcut(in_planes: int, planes: int, strides: Triple, factorised: bool = False) -> nn.Sequential | None:
     if strides == (1, 1, 1) and in_planes == planes:
         return None
+    if factorised:
+        return nn.Sequential(Factorised1x1(in_planes, planes, strides), nn.BatchNorm3d(planes))
     return nn.Sequential(PointwiseConv3d(in_planes, planes, strides), nn.BatchNorm3d(planes))
 
 
 class BasicBlock(nn.Module):
     """Two convolutions and a shortcut.
 
-    `shared_middle`: the second convolution has the first one's middle width, as in torchvision.
+    `shared_middle`: the second convolution has the first one's middle width, as in torchvision. `factorised_shortcut`:
+    see `Factorised1x1`.
     """
 
     def __init__(
-        self, in_planes: int, planes: int, convolution: Convolution, strides: Triple, *, shared_middle: bool
+        self,
+        in_planes: int,
+        planes: int,
+        convolution: Convolution,
+        strides: Triple,
+        *,
+        shared_middle: bool,
+        factorised_shortcut: bool,
     ) -> None:
         super().__init__()
         mid = middle_width(in_planes, planes)
@@ -148,7 +172,7 @@ class BasicBlock(nn.Module):
             convolution.make(in_planes, planes, mid, strides), nn.BatchNorm3d(planes), nn.ReLU(inplace=True)
         )
         self.conv2 = nn.Sequential(convolution.make(planes, planes, mid2, (1, 1, 1)), nn.BatchNorm3d(planes))
-        self.downsample = _shortcut(in_planes, planes, strides)
+        self.downsample = _shortcut(in_planes, planes, strides, factorised_shortcut)
         self.drop_path = DropPath(0.0)
 
     def forward(self, x_BCTHW: Tensor) -> Tensor:
@@ -187,12 +211,12 @@ def _stem_3d(in_channels: int, width: int, kernel: int, stride: int) -> list[nn.
     ]
 
 
-def _stem_2plus1d(in_channels: int, width: int) -> list[nn.Module]:
+def _stem_2plus1d(in_channels: int, width: int, mid: int) -> list[nn.Module]:
     return [
-        nn.Conv3d(in_channels, 45, (1, 7, 7), stride=(1, 2, 2), padding=(0, 3, 3), bias=False),
-        nn.BatchNorm3d(45),
+        nn.Conv3d(in_channels, mid, (1, 7, 7), stride=(1, 2, 2), padding=(0, 3, 3), bias=False),
+        nn.BatchNorm3d(mid),
         nn.ReLU(inplace=True),
-        nn.Conv3d(45, width, (3, 1, 1), padding=(1, 0, 0), bias=False),
+        nn.Conv3d(mid, width, (3, 1, 1), padding=(1, 0, 0), bias=False),
         nn.BatchNorm3d(width),
         nn.ReLU(inplace=True),
     ]
@@ -226,6 +250,8 @@ class VideoResNet(ClipModel):
         info: clip that the network is meant for.
         factorised_stem: 1 x 7 x 7, then 3 x 1 x 1, instead of 3 x 7 x 7.
         shared_middle: see `BasicBlock`.
+        mmaction2: MMAction2's R(2+1)D: 83 channels inside the stem, factorised shortcuts, epsilon 1e-5 inside
+            factorised convolutions; with simple blocks alone.
         expansion: width behind a bottleneck over the width inside.
         num_classes: K; 0 = no classifier.
         in_channels: C of the input.
@@ -251,6 +277,7 @@ class VideoResNet(ClipModel):
         *,
         factorised_stem: bool = False,
         shared_middle: bool = False,
+        mmaction2: bool = False,
         expansion: int = 4,
         num_classes: int = 400,
         in_channels: int = 3,
@@ -273,7 +300,7 @@ class VideoResNet(ClipModel):
         unusual = {"temporal_strides": (temporal_strides, 3), "stem_stride": (stem_stride, 1)}
         self.settings |= {name: value for name, (value, usual) in unusual.items() if value != usual}
         if factorised_stem:
-            stem = _stem_2plus1d(in_channels, width)
+            stem = _stem_2plus1d(in_channels, width, 83 if mmaction2 else 45)
         else:
             stem = _stem_3d(in_channels, width, stem_kernel, stem_stride)
         self.stem = (ChannelsLast if channels_last else nn.Sequential)(*stem, *_pool1(pool1))
@@ -286,7 +313,16 @@ class VideoResNet(ClipModel):
             for number in range(count):
                 strides = convolution.strides(2 if index and not number else 1, index <= temporal_strides)
                 if simple:
-                    blocks.append(BasicBlock(planes, out, convolution, strides, shared_middle=shared_middle))
+                    blocks.append(
+                        BasicBlock(
+                            planes,
+                            out,
+                            convolution,
+                            strides,
+                            shared_middle=shared_middle,
+                            factorised_shortcut=mmaction2,
+                        )
+                    )
                 else:
                     blocks.append(BottleneckBlock(planes, inner, out, convolution, strides))
                 planes = out
@@ -300,6 +336,11 @@ class VideoResNet(ClipModel):
         for module in self.modules():
             if isinstance(module, nn.BatchNorm3d):
                 module.eps = bn_eps
+        if mmaction2:
+            inside = [module[1] for module in self.modules() if isinstance(module, (Conv2Plus1D, Factorised1x1))]
+            for norm in (*inside, self.stem[1]):
+                cast(nn.BatchNorm3d, norm).eps = 1e-5
+        self.mmaction2 = mmaction2
         init_convolutions(self)
         self.reset_classifier(num_classes, dropout)
 
@@ -311,13 +352,16 @@ class VideoResNet(ClipModel):
         if block.downsample is None:  # the shortcut reads the features as they are
             return ()
         factor = ".0" if isinstance(self.get_submodule(f"{following}.0.conv1.0"), Conv2Plus1D) else ""
-        return f"{following}.0.conv1.0{factor}.weight", f"{following}.0.downsample.0.weight"
+        shortcut = ".0" if self.mmaction2 else ""
+        return f"{following}.0.conv1.0{factor}.weight", f"{following}.0.downsample.0{shortcut}.weight"
 
     def image_layout(self) -> Layout | None:
         kinds = [module for module in self.modules() if isinstance(module, Conv2Plus1D)]
         return None if kinds or self.factorised_stem else IMAGE
 
     def layouts(self) -> tuple[Layout, ...]:
+        if self.mmaction2:
+            return (MMACTION2,)
         return (vmz_caffe2(DEPTHS[self.depth], factorised_stem=self.factorised_stem, reduced=False, pool1=False),)
 
 
@@ -325,6 +369,19 @@ def _pool1(pool1: bool) -> list[nn.Module]:
     return [nn.MaxPool3d((1, 3, 3), stride=(1, 2, 2), padding=(0, 1, 1))] if pool1 else []
 
 
+FACTORS = (("0", "conv_s"), ("1", "bn_s"), ("3", "conv_t"))
+MMACTION2 = Layout(
+    "mmaction2",
+    renaming(
+        *((rf"^stem\.{number}\.", f"backbone.conv1.conv.{factor}.") for number, factor in FACTORS),
+        (r"^stem\.4\.", "backbone.conv1.bn."),
+        *((rf"\.(conv\d|downsample)\.0\.{number}\.", rf".\1.conv.{factor}.") for number, factor in FACTORS),
+        (r"\.(conv\d|downsample)\.1\.", r".\1.bn."),
+        (r"^layer", "backbone.layer"),
+        (r"^fc\.", "cls_head.fc_cls."),
+    ),
+    {"bn_eps": 1e-3, "pool1": True},
+)
 # Names of image networks in torchvision and timm.
 IMAGE = Layout(
     "image",
@@ -403,6 +460,42 @@ def vmz_resnet(
     )
 
 
+def mmaction2_resnet(
+    depth: int,
+    frames: int,
+    /,
+    *,
+    num_classes: int = 400,
+    in_channels: int = 3,
+    dropout: float = 0.5,
+    width: int = 64,
+    bn_eps: float = 1e-3,
+    dilated: bool = False,
+) -> VideoResNet:
+    """R(2+1)D in MMAction2's form, which no other code base's weights fit."""
+    info = vmz_info(112, frames, "arXiv 1711.11248")
+    return VideoResNet(
+        (CONVOLUTIONS["2plus1d"],) * 4,
+        depth,
+        replace(
+            info,
+            mean=(0.485, 0.456, 0.406),
+            std=(0.229, 0.224, 0.225),
+            licence="Apache-2.0 (MMAction2)",
+            origin="arXiv 1711.11248; open-mmlab/mmaction2",
+        ),
+        factorised_stem=True,
+        mmaction2=True,
+        num_classes=num_classes,
+        in_channels=in_channels,
+        dropout=dropout,
+        width=width,
+        bn_eps=bn_eps,
+        pool1=True,
+        dilated=dilated,
+    )
+
+
 NETWORKS: dict[str, Callable[..., VideoResNet]] = {
     "mc2_18": partial(torchvision_resnet, 0),
     "mc3_18": partial(torchvision_resnet, 1),
@@ -417,6 +510,7 @@ NETWORKS: dict[str, Callable[..., VideoResNet]] = {
     "r3d_101": partial(vmz_resnet, "3d", 101, 8, 112, False),
     "r3d_152": partial(vmz_resnet, "3d", 152, 8, 112, False),
     "r2plus1d_34": partial(vmz_resnet, "2plus1d", 34, 32, 112, False),
+    "r2plus1d_34_mmaction2": partial(mmaction2_resnet, 34, 8),
     "r2plus1d_50": partial(vmz_resnet, "2plus1d", 50, 32, 112, False),
     "r2plus1d_101": partial(vmz_resnet, "2plus1d", 101, 32, 112, False),
     "r2plus1d_152": partial(vmz_resnet, "2plus1d", 152, 32, 112, False),
