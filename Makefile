@@ -74,11 +74,18 @@ bench: $(VENV)/.bench ## all benchmarks (an hour on a small machine); each check
 	$(BIN)/python benchmarks/video_level.py
 	$(BIN)/python benchmarks/pack.py
 	$(BIN)/python benchmarks/million_rows.py
+	$(BIN)/python benchmarks/backbones.py operators
+	$(BIN)/python benchmarks/backbones.py csn
+	$(BIN)/python benchmarks/backbones.py networks
 	$(BIN)/python benchmarks/long_stream.py
 
 effects: $(VENV)/.dev ## learning effects over three seeds (hours on a small machine); writes benchmarks/results/
 	$(BIN)/python benchmarks/effects.py memory_worlds --seeds 0 1 2 --out runs/effects
 	for table in xor key_frame by_count; do $(BIN)/python benchmarks/feature_tasks.py $$table; done
+	$(BIN)/python benchmarks/motion.py task
+	$(BIN)/python benchmarks/motion.py filters
+	$(BIN)/python benchmarks/motion.py ablation
+	$(BIN)/python benchmarks/motion.py length
 	$(BIN)/python -m pytest -m effects tests/effects
 
 docs: $(VENV)/.docs ## the documentation (docs/_build/html), warnings are errors, examples are run
