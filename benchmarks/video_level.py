@@ -279,7 +279,7 @@ def pictures(rows: list[dict[str, Any]], folder: Path, unit: str) -> None:
         for name in names:
             own = [row for row in rows if row["name"] == name and key in row]
             values = [row[key] / row["clips"] if divide else row[key] for row in own]
-            found.append(Series(name, [row["clips"] for row in own], values))
+            found.append(Series(name.removeprefix("multi_iteration, "), [row["clips"] for row in own], values))
         return found
 
     charts = {
