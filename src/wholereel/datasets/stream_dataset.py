@@ -110,9 +110,11 @@ class StreamDataset(Dataset["StreamClip"]):
         self.multi_hot = data.streams.label == "all" if timed else manifest.multi_label
         tables = manifest.mirror.labels.values()
         lost = manifest.mirror.never or any(min(table, default=0) < 0 for table in tables)
+        boxed = bool(self.samples) and self.samples[0].key_seconds is not None
         augment = augment_of(data.augment, manifest.mirror)
-        # A stream is flipped as a whole, so no class of it may lack a mirror image.
-        self._augment = TrainAugment(replace(augment, flip=0.0) if lost else augment)
+        # A stream is flipped as a whole, so no class of it may lack a mirror image; labels of boxes follow no flip.
+        fixed = lost or (boxed and manifest.mirror.knows_sides)
+        self._augment = TrainAugment(replace(augment, flip=0.0) if fixed else augment)
         self._center, self._mirror = CenterCrop(data.augment), manifest.mirror
         self._cache = frame_cache_of(data, train, cache_dir) if data.cache else None
         self._open: OrderedDict[tuple[Path, int], FrameReader] = OrderedDict()
