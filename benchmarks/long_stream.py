@@ -155,15 +155,18 @@ def resume(package: Package, settings: dict[str, Any], state: Path, reader: Vide
 
 
 def picture(result: dict[str, Any], path: Path) -> None:
-    """Resident memory over the video's time."""
-    series = [Series(row["name"], *map(list, zip(*row["rss"], strict=True))) for row in result["rows"]]
-    top = max(max(one.y) for one in series)
+    """Growth of resident memory over the video's time; what was there at the first clip stands in the names."""
+    series = []
+    for row in result["rows"]:
+        hours, megabytes = zip(*row["rss"], strict=True)
+        name = f"{row['name']} ({megabytes[0]:.0f} MB at first)"
+        series.append(Series(name, hours, [mb - megabytes[0] for mb in megabytes]))
     chart = line_chart(
         series,
         title=f"{result['hours']:g} hours of video through Stream, one clip a second",
         x_label="hours of video",
-        y_label="resident memory (MB)",
-        y_range=(0, 1.1 * top),
+        y_label="growth of resident memory (MB)",
+        y_range=(0, max(20.0, 1.1 * max(max(one.y) for one in series))),
     )
     path.write_text(chart + "\n", encoding="utf-8")
 
