@@ -155,12 +155,11 @@ def resume(package: Package, settings: dict[str, Any], state: Path, reader: Vide
 
 
 def picture(result: dict[str, Any], path: Path) -> None:
-    """Growth of resident memory over the video's time; what was there at the first clip stands in the names."""
+    """Growth of resident memory over the video's time, from the first clip on."""
     series = []
     for row in result["rows"]:
         hours, megabytes = zip(*row["rss"], strict=True)
-        name = f"{row['name']} ({megabytes[0]:.0f} MB at first)"
-        series.append(Series(name, hours, [mb - megabytes[0] for mb in megabytes]))
+        series.append(Series(row["name"], hours, [mb - megabytes[0] for mb in megabytes]))
     chart = line_chart(
         series,
         title=f"{result['hours']:g} hours of video through Stream, one clip a second",
