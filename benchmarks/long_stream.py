@@ -165,7 +165,7 @@ def picture(result: dict[str, Any], path: Path) -> None:
         title=f"{result['hours']:g} hours of video through Stream, one clip a second",
         x_label="hours of video",
         y_label="growth of resident memory (MB)",
-        y_range=(0, max(20.0, 1.1 * max(max(one.y) for one in series))),
+        y_range=(min(0.0, 1.1 * min(min(one.y) for one in series)), max(20.0, 1.1 * max(max(one.y) for one in series))),
     )
     path.write_text(chart + "\n", encoding="utf-8")
 
