@@ -19,7 +19,7 @@ First the outputs of both are compared step by step; then they take turns, and t
 - state_mb: what is kept of one video between two steps, in inference
 - curve: forward_s of ours with M remembered clips, over that without memory, and the state; --picture draws it
 
-    python benchmarks/memvit.py --rounds 5 --out benchmarks/results/memvit_2core_2026-11-21.json
+    python benchmarks/memvit.py --rounds 5 --curve 0 1 2 4 8 --out benchmarks/results/memvit_2core.json
 """
 
 from __future__ import annotations
