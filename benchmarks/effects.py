@@ -59,7 +59,7 @@ def row(stage: str, seeds: dict[int, dict[str, dict[str, float]]]) -> dict[str, 
         found[metric] = {"mean": round(statistics.mean(values), 4), "seeds": [round(value, 4) for value in values]}
         if len(values) > 1:
             found[metric]["std"] = round(statistics.stdev(values), 4)
-    return {**found, "videos": measured["videos"]}
+    return {**found, "key_frames" if "map" in found else "videos": measured["videos"]}
 
 
 def main() -> None:

@@ -97,6 +97,8 @@ def jhmdb_boxes(seed: int = 0) -> Recipe:
 
     Data: a folder with `boxes_ava.csv` (AVA's columns, a row a frame), `annotations.csv` (`path,label,split`), videos.
     Source: our choice of network and schedule. Clips last up to 1.3 s, so a memory has little to add here.
+    Measured (two seeds): frame-mAP 0.39 and 0.45 without, 0.43 and 0.45 with memory; best class right for 0.38 and 0.36
+    of the boxes, 0.29 and 0.32 with memory (floor 0.26). Cost: 2 minutes of one processor core a seed.
     Command: `wholereel train jhmdb_boxes --data JHMDB --out runs/jhmdb`.
     """
     one = Clips(count=1, frames=4, stride=5)
