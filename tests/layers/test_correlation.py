@@ -41,3 +41,14 @@ def test_sizes_that_do_not_fit_are_refused() -> None:
         CorrelationBlock(64, 4, join="concat", kernel=9)
     with pytest.raises(ValueError, match="'sum' or 'concat'"):
         CorrelationBlock(64, 4, join="add")
+
+
+def test_filters_begin_as_asked() -> None:
+    torch.manual_seed(0)
+    filters = {init: Correlation(32, 4, 7, init=init).filter for init in ("ones", "normal", "he")}
+    assert (filters["ones"] == 1).all()
+    for init, mean, std in (("normal", 1.0, 0.1), ("he", 0.0, 0.25)):
+        assert filters[init].mean().item() == pytest.approx(mean, abs=0.02)
+        assert filters[init].std().item() == pytest.approx(std, rel=0.05)
+    with pytest.raises(ValueError, match="init must be one of ones, normal, he, got 'zeros'"):
+        CorrelationBlock(64, 4, init="zeros")

@@ -7,6 +7,7 @@ Extra axes: L slices of a filter, K side of the neighbourhood.
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from typing import Literal
 
 import torch
@@ -15,9 +16,16 @@ from torch import Tensor, nn
 
 from wholereel.ops.correlation import Displaced, Implementation, correlate, filters_for_length
 
-__all__ = ["Correlation", "CorrelationBlock"]
+__all__ = ["FILTER_INIT", "Correlation", "CorrelationBlock", "FilterInit", "Join"]
 
 Join = Literal["sum", "concat"]
+FilterInit = Literal["ones", "normal", "he"]
+# What filters begin as: the plain correlation, that with noise, or He's noise for C inputs (all our choice).
+FILTER_INIT: dict[str, Callable[[Tensor], Tensor]] = {
+    "ones": nn.init.ones_,
+    "normal": lambda filter_LCKK: nn.init.normal_(filter_LCKK, mean=1.0, std=0.1),
+    "he": lambda filter_LCKK: nn.init.normal_(filter_LCKK, std=(2 / filter_LCKK.shape[1]) ** 0.5),
+}
 log = logging.getLogger(__name__)
 
 
@@ -28,6 +36,8 @@ class Correlation(nn.Module):
         channels: C.
         frames: L slices of the filter; 1 = one for all frames. Clips of other lengths get interpolated slices.
         kernel: K. dilation, groups, displaced, implementation: see `correlate`.
+        init: row of `FILTER_INIT`.
+    Raises: ValueError: an unknown `init`.
     """
 
     def __init__(
@@ -40,9 +50,13 @@ class Correlation(nn.Module):
         groups: int = 1,
         displaced: Displaced = "previous",
         implementation: Implementation = "auto",
+        init: FilterInit = "ones",
     ) -> None:
         super().__init__()
-        self.filter = nn.Parameter(torch.ones(frames, channels, kernel, kernel))
+        if init not in FILTER_INIT:
+            raise ValueError(f"init must be one of {', '.join(FILTER_INIT)}, got {init!r}")
+        self.filter = nn.Parameter(torch.empty(frames, channels, kernel, kernel))
+        FILTER_INIT[init](self.filter)
         self.dilation, self.groups, self.displaced = dilation, groups, displaced
         self.implementation = implementation
         self.said = False
@@ -71,7 +85,7 @@ class CorrelationBlock(nn.Module):
         join: `sum`: 1 x 1 x 1 back to C, added to the input. `concat`: next to a 1 x 1 x 1 convolution of the quarter.
         group_size: channels of a group, cut to the quarter.
         half: the block works at half the height and width (mean before, nearest neighbour after).
-        kernel, dilation, displaced, implementation: see `Correlation`.
+        kernel, dilation, displaced, implementation, init: see `Correlation`.
         bn_eps: of the norms.
     Raises: ValueError: sizes that do not fit together, an unknown join.
     """
@@ -88,6 +102,7 @@ class CorrelationBlock(nn.Module):
         displaced: Displaced = "previous",
         half: bool = False,
         implementation: Implementation = "auto",
+        init: FilterInit = "ones",
         bn_eps: float = 1e-5,
     ) -> None:
         super().__init__()
@@ -112,6 +127,7 @@ class CorrelationBlock(nn.Module):
             groups=groups,
             displaced=displaced,
             implementation=implementation,
+            init=init,
         )
         if join == "sum":
             self.expand = nn.Conv3d(matches, channels, 1, bias=False)

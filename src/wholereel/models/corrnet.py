@@ -25,7 +25,7 @@ from wholereel.layers.bottleneck import (
     spatial,
     stage_blocks,
 )
-from wholereel.layers.correlation import CorrelationBlock, Join
+from wholereel.layers.correlation import CorrelationBlock, FilterInit, Join
 from wholereel.layers.dilation import dilate
 from wholereel.models.clip_model import ClipModel, ModelInfo, init_convolutions
 from wholereel.models.layouts import Layout, renaming
@@ -211,6 +211,7 @@ def corrnet(
     displaced: Displaced = "previous",
     half: bool = False,
     implementation: Implementation = "auto",
+    init: FilterInit = "ones",
     dilated: bool = False,
 ) -> CorrNet:
     """CorrNet of a depth.
@@ -218,7 +219,7 @@ def corrnet(
     Args:
         frames: length of clip that the filters have slices for.
         per_frame: a slice for every frame, as in the paper, or one for all.
-        join, kernel, dilation, group_size, displaced, half, implementation: as in `CorrelationBlock`.
+        join, kernel, dilation, group_size, displaced, half, implementation, init: as in `CorrelationBlock`.
         num_classes, in_channels, dropout, width, bn_eps, zero_init: as in `CorrNet`.
     """
     return CorrNet(
@@ -235,6 +236,7 @@ def corrnet(
             "displaced": displaced,
             "half": half,
             "implementation": implementation,
+            "init": init,
         },
         num_classes=num_classes,
         in_channels=in_channels,
