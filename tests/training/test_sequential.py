@@ -180,5 +180,9 @@ def test_settings_that_contradict_each_other_are_refused():
         check_train(replace(STREAMS, data=config.Data()))
     with pytest.raises(ConfigError, match="val.streams is null"):
         check_train(replace(STREAMS, val=config.Data()))
+    with pytest.raises(ConfigError, match="interaction='nl_dot' keeps all tokens"):
+        check_train(replace(STREAMS, model=replace(COLLABORATIVE, memory=config.Memory(interaction="nl_dot"))))
+    with pytest.raises(ConfigError, match="model.boxes must be null"):
+        check_train(replace(STREAMS, model=replace(COLLABORATIVE, boxes=config.BoxHead())))
     with pytest.raises(ConfigError, match="'sequential' trains on streams, and ClassificationTask judges whole videos"):
         create_strategy(STREAMS.strategy, nullcontext).check(tiny_task())

@@ -140,6 +140,17 @@ def _check_streams(train: Train) -> None:
             f"data.streams is {'set' if streams else 'null'}, but strategy.name={train.strategy.name!r}. Streams are "
             "trained by strategy 'sequential', and nothing else is: set both or neither."
         )
+    if streams and train.model.boxes is not None:
+        raise ConfigError(
+            "model.boxes is a head for windows of clips, and data.streams reads clip by clip. For boxes in streams take "
+            "a MeMViT with its option boxes=True and task.kind='stream_detect'; model.boxes must be null."
+        )
+    memory = train.model.memory
+    if streams and memory is not None and memory.interaction.startswith("nl_"):
+        raise ConfigError(
+            f"model.memory.interaction={memory.interaction!r} keeps all tokens of all clips; streams need a memory of "
+            "fixed size, such as 'assoc'."
+        )
     if streams and train.val is not None and train.val.streams is None:
         raise ConfigError("data.streams is set, val.streams is null. Validate on streams, too.")
 
