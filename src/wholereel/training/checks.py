@@ -142,7 +142,7 @@ def _check_streams(train: Train) -> None:
         )
     if streams and train.model.boxes is not None:
         raise ConfigError(
-            "model.boxes is a head for windows of clips, and data.streams reads clip by clip. For boxes in streams take "
+            "model.boxes is a head for windows of clips, and data.streams reads clip by clip. For boxes in streams use "
             "a MeMViT with its option boxes=True and task.kind='stream_detect'; model.boxes must be null."
         )
     memory = train.model.memory
