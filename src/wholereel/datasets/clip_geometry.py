@@ -83,8 +83,9 @@ def moved(
         new_boxes = tuple(center_cropped(part, geometry.crop) for part in both)
         new_joints = tuple(center_cropped_joints(part, geometry.crop) for part in joints)
     rows_N = [len(part) for part in scaled]
-    judged = [[_mirrored(box, mirror) for box in part] if turned else part
-              for part, turned in zip(judged, flipped, strict=True)]  # fmt: skip
+    if boxes is not None:  # else nothing tells how many clips were flipped, where only some are here
+        judged = [[_mirrored(box, mirror) for box in part] if turned else part
+                  for part, turned in zip(judged, flipped, strict=True)]  # fmt: skip
     least = LEAST_SIDE if isinstance(geometry, TrainAugment) else 0.0
     found = None
     if boxes is not None:
