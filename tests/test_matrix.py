@@ -23,7 +23,6 @@ from wholereel.models import list_models
 from wholereel.models.package import build_model
 from wholereel.models.registry import MODELS
 from wholereel.tasks.create import STREAM_TASKS, TASKS
-from wholereel.tasks.stream_classification import StreamClassification
 from wholereel.training.norms import set_training_mode
 from wholereel.training.strategies import create_strategy
 
@@ -47,8 +46,8 @@ ARCHITECTURES: dict[str, tuple[str, tuple[str, ...]]] = {
 }
 SHOWN = {title: shown for title, (shown, _) in ARCHITECTURES.items()}
 REASONS = {
-    "own": "has a memory of its own, which is cached and causal: task `stream`",
-    "none": "caches nothing",
+    "own": "has a memory of its own, which is cached and causal: tasks `stream` and `stream_detect`",
+    "none": "caches nothing, and detects in windows: task `detect`",
 }
 
 
@@ -63,9 +62,9 @@ def row_of(name: str) -> str:
 def expected(name: str, memory: str, task: str) -> str:
     """What the page says: "yes", or a key of REASONS."""
     own = MODELS[name].kind == "memory"
-    if (memory == "cached") != own:
+    if (memory == "cached") != own or (task == "stream_detect" and not own):
         return "own" if own else "none"
-    return "yes" if not own or task == "stream" else "own"
+    return "yes" if not own or task in STREAM_TASKS else "own"
 
 
 def spec(name: str, memory: str, task: str) -> config.Model:
@@ -75,6 +74,8 @@ def spec(name: str, memory: str, task: str) -> config.Model:
             options[option] = value
     if "width" in options and not name.startswith("tiny"):
         options["width"] = 16
+    if task == "stream_detect" and MODELS[name].kind == "memory":
+        options["boxes"] = True
     boxes = config.BoxHead() if task == "detect" else None
     return config.Model(name, options=options, memory=MEMORIES[memory], boxes=boxes)
 
@@ -88,14 +89,16 @@ def step(name: str, memory: str, task: str) -> Losses:
     def pixels(*shape: int) -> torch.Tensor:
         return torch.randint(0, 256, (*shape, frames, 3, 32, 32), generator=generator, dtype=torch.uint8)
 
-    if task == "stream":
-        learner = StreamClassification(model, config.Task(), {"label": ("a", "b", "c")})
+    if task in STREAM_TASKS:
+        settings = config.Task(multi_label=task == "stream_detect")
+        learner = STREAM_TASKS[task](model, settings, {"label": ("a", "b", "c")})
+        boxes = key_batch(1, 1).target.boxes if task == "stream_detect" else None
         batch = StreamBatch(
             clip_BTCHW=pixels(1),
             valid_B=torch.ones(1, dtype=torch.bool),
             starts_B=torch.ones(1, dtype=torch.bool),
             seconds_B2=torch.zeros(1, 2, dtype=torch.float64),
-            target=Target({"label": torch.tensor([1])}),
+            target=Target({"label": torch.tensor([1])}, boxes),
             ids=("a",),
         )
         set_training_mode(learner, "frozen")  # maps may have one position, of which there are no statistics
@@ -131,7 +134,7 @@ def test_one_step(name: str, task: str) -> None:
         says = expected(name, memory, task)
         if says == "yes":
             assert step(name, memory, task).total().isfinite()
-        elif says == "own" and (memory, task) != ("plain", "stream"):  # that is the cached one
+        elif says == "own" and not (memory == "plain" and task in STREAM_TASKS):  # that is the cached one
             with pytest.raises((ConfigError, ValueError, TypeError, AttributeError)):
                 step(name, memory, task)
 
@@ -159,7 +162,7 @@ def page() -> str:
         "<!-- written by `python -m tests.test_matrix`; a test fails where it is stale -->",
         "",
         "Every architecture with every memory and every task, each tried by a test with one step on a tiny batch:",
-        "without memory with strategy `full`, with collaborative memory with `exact` (task `stream`: `sequential`).",
+        "without memory with strategy `full`, with collaborative memory with `exact` (tasks of streams: `sequential`).",
         "",
         "| architecture | " + " | ".join(f"{memory}, `{task}`" for memory, task in columns) + " |",
         "| --- " * (len(columns) + 1) + "|",

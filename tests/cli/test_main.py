@@ -60,7 +60,10 @@ def test_a_group_lists_its_own_commands(words, capsys):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["trian"], "error: no command 'trian'. Did you mean 'train'? There are: demo, list, models, data, worlds,"),
+        (
+            ["trian"],
+            "error: no command 'trian'. Did you mean 'train'? There are: demo, list, models, profile, data, worlds,",
+        ),
         (
             ["worlds", "mkae"],
             "error: no command 'worlds mkae'. Did you mean 'make'? There are: list, make, ceilings, verify, picture.",

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import pytest
+
 from tests.effects.colour_then_noise import Videos, accuracies, learn
+
+pytestmark = pytest.mark.effects
 
 
 def test_within_reach_everything_is_known_and_nothing_leaks():

@@ -114,10 +114,11 @@ class CollaborativeMemory(nn.Module):
 
     def reset_parameters(self) -> None:
         """Projections normal with `init_std`; W_o, or the scale of the norm behind it, and the clip positions zero."""
+        zero = self.w_o if self.norm is None else self.norm
         for layer in self.children():
-            if isinstance(layer, nn.Linear):
+            if isinstance(layer, nn.Linear) and layer is not zero:
                 nn.init.normal_(layer.weight, std=self.init_std)
-        nn.init.zeros_(self.w_o.weight if self.norm is None else self.norm.weight)
+        nn.init.zeros_(zero.weight)
         if self.clip_pos is not None:
             nn.init.zeros_(self.clip_pos)
 

@@ -83,14 +83,14 @@ def line_chart(
     ]
     if not points:
         raise ValueError(f"line chart {title!r} has no finite point")
-    legend_height = 22.0 * (1 if len(series) > 1 else 0)
+    legend, legend_height = _legend(series, 38)
     mark_width = max((text_width(mark.name, 11) for mark in marks), default=0)
     box = Box(58, 44 + legend_height, WIDTH - 14 - mark_width, height - 44)
     edges = [edge for one in series for edge in (*one.low, *one.high) if math.isfinite(edge)]
     levels = [y for _, y in points] + edges + [mark.value for mark in marks]
     x_scale = Scale(*_widened(min(x for x, _ in points), max(x for x, _ in points), 0), box.left, box.right)
     y_scale = Scale(*(y_range or _widened(min(levels), max(levels), 0.06)), box.bottom, box.top)
-    parts = [text(0, 16, title, size=15, weight=600), *_legend(series, 38)]
+    parts = [text(0, 16, title, size=15, weight=600), *legend]
     parts += _axes(box, x_scale, y_scale, x_label, y_label)
     for mark, label_y in zip(marks, _spread([y_scale(mark.value) for mark in marks], 14), strict=True):
         y = y_scale(mark.value)
@@ -218,17 +218,22 @@ def _line(one: Series, colour: str, x_scale: Scale, y_scale: Scale) -> list[str]
     return parts + (dots if len(dots) <= 40 else [])  # many dots would hide the line
 
 
-def _legend(series: Sequence[Series], y: float) -> list[str]:
+def _legend(series: Sequence[Series], y: float) -> tuple[list[str], float]:
+    """Names with their colours, on as many lines as they need, and the height of these; nothing for a single line."""
     if len(series) < 2:
-        return []
-    parts, x = [], 0.0
+        return [], 0.0
+    parts: list[str] = []
+    x, row = 0.0, y
     for index, one in enumerate(series):
+        width = 20 + text_width(one.name, 12)
+        if x > 0 and x + width > WIDTH:
+            x, row = 0.0, row + 18
         parts += [
-            rect(x, y - 9, 14, 4, colour=SERIES[index % len(SERIES)], radius=2),
-            text(x + 20, y - 3, one.name, size=12),
+            rect(x, row - 9, 14, 4, colour=SERIES[index % len(SERIES)], radius=2),
+            text(x + 20, row - 3, one.name, size=12),
         ]
-        x += 20 + text_width(one.name, 12) + 18
-    return parts
+        x += width + 18
+    return parts, row - y + 22
 
 
 def _widened(low: float, high: float, share: float) -> tuple[float, float]:

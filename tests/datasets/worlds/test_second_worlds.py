@@ -97,7 +97,13 @@ def test_timbres_are_equally_loud():
     assert chi_square_p(table) > 0.01
 
 
-PAINTED = {"finemotion8": 200, "bounce_rhythm": 160, "stick_actions": 100, "motion_objects": 200}
+PAINTED = {
+    "finemotion8": 200,
+    "bounce_rhythm": 160,
+    "stick_actions": 100,
+    "motion_objects": 200,
+    "distinit_transfer": 200,
+}
 
 
 @pytest.mark.parametrize("name", HIDDEN)
