@@ -54,7 +54,8 @@ class Clips:
         frames: T, frames of a clip.
         stride: distance of a clip's frames, in frames of `frame_rate`.
         frame_rate: common frame rate that the video's time line is resampled to; `None` = each video's own.
-        coverage: N = clamp(ceil(duration / span), 1, count) for each video; missing clips are masked.
+        coverage: N = clamp(ceil(duration / span), 1, count) for each video; missing clips are masked. With `hop` it has
+            no say: N follows from that.
         least: in training N is drawn for each step from `least` to `count`, for all videos and ranks alike; `None` = it
             is always `count`. Against models that know one N only.
         hop: of `contiguous`: seconds from the beginning of a clip to that of the next; `None` = as long as a clip.

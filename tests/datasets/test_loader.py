@@ -185,6 +185,19 @@ def test_evaluation_goes_on_past_broken_files_and_an_empty_batch(tmp_path):
     assert [fault.id for batch in batches for fault in batch.faults] == broken
 
 
+@pytest.mark.parametrize("part", [{"start": 0.1, "end": 0.1}, {"start": 0.1, "end": 0.2, "key_seconds": 0.2}])
+def test_a_part_that_cannot_be_is_a_fault_of_its_sample(healthy, part):
+    wrong = replace(healthy.samples[0], id="wrong", **part)
+    manifest = replace(healthy, samples=(wrong, *healthy.samples[1:4]))
+    data = replace(DATA, clips=replace(DATA.clips, plan="uniform"), max_bad=1.0)
+    for train in (True, False):
+        [batch] = clip_loader(manifest, data, train=train, seed=0, batch=4).epoch(0)
+        [fault] = batch.faults
+        assert fault.id == "wrong"
+        assert "expected a part that lies inside the video. Check start, end and key_seconds" in fault.reason
+        assert len(batch.ids) == (4 if train else 3)
+
+
 def test_too_few_samples_for_a_step(healthy):
     with pytest.raises(ValueError, match="11 samples do not fill one step of 4 x 3"):
         clip_loader(healthy, DATA, train=True, seed=0, batch=4, world_size=3)

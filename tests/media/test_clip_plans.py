@@ -223,6 +223,8 @@ def test_clips_a_hop_apart_reach_the_end():
     assert contiguous_starts(300, 64, 100, 64).equal(contiguous_starts(300, 64, 100))
     times = plan_clips(100, 25.0, Clips(plan="contiguous", count=99, frames=5, stride=5, hop=0.5))
     assert times.indices_NT[:, 0].tolist() == [0, 12, 25, 37, 50, 62, 75]
+    covering = Clips(plan="contiguous", count=99, frames=5, stride=5, hop=0.5, coverage=True)
+    assert plan_clips(100, 25.0, covering).indices_NT.equal(times.indices_NT)
     for clips in (Clips(hop=1.0), Clips(plan="contiguous", hop=0.0)):
         with pytest.raises(ConfigError, match=r"clips.hop=\d.0 must be positive, and needs plan='contiguous'"):
             check_clips(clips)

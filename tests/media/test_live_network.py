@@ -167,6 +167,7 @@ def test_passwords_are_used_and_never_shown(folder):
         ("rtsp://user:pa:ss@camera:554/live/1", "rtsp://***@camera:554/live/1"),
         ("rtsp://user:p/a@ss@camera/live", "rtsp://***@camera/live"),
         ("https://host/a.m3u8?token=xyz&start=3", "https://host/a.m3u8?token=***&start=***"),
+        ("http://camera/live?abc123", "http://camera/live?***"),
         ("srt://host:9000?passphrase=secret;mode=caller", "srt://host:9000?passphrase=***&mode=***"),
         ("rtmp://host/app/stream-key", "rtmp://host/app/***"),
         ("udp://239.0.0.1:1234", "udp://239.0.0.1:1234"),

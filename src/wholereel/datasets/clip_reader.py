@@ -102,8 +102,8 @@ class ClipReader:
             side: short side to which frames are scaled (a cache has its own).
             frame_rate: of a folder of pictures.
             generator: for plans that draw.
-        Raises: VideoError: the file cannot be read, or the part lies behind its end. ConfigError: a file of sound alone
-            without `clips.frame_rate`.
+        Raises: VideoError: the file cannot be read, or the part lies behind its end, or holds no frame or not its key
+            frame. ConfigError: a file of sound alone without `clips.frame_rate`.
         """
         if self.sound_only and is_sound_only(path):
             return _read(_sound_source(path, clips.frame_rate), clips, part, generator, self.share)
@@ -139,7 +139,13 @@ def _read(
     begin = max(part.start or 0.0, part.key_seconds or 0.0)
     if begin >= count / rate:
         raise VideoError(source.path, f"lasts {count / rate:.2f} s", f"a part from {begin:.2f} s on")
-    times = plan_part(count, rate, clips, part, generator=generator)
+    try:
+        times = plan_part(count, rate, clips, part, generator=generator)
+    except ConfigError:
+        raise
+    except ValueError as error:
+        inside, remedy = "a part that lies inside the video", "Check start, end and key_seconds in the manifest."
+        raise VideoError(source.path, str(error), inside, remedy) from error
     own = None if share[1] == 1 else _own(clips.count, len(times.seconds_NT), share)
     frames = None if source.frames is None else read_clips(source.frames, times if own is None else times.of(own))
     seconds_NT = times.seconds_NT if frames is None else frames.seconds_NT.contiguous()

@@ -71,9 +71,7 @@ def mirror_of_classes(classes: Mapping[str, Sequence[str]]) -> Mirror:
     labels = {}
     for column, names in classes.items():
         places = {name: index for index, name in enumerate(names)}
-        swapped = [
-            re.sub(r"(?<![A-Za-z])([Ll]eft|[Rr]ight)(?![A-Za-z])", lambda word: SIDES[word[0]], name) for name in names
-        ]
+        swapped = [SIDE_WORD.sub(lambda word: SIDES[word[0]], name) for name in names]
         if list(names) != swapped:
             labels[column] = tuple(places.get(name, -1) for name in swapped)
     return Mirror(labels)

@@ -85,7 +85,7 @@ class DetectionResults:
         counts: of everything that they rest on.
         samples: key frames of the data set; `len(records)` of them were judged.
         faults: the others, and why. truncated: ids of key frames of films that are cut off.
-        classes: names of the K classes. evaluated: indices of those that count.
+        classes: names of the K classes. evaluated_classes: indices of those that count.
     """
 
     protocol: Mapping[str, Any]

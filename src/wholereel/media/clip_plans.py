@@ -265,10 +265,10 @@ def plan_clips(
         return _plan_own_frames(frame_count, frame_rate, clips, start, end, generator)
     begin, total = _time_line(frame_count / frame_rate, rate, start, end)
     span = clips.frames * clips.stride
-    count = clip_count(total, span, clips.count) if clips.coverage else clips.count
-    if clips.plan == "contiguous" and clips.hop is not None:
-        starts_N = contiguous_starts(total, span, count, clips.hop * rate).floor().long()
+    if clips.plan == "contiguous" and clips.hop is not None:  # as many as there are, with coverage and without
+        starts_N = contiguous_starts(total, span, clips.count, clips.hop * rate).floor().long()
     else:
+        count = clip_count(total, span, clips.count) if clips.coverage else clips.count
         starts_N = clip_frames(clips.plan, total, span, count, generator=generator)
     steps_NT = frame_indices(starts_N, clips.frames, clips.stride, total)
     if clips.frame_rate is not None:

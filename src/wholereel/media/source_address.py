@@ -89,6 +89,6 @@ def _shown_url(url: str) -> str:
     if scheme.lower().startswith("rtmp") and "/" in path:
         path = f"{path.rpartition('/')[0]}/{HIDDEN}"
     if mark:
-        names = (pair.partition("=")[0] for pair in re.split("[&;]", query))
-        query = "&".join(f"{name}={HIDDEN}" for name in names)
+        pairs = (pair.partition("=") for pair in re.split("[&;]", query))
+        query = "&".join(f"{name}={HIDDEN}" if is_pair else HIDDEN for name, is_pair, _ in pairs)  # a bare token
     return f"{scheme}://{host}{slash}{path}{mark}{query}"

@@ -54,5 +54,8 @@ def test_what_does_not_fit_is_named(tmp_path):
         read_action_boxes(root)
     with pytest.raises(ConfigError, match="step must be at least 1, got 0"):
         read_action_boxes(root, step=0)
+    (tmp_path / "nobody.csv").write_text(BOXES.splitlines()[0] + "\n")
+    with pytest.raises(DataError, match=r"nobody.csv: has no boxes, expected one row for each person and action"):
+        read_action_boxes(root, boxes="nobody.csv")
     with pytest.raises(DataError, match="does not hold none.csv"):
         read_action_boxes(root, boxes="none.csv")

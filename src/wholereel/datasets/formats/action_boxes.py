@@ -38,12 +38,15 @@ def read_action_boxes(
         step: keep every so many-th key frame of a video, from the middle of the first `step` on; of a shorter one the
             frame in the middle. For tables with a row a frame.
     Returns: one sample a key frame; without `annotations.csv` of split `train`.
-    Raises: ConfigError: a step below 1. DataError: a row that is not as described, or a video without split.
+    Raises: ConfigError: a step below 1. DataError: a row that is not as described, no row at all, or a video without
+        split.
     """
     if step < 1:
         raise ConfigError(f"step must be at least 1, got {step}")
     file = find_file(root, boxes)
     found = read_ava_boxes(file)
+    if not found:
+        raise DataError(file, "has no boxes", "one row for each person and action")
     videos, sources = VideoIndex(root), [file]
     table: dict[str, tuple[str, str]] = {}
     if has_file(root, VIDEOS):

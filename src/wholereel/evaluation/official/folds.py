@@ -76,9 +76,7 @@ def _difference(a: Mapping[str, Any], b: Mapping[str, Any]) -> str:
     def settings(part: Mapping[str, Any]) -> dict[str, Any]:
         protocol = part["protocol"]
         options = {key: value for key, value in protocol["data"]["options"].items() if key != "fold"}
-        shared = {
-            key: protocol.get(key) for key in ("views", "task", "model", "memory", "classes", "split", "precision")
-        }
+        shared = {key: protocol.get(key) for key in SHARED}
         return {"data set": (protocol["data"]["name"], options), **shared}
 
     mine, other = settings(a), settings(b)
