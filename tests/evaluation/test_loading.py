@@ -43,6 +43,17 @@ def files(tmp_path_factory):
     return root
 
 
+class Asked:
+    """In the place of a bank: keeps what it is asked for."""
+
+    def __init__(self):
+        self.middles = []
+
+    def read(self, id_, middles_N):
+        self.middles.append((id_, middles_N.tolist()))
+        return torch.zeros(1, 2), torch.ones(len(middles_N), 1, dtype=torch.bool)
+
+
 @pytest.mark.parametrize("cache", [False, True])
 @pytest.mark.parametrize(
     "clips",
@@ -63,13 +74,16 @@ def test_evaluation_reads_what_the_data_set_reads(files, tmp_path, name, clips, 
     manifest = Manifest(samples, {"label": ("x",)}, files)
     data = Data(clips=clips, augment=Augment((32, 32), 32), workers=0)
     dataset = ClipDataset(manifest, data, train=False, seed=0)
+    dataset._bank, bank = Asked(), Asked()
     views = replace(VIEWS, clips=clips)
     kept = FrameCache(tmp_path, 32) if cache else None
-    for index, one in enumerate(batches(samples, range(len(samples)), views, batch=1, workers=0, cache=kept)):
+    read = batches(samples, range(len(samples)), views, batch=1, workers=0, cache=kept, bank=bank)
+    for index, one in enumerate(read):
         expected = dataset[0, index]
         assert one.faults == ()
         assert torch.equal(one.views_BVTCHW[0], expected.clips_NTCHW)
         assert torch.equal(one.valid_BV[0], expected.valid_N)
+        assert bank.middles[-1] == (samples[index].id, pytest.approx(dataset._bank.middles[-1][1], abs=1e-9))
 
 
 def test_the_protocol_says_where_clips_lie(files, tmp_path):

@@ -161,6 +161,23 @@ def test_passwords_are_used_and_never_shown(folder):
         assert secret not in said
 
 
+def test_a_slow_reader_is_no_silence_of_a_source_with_an_end(monkeypatch):
+    def connection(source, limit):
+        source.connections += 1
+        for second in range(3 * source.connections - 3, 3 * source.connections):
+            source._position, source._last_clock = float(second), time.monotonic()
+            yield Frames(torch.zeros(1, 3, 2, 2, dtype=torch.uint8), torch.tensor([float(second)]).double())
+        if source.connections == 1:
+            raise OSError(None, "broke off while the reader was busy")
+
+    monkeypatch.setattr(LiveSource, "_connection", connection)
+    source, seconds = LiveSource("http://host/a.mp4", policy="block", room=1, give_up=0.4), []
+    for frames in source:
+        seconds += frames.seconds_T.tolist()
+        time.sleep(0.7 if len(seconds) == 1 else 0.0)
+    assert seconds == [0.0, 1.0, 2.0, 3.0, 4.0, 5.0]
+
+
 @pytest.mark.parametrize(
     ("address", "expected"),
     [

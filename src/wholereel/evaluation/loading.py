@@ -137,7 +137,7 @@ class _Videos(Dataset[LoadedVideo | Fault]):
                 frame_rate=rate,
             ) as video:
                 valid_V = video.valid_N.repeat_interleave(self.views.crops)
-                bank = None if self.bank is None else self.bank.read(sample.id, video.seconds_N2.mean(1))
+                bank = None if self.bank is None else self.bank.read(sample.id, video.middles_N)
                 return LoadedVideo(index, video.read().contiguous(), valid_V, video.truncated, bank)
         except DataError as error:
             return Fault(sample.id, str(sample.path), str(error))

@@ -53,6 +53,7 @@ def check_views(views: Views) -> None:
 class _Plan:
     times: ClipTimes
     seconds_N2: Tensor
+    middles_N: Tensor
     duration: float
 
 
@@ -69,6 +70,7 @@ class VideoViews:
         frame_rate: of a folder of pictures.
     Attributes:
         seconds_N2: float64, begin and end of each clip in the file.
+        middles_N: float64, the middle of each clip, also where the clip reaches beyond the file.
         valid_N: bool, clips that lie in the file (around key frames some may not).
         duration: length of the part in seconds.
     Raises: VideoError: not a video, or no frame between start and end. ConfigError: see `check_views`.
@@ -99,6 +101,7 @@ class VideoViews:
             plan = self._plan(seconds_F, rate, Part(start, end, key_seconds, left_pad))
             self._open = stack.pop_all()  # from here on the file stays open until the end of the `with` block
         self._times, self.seconds_N2, self.duration = plan.times, plan.seconds_N2, plan.duration
+        self.middles_N = plan.middles_N
         self.valid_N = plan.times.valid_N
 
     def __len__(self) -> int:
@@ -141,7 +144,8 @@ class VideoViews:
         # with a variable frame rate, frame / rate is not the frame's time
         first_N = times.seconds_NT[:, 0] if times.indices_NT is None else seconds_F[times.indices_NT[:, 0]]
         begins_N = first_N if times.begins_N is None else first_N + times.begins_N - times.seconds_NT[:, 0]
-        ends_N = (begins_N + clip_seconds(len(seconds_F), rate, clips, part)).clamp(0.0, stop)
+        length = clip_seconds(len(seconds_F), rate, clips, part)
+        middles_N, ends_N = begins_N + length / 2, (begins_N + length).clamp(0.0, stop)
         begins_N = begins_N.clamp(min=0.0)
         seconds_N2 = torch.stack([begins_N, torch.maximum(ends_N, begins_N)], dim=1)
-        return _Plan(times, seconds_N2, stop - (part.start or 0.0))
+        return _Plan(times, seconds_N2, middles_N, stop - (part.start or 0.0))

@@ -185,8 +185,9 @@ class LiveSource:
             limit = self._limit
             try:
                 for frames in self._connection(limit):
-                    pause = FIRST_PAUSE
+                    pause, since = FIRST_PAUSE, time.monotonic()
                     yield frames
+                    self._discount(since)
                 if self._closed.is_set():
                     return
                 if self._position is not None:
@@ -294,9 +295,16 @@ class LiveSource:
                     return
         finally:
             if pixels and not self._closed.is_set():
+                since = time.monotonic()
                 self._queue.give(_frames(pixels, seconds))  # what had come before the connection broke
+                self._discount(since)
         if length is not None and self._position is not None and self._position - begin < length - END_SLACK:
             raise OSError(None, f"broke off after {self._position - begin:.1f} of {length:.1f} s")
+
+    def _discount(self, since: float) -> None:
+        """The time for which a source with an end had to wait for the reader is no silence of its own."""
+        if self._position is not None:
+            self._last_clock += time.monotonic() - since
 
     def _second(self, stored: float, rate: float) -> float | None:
         """Time on the stream's line; None for a frame to drop, whose time does not increase."""
