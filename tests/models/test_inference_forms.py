@@ -79,6 +79,23 @@ def test_a_norm_stays_where_its_input_is_not_one_convolutions_own() -> None:
             return self.norms[0](y) + self.norms[1](y)
 
     assert norms(fold_norms(Shared(), torch.zeros(1, 2, 1, 2, 2))) == 3
+
+    class Residual(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.norm = nn.Conv3d(2, 2, 1), nn.BatchNorm3d(2)
+
+        def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+            y = self.conv(x)
+            return (self.norm(y) + y,)
+
+    class Returned(Residual):
+        def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+            y = self.conv(x)
+            return self.norm(y), y
+
+    for kind in (Residual, Returned):  # an operation without module, or the caller, reads it as well
+        assert norms(fold_norms(kind(), torch.zeros(1, 2, 1, 2, 2))) == 1
     twice = nn.Sequential(conv := nn.Conv3d(2, 2, 1), nn.BatchNorm3d(2), conv, nn.BatchNorm3d(2))
     assert norms(fold_norms(twice, torch.zeros(1, 2, 1, 2, 2))) == 2
 

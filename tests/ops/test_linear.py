@@ -63,6 +63,9 @@ def test_frozen_weights_and_inputs_ask_for_no_gradient() -> None:
     torch.testing.assert_close(leaf.grad, module.weight.sum(0).expand(3, -1))
     assert module.weight.grad is None
     assert module.bias.grad is not None
+    module.bias.grad = None
+    linear(x, module, route="onednn").sum().backward()  # the bias is all that learns
+    torch.testing.assert_close(module.bias.grad, torch.full_like(module.bias, len(x)))
 
 
 def test_the_route_is_chosen_by_size_type_and_onlookers(caplog: pytest.LogCaptureFixture) -> None:
@@ -84,6 +87,9 @@ def test_the_route_is_chosen_by_size_type_and_onlookers(caplog: pytest.LogCaptur
     linear(x, big)
     handle.remove()
     assert len(seen) == 1
+    handle = big.register_full_backward_pre_hook(lambda *call: None)
+    assert linear_route(x, big) == "plain"
+    handle.remove()
     assert linear_route(x, big) == "onednn"
 
 

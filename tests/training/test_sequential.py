@@ -180,6 +180,15 @@ def test_settings_that_contradict_each_other_are_refused():
         check_train(replace(STREAMS, data=config.Data()))
     with pytest.raises(ConfigError, match="val.streams is null"):
         check_train(replace(STREAMS, val=config.Data()))
+    with pytest.raises(ConfigError, match=r"val.streams is set, data.streams is null"):
+        check_train(replace(STREAMS, data=config.Data(), strategy=config.Strategy(), val=STREAMS.data))
+    bank = config.BankWindow("features")
+    with pytest.raises(ConfigError, match=r"model.bank is set, and data.streams reads clip by clip"):
+        check_train(replace(STREAMS, model=replace(COLLABORATIVE, memory=None, bank=config.BankHead())))
+    with pytest.raises(ConfigError, match=r"data.bank is set, and data.streams reads clip by clip"):
+        check_train(replace(STREAMS, data=replace(STREAMS.data, bank=bank)))
+    with pytest.raises(ConfigError, match=r"val.bank is set, and data.streams reads clip by clip"):
+        check_train(replace(STREAMS, val=replace(STREAMS.data, bank=bank)))
     with pytest.raises(ConfigError, match="interaction='nl_dot' keeps all tokens"):
         check_train(replace(STREAMS, model=replace(COLLABORATIVE, memory=config.Memory(interaction="nl_dot"))))
     with pytest.raises(ConfigError, match="model.boxes must be null"):

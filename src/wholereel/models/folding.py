@@ -7,10 +7,13 @@ convolution that it reads. What reads what is seen in one forward, so that this 
 from __future__ import annotations
 
 import copy
+from collections import Counter
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 __all__ = ["fold_norms"]
 
@@ -20,7 +23,7 @@ Model = TypeVar("Model", bound=nn.Module)
 
 
 def fold_norms(model: Model, *inputs: Any) -> Model:
-    """A copy in eval mode without the BatchNorm layers that read a convolution and nothing else reads.
+    """A copy in eval mode without the BatchNorm layers that read a convolution which nothing else reads.
 
     Args:
         model: it is not changed.
@@ -37,17 +40,31 @@ def fold_norms(model: Model, *inputs: Any) -> Model:
     return folded
 
 
+class _Readers(TorchDispatchMode):
+    """How many operations have read each tensor, by its id."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.counts: Counter[int] = Counter()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.counts.update({id(leaf) for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)})
+        return func(*args, **(kwargs or {}))
+
+
 def _pairs(model: nn.Module, inputs: tuple[Any, ...]) -> list[tuple[Convolution, str]]:
-    """Convolutions that ran once, each with the name of the norm that was given its output."""
+    """Convolutions that ran once, each with the name of the norm that alone was given its output."""
     outputs: list[tuple[Convolution, Tensor]] = []  # kept, so that no later tensor takes the place of an earlier one
     reads: list[tuple[str, Tensor]] = []
     runs: dict[nn.Module, int] = {}
+    readers = _Readers()
 
     def note(name: str) -> Any:
         def hook(module: nn.Module, given: Any, output: Any) -> None:
             runs[module] = runs.get(module, 0) + 1
             if isinstance(module, CONVOLUTIONS):
                 outputs.append((module, output))
+                readers.counts[id(output)] = 0  # what an earlier tensor of this id counted
             elif isinstance(module, nn.modules.batchnorm._BatchNorm) and module.track_running_stats:
                 reads.append((name, given[0]))
 
@@ -55,18 +72,18 @@ def _pairs(model: nn.Module, inputs: tuple[Any, ...]) -> list[tuple[Convolution,
 
     handles = [module.register_forward_hook(note(name)) for name, module in model.named_modules()]
     try:
-        with torch.no_grad():
-            model(*inputs)
+        with torch.no_grad(), readers:
+            results = model(*inputs)
+            readers.counts.update(id(leaf) for leaf in tree_leaves(results))  # whoever called reads, too
     finally:
         for handle in handles:
             handle.remove()
     producers = {id(output): module for module, output in outputs}
-    readers = [id(read) for _, read in reads]
     return [
         (producers[id(read)], name)
         for name, read in reads
         if id(read) in producers
-        and readers.count(id(read)) == 1
+        and readers.counts[id(read)] == 1
         and runs[producers[id(read)]] == runs[model.get_submodule(name)] == 1
     ]
 

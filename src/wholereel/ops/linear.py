@@ -45,7 +45,8 @@ def linear(x_BLD: Tensor, layer: nn.Linear, *, gelu: bool = False, route: Route 
         y_BLD = layer(x_BLD)
         return F.gelu(y_BLD) if gelu else y_BLD
     weight, bias = layer.weight, layer.bias
-    if torch.is_grad_enabled() and (x_BLD.requires_grad or weight.requires_grad):
+    learning = any(tensor is not None and tensor.requires_grad for tensor in (x_BLD, weight, bias))
+    if torch.is_grad_enabled() and learning:
         y_BLD = _Linear.apply(x_BLD, weight, bias)
         return F.gelu(y_BLD) if gelu else y_BLD
     return _product(x_BLD, weight, bias, "gelu" if gelu else "none")
@@ -71,7 +72,8 @@ def _served(x_BLD: Tensor, layer: nn.Linear) -> bool:
         and torch.backends.mkldnn.enabled
         and _has_onednn()
         # Hooks and dispatch modes (of counters, of fake tensors) want to see PyTorch's own operations.
-        and not (layer._forward_hooks or layer._forward_pre_hooks or layer._backward_hooks)
+        and not (layer._forward_hooks or layer._forward_pre_hooks)
+        and not (layer._backward_hooks or layer._backward_pre_hooks)
         and _get_current_dispatch_mode() is None
     )
 

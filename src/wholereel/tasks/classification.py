@@ -14,7 +14,6 @@ from torch import Tensor, nn
 
 from wholereel import config
 from wholereel.batches import ClipBatch, Losses, Prediction
-from wholereel.media.model_input import to_model_input
 from wholereel.memory.state import VideoState
 from wholereel.models.bank_model import BankModel
 from wholereel.models.video_model import VideoModel
@@ -46,12 +45,6 @@ class ClassificationTask(Task):
         if task.dropout:  # 0 leaves the model as it was built
             model.clip_model.dropout.p = task.dropout
         self.model, self.task, self.num_classes, self.label = model, task, num_classes, label
-
-    def inputs(self, batch: ClipBatch, clips: slice | None = None) -> Tensor:
-        """Normalised clips_BNCTHW in the parameters' type and on their device; all N, or those of the slice."""
-        info, parameter = self.model.info, next(self.model.parameters())
-        pixels_BNTCHW = batch.pixels(clips).to(parameter.device, non_blocking=True)
-        return to_model_input(pixels_BNTCHW, mean=info.mean, std=info.std, dtype=parameter.dtype)
 
     def losses(self, clip_logits_BNK: Tensor, batch: ClipBatch, valid_BN: Tensor | None = None) -> Losses:
         """The parts `video`, `clip` or both, summed over videos; see `tasks.losses`."""

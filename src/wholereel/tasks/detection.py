@@ -14,17 +14,16 @@ from typing import Any, ClassVar, NoReturn
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from wholereel import config
-from wholereel.batches import Boxes, ClipBatch, Losses, LossPart, Prediction, Target
+from wholereel.batches import Boxes, ClipBatch, Losses, Prediction, Target
 from wholereel.errors import ConfigError
-from wholereel.media.model_input import to_model_input
 from wholereel.memory.state import VideoState
 from wholereel.metrics.frame_map import BoxRows, FrameMap
 from wholereel.models.detector import BoxSummary, Detector
 from wholereel.models.video_model import VideoModel
+from wholereel.tasks.losses import box_loss
 from wholereel.tasks.task import ALL_CLIPS, Task
 
 __all__ = ["BoxLogits", "DetectionCounts", "DetectionTask"]
@@ -68,12 +67,6 @@ class DetectionTask(Task):
             model.clip_model.dropout.p = task.dropout
         self.model, self.task, self.num_classes, self.label = model, task, num_classes, label
 
-    def inputs(self, batch: ClipBatch, clips: slice | None = None) -> Tensor:
-        """Normalised clips_BNCTHW in the parameters' type and on their device; all N, or those of the slice."""
-        info, parameter = self.model.info, next(self.model.parameters())
-        pixels_BNTCHW = batch.pixels(clips).to(parameter.device, non_blocking=True)
-        return to_model_input(pixels_BNTCHW, mean=info.mean, std=info.std, dtype=parameter.dtype)
-
     def encode(self, batch: ClipBatch, clips: slice = ALL_CLIPS) -> BoxSummary:
         order_BN = batch.valid_BN.cumsum(1) - batch.valid_BN.long()
         return self.model.summarise_boxes(
@@ -97,11 +90,7 @@ class DetectionTask(Task):
             raise ValueError("a loss needs boxes with labels, but batch.target.boxes.labels_RK is None")
         logits_RK = torch.cat([output.logits_RK for output in outputs])
         labels_RK = labels_RK[torch.cat([output.place_R for output in outputs])].to(logits_RK.device)
-        logits_RK = logits_RK.to(torch.promote_types(logits_RK.dtype, torch.float32))
-        smoothing = self.task.label_smoothing
-        soft_RK = labels_RK.to(logits_RK.dtype) * (1.0 - smoothing) + 0.5 * smoothing
-        loss_R = F.binary_cross_entropy_with_logits(logits_RK, soft_RK, reduction="none").mean(1)
-        return Losses({"boxes": LossPart(loss_R.sum(), loss_R.new_tensor(float(len(loss_R))))})
+        return Losses({"boxes": box_loss(logits_RK, labels_RK, label_smoothing=self.task.label_smoothing)})
 
     def losses(self, clip_logits_BNK: Tensor, batch: ClipBatch, valid_BN: Tensor | None = None) -> NoReturn:
         """Clips have no logits here."""

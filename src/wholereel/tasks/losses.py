@@ -1,7 +1,7 @@
-"""Video-level losses of classification: N clips, one label.
+"""Video-level losses of classification (N clips, one label), and the loss of boxes.
 
 Source of the idea: arXiv 2104.01198, "joint optimisation with a video-level supervision"; its formula could not be
-consulted, so all aggregates are our choice. Extra axes: K classes.
+consulted, so all aggregates are our choice. Extra axes: K classes, R boxes.
 The test-time twin of each rule is `ops.aggregate.aggregate_scores`.
 """
 
@@ -17,7 +17,7 @@ from wholereel.batches import Losses, LossPart
 from wholereel.config import Aggregate
 from wholereel.ops.aggregate import max_over_clips, mean_over_clips
 
-__all__ = ["video_loss", "video_losses"]
+__all__ = ["box_loss", "video_loss", "video_losses"]
 
 
 def video_losses(
@@ -86,6 +86,20 @@ def video_loss(
         loss_B = _cross_entropy(yes_BK, no_BK, target, label_smoothing)
     loss_B = loss_B.masked_fill(~present_B, 0.0)
     return LossPart(loss_B.sum(), present_B.sum().to(loss_B.dtype))
+
+
+def box_loss(logits_RK: Tensor, labels_RK: Tensor, *, label_smoothing: float = 0.0) -> LossPart:
+    """Sum over boxes of binary cross-entropies, means over the K classes, and how many boxes it sums.
+
+    Args:
+        logits_RK: computed in float32 at least.
+        labels_RK: multi-hot.
+        label_smoothing: share s: y becomes y (1 - s) + s / 2.
+    """
+    logits_RK = logits_RK.to(torch.promote_types(logits_RK.dtype, torch.float32))
+    soft_RK = labels_RK.to(logits_RK.dtype) * (1.0 - label_smoothing) + 0.5 * label_smoothing
+    loss_R = F.binary_cross_entropy_with_logits(logits_RK, soft_RK, reduction="none").mean(1)
+    return LossPart(loss_R.sum(), loss_R.new_tensor(float(len(loss_R))))
 
 
 def _log_probabilities(

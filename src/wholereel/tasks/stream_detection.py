@@ -9,14 +9,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from wholereel import config
-from wholereel.batches import Losses, LossPart, Prediction, StreamBatch
+from wholereel.batches import Losses, Prediction, StreamBatch
 from wholereel.errors import ConfigError
 from wholereel.models.memvit import MeMViT
 from wholereel.models.stream_models import StreamModel, StreamState, head_dropout, head_parameters
+from wholereel.tasks.losses import box_loss
 from wholereel.tasks.stream_task import StreamTask
 
 __all__ = ["StreamDetection"]
@@ -53,11 +53,7 @@ class StreamDetection(StreamTask):
             if len(logits_RK):
                 raise ValueError("a loss needs boxes with labels, but batch.target.boxes.labels_RK is None")
             labels_RK = torch.zeros_like(logits_RK)
-        logits_RK = logits_RK.to(torch.promote_types(logits_RK.dtype, torch.float32))
-        smoothing = self.task.label_smoothing
-        soft_RK = labels_RK.to(logits_RK.dtype) * (1.0 - smoothing) + 0.5 * smoothing
-        loss_R = F.binary_cross_entropy_with_logits(logits_RK, soft_RK, reduction="none").mean(1)
-        return Losses({"boxes": LossPart(loss_R.sum(), loss_R.new_tensor(float(len(loss_R))))}), state
+        return Losses({"boxes": box_loss(logits_RK, labels_RK, label_smoothing=self.task.label_smoothing)}), state
 
     def predict(self, batch: StreamBatch, state: StreamState) -> tuple[Prediction, StreamState]:
         """Scores `(R, K)` of the batch's boxes, in their order."""

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from wholereel.batches import ClipBatch, Losses, Prediction, Target
+from wholereel.media.model_input import to_model_input
 from wholereel.memory.collaborative import NO_CLIP
 from wholereel.memory.state import VideoState
 from wholereel.models.video_model import VideoModel
@@ -67,13 +68,16 @@ class Task(nn.Module, ABC):
     separable: ClassVar[frozenset[str]]
     every_clip_predicts: ClassVar[bool] = True
 
-    @abstractmethod
     def inputs(self, batch: ClipBatch, clips: slice | None = None) -> Tensor:
-        """The batch's clips as the model wants them: clips_BNCTHW, normalised, in the parameters' type.
+        """The batch's clips as the model wants them: clips_BNCTHW, normalised, in the parameters' type and on their
+        device.
 
         Args:
             clips: which of the N clips; all where `None`. Those left out stay uint8.
         """
+        info, parameter = self.model.info, next(self.model.parameters())
+        pixels_BNTCHW = batch.pixels(clips).to(parameter.device, non_blocking=True)
+        return to_model_input(pixels_BNTCHW, mean=info.mean, std=info.std, dtype=parameter.dtype)
 
     @abstractmethod
     def losses(self, clip_logits_BNK: Tensor, batch: ClipBatch, valid_BN: Tensor | None = None) -> Losses:

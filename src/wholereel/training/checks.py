@@ -140,6 +140,11 @@ def _check_streams(train: Train) -> None:
             f"data.streams is {'set' if streams else 'null'}, but strategy.name={train.strategy.name!r}. Streams are "
             "trained by strategy 'sequential', and nothing else is: set both or neither."
         )
+    if not streams and train.val is not None and train.val.streams is not None:
+        raise ConfigError("val.streams is set, data.streams is null: whole videos are learned. Set both or neither.")
+    for name, bank in {"model": train.model.bank, "data": train.data.bank, "val": train.val and train.val.bank}.items():
+        if streams and bank is not None:
+            raise ConfigError(f"{name}.bank is set, and data.streams reads clip by clip: streams read no bank.")
     if streams and train.model.boxes is not None:
         raise ConfigError(
             "model.boxes is a head for windows of clips, and data.streams reads clip by clip. For boxes in streams use "
