@@ -42,4 +42,4 @@ class DepthwiseConv3d(nn.Conv3d):
         stride: Triple = self.stride  # type: ignore[assignment]
         padding: Triple = self.padding  # type: ignore[assignment]
         y_BCTHW = depthwise_conv3d(x_BCTHW, self.weight, stride, padding, self.implementation)
-        return y_BCTHW if self.bias is None else y_BCTHW + self.bias[:, None, None, None]
+        return y_BCTHW if self.bias is None else y_BCTHW + self.bias[:, None, None, None].to(y_BCTHW.dtype)

@@ -1,8 +1,8 @@
 """Depthwise 3-D convolution with a quicker backward than PyTorch's, as `benchmarks/backbones.py` measures on CPUs.
 
-`split` computes the same sums otherwise, on channels-last tensors: the gradient of the input is a depthwise convolution of the outgoing
-gradient with the mirrored kernel, that of the weight one 2-D depthwise gradient for each frame that the kernel sees,
-with frames merged into the batch (our own; arXiv 1904.02811 only counts the arithmetic).
+`split` computes the same sums otherwise, on channels-last tensors: the gradient of the input is a depthwise convolution
+of the outgoing gradient with the mirrored kernel, that of the weight one 2-D depthwise gradient for each frame that the
+kernel sees, with frames merged into the batch (our own; arXiv 1904.02811 only counts the arithmetic).
 Extra axes: K1, K2, K3 frames, rows and columns of the kernel; strides and paddings are (time, height, width).
 Not here: the kernel for accelerators (`depthwise_triton.py`), the module (`layers/depthwise.py`).
 """
