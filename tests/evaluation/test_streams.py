@@ -131,6 +131,13 @@ def test_classes_are_matched_by_name(folder, tmp_path):
         evaluate_streams(replace(package(), streams=None), manifest, VIEWS)
 
 
+@pytest.mark.parametrize(("label", "multi_label", "found"), [("all", False, "several labels"), ("shown", True, "one")])
+def test_labels_of_another_kind_than_in_training_are_refused(folder, label, multi_label, found):
+    other = Data(workers=0, streams=Streams(label=label))
+    with pytest.raises(ConfigError, match=f"clips have {found}.*{label}.*task.multi_label={multi_label}; use data"):
+        evaluate_streams(package(multi_label=multi_label), read_manifest(folder), VIEWS, data=other)
+
+
 def test_frames_have_labels_of_their_own(folder):
     given = package(options={"frame_level": True})
     parts = Data(workers=0, streams=Streams(frames=2))

@@ -77,6 +77,12 @@ def evaluate_streams(
         world_size=world_size,
         cache_dir=None if cache_dir is None else Path(cache_dir),
     )
+    if loader.dataset.multi_hot != package.task.multi_label:
+        several = "several labels" if loader.dataset.multi_hot else "one label"
+        raise ConfigError(
+            f"clips have {several} under streams.label={streams.label!r}, but the model was trained with "
+            f"task.multi_label={package.task.multi_label}; use data.streams as in training (null)"
+        )
     task = StreamClassification(package.model.to(device), package.task, package.spaces)
     records: list[ClipRecord] = []
     faults: list[Fault] = []
