@@ -63,7 +63,7 @@ def test_modes_that_read_everything_say_what_the_offline_model_says(packages, vi
 
 @pytest.mark.parametrize("name", ["mvit_tiny", "slowfast_8x8_50", "tiny_r2plus1d"])
 def test_networks_of_tokens_and_of_two_pathways_too(short, name):
-    torch.manual_seed(0)
+    torch.manual_seed(6)  # random weights to which the clips of this video look different
     narrow = {"width": 24} if name == "mvit_tiny" else {"width": 16} if name.startswith("slowfast") else {}
     clip_model = create_model(name, num_classes=2, **narrow)
     stages = list(clip_model.stages)
