@@ -220,3 +220,7 @@ def test_several_sources_in_one_batch_stopped_and_resumed(run, video, tmp_path, 
 def test_wrong_settings(run, video, capsys):
     assert main(["stream", str(run), str(video), "--save-every", "0"]) == 2
     assert "must be at least 1" in capsys.readouterr().err
+    assert main(["stream", str(run), str(video), "--window", "3"]) == 2
+    assert "--window is a setting of --mode window, the mode here is causal" in capsys.readouterr().err
+    assert main(["stream", str(run), str(video), "--mode", "window", "--decay", "0.5"]) == 2
+    assert "--decay is a setting of --mode ema, the mode here is window" in capsys.readouterr().err

@@ -54,9 +54,9 @@ def stream(
     state: Annotated[Path | None, arg(metavar="FILE")] = None,
     save_every: int = 20,
     rows: int = 8,
-    hop: int | None = None,
-    window: int = 16,
-    decay: float = 0.9,
+    hop: Annotated[int | None, arg(metavar="FRAMES")] = None,
+    window: Annotated[int | None, arg(metavar="CLIPS")] = None,
+    decay: Annotated[float | None, arg(metavar="WEIGHT")] = None,
     part: Annotated[str | None, arg(metavar="I/N")] = None,
     merge: Annotated[tuple[Path, ...], arg(metavar="STATE...")] = (),
     policy: Literal["auto", "drop", "block"] = "auto",
@@ -82,8 +82,8 @@ def stream(
         rows: Of several sources, so many at the same time.
         hop: Frames from the begin of a clip to that of the next, at the model's frame rate; if not given, as the model
             was trained on streams, or a clip's length.
-        window: Clips that mode window remembers.
-        decay: Weight of the past in mode ema, per clip.
+        window: Clips that mode window remembers, 16 where not given.
+        decay: Weight of the past in mode ema, per clip; 0.9 where not given.
         part: Read only the I-th of N parts of a file and keep it in --state, to be merged.
         merge: States of all parts of the file; what is left is said with all of them known.
         policy: When judging is slower than the source: drop what waits, or let the source wait. auto: drop if it cannot
@@ -107,11 +107,15 @@ def stream(
         raise ConfigError(f"--save-every and --top must be at least 1, got {save_every} and {top}")
     if not sources:
         raise ConfigError("name at least one SOURCE: a video file, a URL, a camera or a folder.")
+    for name, value, its_mode in (("window", window, "window"), ("decay", decay, "ema")):
+        if value is not None and mode != its_mode:
+            raise ConfigError(f"--{name} is a setting of --mode {its_mode}, the mode here is {mode}; leave it out.")
     if part is not None and state is None:
         raise ConfigError("--part needs --state FILE: what is known of the part is kept there, to be merged.")
     live_settings = LiveSettings(policy, stall, give_up, _options(input))
     package = load_package(find_package(run))
-    settings: dict[str, Any] = {"mode": mode, "hop": hop, "window": window, "decay": decay}
+    settings: dict[str, Any] = {"mode": mode, "hop": hop}
+    settings |= {name: value for name, value in (("window", window), ("decay", decay)) if value is not None}
     live = any(is_live(source) for source in sources)
     settings |= {"longest_gap": longest_gap if live else None, "device": torch_device(device)}
     if len(sources) > 1:

@@ -74,7 +74,7 @@ def ava_clip_level(seed: int = 0) -> Recipe:
         "clip_level": _clip_level(seed, epochs=45),
         "test": Evaluate("stage:clip_level", val, views=Views(clips=CLIP, short_side=256, crop=224)),
     }
-    return Recipe("ava_clip_level", stages, "AVA v2.2, clip level (not run here)", main="clip_level")
+    return Recipe("ava_clip_level", stages, "AVA v2.2, clip level", main="clip_level")
 
 
 def ava_collaborative_memory(seed: int = 0) -> Recipe:
@@ -104,5 +104,5 @@ def ava_collaborative_memory(seed: int = 0) -> Recipe:
         "test_clip_level": Evaluate("stage:clip_level", replace(val, clips=CLIP), views=one),
         "test_collaborative_memory": Evaluate("stage:collaborative_memory", val, views=windows),
     }
-    summary = "AVA v2.2, clip level, then memory (not run here)"
+    summary = "AVA v2.2, clip level, then memory"
     return Recipe("ava_collaborative_memory", stages, summary, main="collaborative_memory")

@@ -87,9 +87,8 @@ def ava_rooms(seed: int = 0) -> Recipe:
         "test_clip_level": Evaluate("stage:clip_level", test, views=views),
         "test_collaborative_memory": Evaluate("stage:collaborative_memory", replace(test, clips=WINDOW), views=windows),
     }
-    return Recipe(
-        "ava_rooms", stages, "boxes at key frames: what is carried was shown earlier", main="collaborative_memory"
-    )
+    summary = "boxes at key frames: what is carried was shown earlier"
+    return Recipe("ava_rooms", stages, summary, main="collaborative_memory", measured="docs/lab.md, in part")
 
 
 def jhmdb_boxes(seed: int = 0) -> Recipe:
@@ -134,4 +133,5 @@ def jhmdb_boxes(seed: int = 0) -> Recipe:
         "test_clip_level": Evaluate("stage:clip_level", val, views=views),
         "test_collaborative_memory": Evaluate("stage:collaborative_memory", replace(val, clips=window), views=windows),
     }
-    return Recipe("jhmdb_boxes", stages, "real footage: actions of people in boxes (--data)", main="clip_level")
+    summary = "real footage: actions of people in boxes (--data)"
+    return Recipe("jhmdb_boxes", stages, summary, main="clip_level", measured="docs/lab.md")
