@@ -18,7 +18,7 @@ from wholereel import config
 from wholereel.cli.main import main
 from wholereel.errors import CheckpointError, ConfigError
 from wholereel.inference.export import FORMATS, ExportedStep, Step, export_model, source_model
-from wholereel.models import create_model
+from wholereel.models import build_model, create_model
 from wholereel.models.memvit import MeMViT
 from wholereel.models.memvit_state import MemoryConfig
 from wholereel.models.mvit import MViT
@@ -145,6 +145,9 @@ def test_files_and_calls_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     model = make("clip")
     with pytest.raises(ConfigError, match=r"a step is written as .pt2 or .onnx"):
         export_model(model, tmp_path / "step.pth")
+    detector = build_model(config.Model("tiny_r2plus1d", options={"width": 8}, boxes=config.BoxHead()), 2)
+    with pytest.raises(ConfigError, match="this model judges boxes"):
+        export_model(detector, tmp_path / "step.pt2")
     (tmp_path / "broken.pt2").write_bytes(b"no archive")
     with pytest.raises(CheckpointError, match="broken.pt2: cannot be read"):
         ExportedStep(tmp_path / "broken.pt2")

@@ -31,6 +31,7 @@ from torch import Tensor, nn
 from wholereel.errors import CheckpointError, ConfigError, closest, import_extra
 from wholereel.inference.predictor import find_package
 from wholereel.models.clip_model import ModelInfo
+from wholereel.models.detector import Detector
 from wholereel.models.package import load_package
 from wholereel.models.registry import create_model, list_models
 from wholereel.models.weights import read_description
@@ -188,6 +189,8 @@ def export_model(
     target = Path(target)
     if target.suffix not in FORMATS:
         raise ConfigError(f"{target}: a step is written as {' or '.join(FORMATS)}.")
+    if isinstance(model, Detector):
+        raise ConfigError("this model judges boxes, whose number changes from clip to clip: it cannot be exported.")
     model = model.eval()
     shape = clip_shape or _clip_shape(model)
     try:

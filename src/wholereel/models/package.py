@@ -87,7 +87,10 @@ class Package:
         Raises: ConfigError: it reads clips one after the other and nothing else.
         """
         if not isinstance(self.model, VideoModel):
-            raise ConfigError(f"model {self.spec.name!r} reads videos clip by clip; it cannot judge clips together")
+            raise ConfigError(
+                f"model {self.spec.name!r} reads videos clip by clip; it cannot judge clips together. "
+                "Use `wholereel stream RUN VIDEO`, in Python `wholereel.Stream`."
+            )
         return self.model
 
 
