@@ -22,6 +22,7 @@ __all__ = [
     "DeviceError",
     "MissingExtraError",
     "closest",
+    "counted",
     "import_extra",
 ]
 
@@ -76,6 +77,11 @@ def closest(word: str, names: Iterable[str]) -> str:
     """`" Did you mean 'x'?"` for the most similar name, or an empty string; goes behind an error's first sentence."""
     matches = difflib.get_close_matches(word, list(names), n=1, cutoff=0.5)
     return f" Did you mean {matches[0]!r}?" if matches else ""
+
+
+def counted(number: int, one: str, several: str) -> str:
+    """`"1 class"`, `"2 classes"`."""
+    return f"{number} {one if number == 1 else several}"
 
 
 def import_extra(module: str, *, extra: str, purpose: str) -> ModuleType:

@@ -145,6 +145,8 @@ def test_the_file_comes_back(turning, tmp_path):
     assert read_manifest(tmp_path).mirror == mirror
     packed = pack(read_manifest(tmp_path), tmp_path / "packed")
     assert read_manifest(packed.manifest).mirror == mirror
+    write_manifest(replace(turning, mirror=Mirror()), tmp_path / "manifest.jsonl")
+    assert read_manifest(tmp_path).mirror == Mirror()  # nothing is left of the one before
 
 
 @pytest.mark.parametrize(

@@ -134,7 +134,7 @@ def _worker(rank, port, given, manifest, out):
 
 def test_sets_that_do_not_fit(official, tmp_path):
     manifest = prepared(official, tmp_path / "keys")
-    with pytest.raises(DataError, match=r"1 classes that the model does not know: 'action 2'"):
+    with pytest.raises(DataError, match=r"1 class in column 'label' that the model does not know: 'action 2'"):
         evaluate_key_frames(replace(package(), classes=("x", "y", "z")), manifest, VIEWS)
     plain = Manifest((Sample("a", official / "a.mp4", None, None, "val", {"label": ()}),), {"label": ("x",)}, official)
     with pytest.raises(DataError, match="has no key frame with boxes, expected samples of key frames"):

@@ -123,7 +123,7 @@ def test_classes_are_matched_by_name(folder, tmp_path):
     same = {record.id: record.targets["label"] for record in measure(package(), read_manifest(folder), VIEWS).records}
     turned = {0: 2, 1: 0, 2: 1}
     assert {id: label and (turned[label[0]],) for id, label in same.items()} == names
-    with pytest.raises(DataError, match="1 classes in column 'label' that the model does not know: lie"):
+    with pytest.raises(DataError, match="1 class in column 'label' that the model does not know: 'lie'"):
         measure(package(spaces={"label": ("walk", "sit")}), manifest, VIEWS)
     with pytest.raises(DataError, match="has no label column 'verb'"):
         measure(package(spaces={"verb": CLASSES}), manifest, VIEWS)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 from tyro.conf import arg
 
 from wholereel.cli.text import table
+from wholereel.errors import counted
 
 if TYPE_CHECKING:
     from wholereel.datasets.manifest import Manifest
@@ -72,7 +73,7 @@ def prepare(
     ]
     print(table(rows, head=("split", "expected", "found", "dropped", "published")))
     for column, names in prepared.manifest.classes.items():
-        print(f"{column}: {len(names)} classes")
+        print(f"{column}: {counted(len(names), 'class', 'classes')}")
     if prepared.manifest.dropped:
         dropped = prepared.manifest.dropped
         print(f"{len(dropped)} files are listed but not there, see {path.with_name('missing_files.txt')}")
@@ -148,7 +149,7 @@ def _text(value: object) -> str:
 def _contents(manifest: Manifest) -> str:
     splits = Counter(sample.split or "no split" for sample in manifest.samples)
     lines = [f"{len(manifest)} samples: {', '.join(f'{count} {split}' for split, count in splits.items())}"]
-    lines += [f"{column}: {len(names)} classes" for column, names in manifest.classes.items()]
+    lines += [f"{column}: {counted(len(names), 'class', 'classes')}" for column, names in manifest.classes.items()]
     if manifest.dropped:
         lines.append(f"{len(manifest.dropped)} files are listed but not there, e.g. {manifest.dropped[0]}")
     return "\n".join(lines)

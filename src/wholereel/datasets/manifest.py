@@ -215,8 +215,11 @@ def write_manifest(manifest: Manifest, path: str | Path) -> None:
         write_text_file(path, _csv_text(list(records)))
     classes = {name: list(names) for name, names in manifest.classes.items()}
     write_text_file(path.with_name("classes.json"), json.dumps(classes, ensure_ascii=False, indent=1) + "\n")
-    if manifest.mirror != Mirror():
-        write_text_file(path.with_name(MIRROR_FILE), mirror_text(manifest.mirror, manifest.classes))
+    mirror = path.with_name(MIRROR_FILE)
+    if manifest.mirror == Mirror():
+        mirror.unlink(missing_ok=True)  # of an earlier manifest
+    else:
+        write_text_file(mirror, mirror_text(manifest.mirror, manifest.classes))
 
 
 def _record(sample: Sample, manifest: Manifest, folder: str) -> dict[str, Any]:

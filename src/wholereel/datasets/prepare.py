@@ -21,7 +21,7 @@ from wholereel.datasets.sample import Manifest
 from wholereel.datasets.sample_table import SampleTable
 from wholereel.errors import DataError
 
-__all__ = ["Counts", "Prepared", "prepare", "prepared_as", "write_prepared"]
+__all__ = ["Counts", "Prepared", "evaluated_classes", "prepare", "prepared_as", "write_prepared"]
 
 
 @dataclass(frozen=True)
@@ -128,6 +128,20 @@ def prepared_as(folder: Path) -> dict[str, Any] | None:
         return {"name": str(record["name"]), "options": dict(record["options"])}
     except (OSError, ValueError, KeyError, TypeError):
         return None
+
+
+def evaluated_classes(root: Path, label: str, classes: int) -> list[int]:
+    """Indices of the classes that count, as noted in `prepared.json` beside a manifest (60 of AVA's 80); else all.
+
+    Args:
+        root: the manifest, or its folder.
+        label: the column that is evaluated; the notes are about "label". classes: that it has.
+    """
+    file = (root if root.is_dir() else root.parent) / "prepared.json"
+    if label != "label" or not file.is_file():
+        return list(range(classes))
+    facts: Mapping[str, Any] = json.loads(file.read_text(encoding="utf-8")).get("facts", {})
+    return [int(index) for index in facts.get("evaluated", range(classes))]
 
 
 class _Folders:

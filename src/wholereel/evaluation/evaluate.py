@@ -24,6 +24,7 @@ from wholereel.datasets.frame_cache import FrameCache
 from wholereel.datasets.manifest import Manifest, Sample
 from wholereel.datasets.prepare import prepared_as
 from wholereel.errors import ConfigError, DataError
+from wholereel.evaluation.class_places import class_places
 from wholereel.evaluation.gather import gather
 from wholereel.evaluation.loading import ViewBatch, batches, shard
 from wholereel.evaluation.protocol import Parts, describe
@@ -216,28 +217,16 @@ def _chunks(
 
 
 def _targets(samples: Sequence[Sample], manifest: Manifest, label: str, package: Package) -> list[tuple[int, ...]]:
-    """The samples' classes as indices into the model's classes, which are matched by name."""
-    if label not in manifest.classes:
-        raise DataError(manifest.root, f"has no label column {label!r}", f"one of {sorted(manifest.classes)}")
+    """The samples' classes as indices into the model's classes."""
+    places = class_places(manifest, label, package.classes)
     if package.task.kind != "classify":
         raise ConfigError(
             f"evaluate measures tasks of kind 'classify'; this package was trained for {package.task.kind!r}"
         )
-    position = {name: index for index, name in enumerate(package.classes)}
-    unknown = [name for name in manifest.classes[label] if name not in position]
-    if unknown:
-        raise DataError(
-            manifest.root,
-            f"{len(unknown)} classes that the model does not know: {', '.join(map(repr, unknown[:5]))}",
-            f"among the model's {len(position)} classes, such as {', '.join(map(repr, package.classes[:5]))}",
-            "Evaluate on the data set that the model was trained for, or train it on this one.",
-        )
-    return [_target(sample, label, manifest, position, package.task.multi_label) for sample in samples]
+    return [_target(sample, label, places, package.task.multi_label) for sample in samples]
 
 
-def _target(
-    sample: Sample, label: str, manifest: Manifest, position: dict[str, int], multi_label: bool
-) -> tuple[int, ...]:
+def _target(sample: Sample, label: str, places: Sequence[int], multi_label: bool) -> tuple[int, ...]:
     found = sample.labels.get(label)
     indices = found if isinstance(found, tuple) else () if found is None else (found,)
     if not multi_label and len(indices) != 1:
@@ -247,4 +236,4 @@ def _target(
             "exactly one",
             "The model knows one label a video.",
         )
-    return tuple(position[manifest.classes[label][index]] for index in indices)
+    return tuple(places[index] for index in indices)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ import numpy as np
 
 from wholereel.batches import Fault
 from wholereel.datasets.atomic_files import write_text_file
+from wholereel.evaluation.measured import Measured, write_measured
 from wholereel.metrics.frame_map import BoxRows, FrameMap, FrameMapCounts
 
 __all__ = [
@@ -74,57 +74,31 @@ class ClassPrecision:
     value: float
 
 
-@dataclass(frozen=True)
-class DetectionResults:
-    """Everything that an evaluation at key frames found; `str` gives the lines for a terminal.
+@dataclass(frozen=True, kw_only=True)
+class DetectionResults(Measured):
+    """What was found at key frames: `map` (protocol `slowfast`) and `map_activitynet`; `box_top1` where each box shows
+    one action.
 
     Args:
-        protocol: how it was measured, in words (`"text"`) and numbers.
-        metrics: `map` (protocol `slowfast`) and `map_activitynet`, in [0, 1]; `box_top1` where each box shows
-            one action.
-        counts: of everything that they rest on.
-        samples: key frames of the data set; `len(records)` of them were judged.
-        faults: the others, and why. truncated: ids of key frames of films that are cut off.
-        classes: names of the K classes. evaluated_classes: indices of those that count.
+        counts: of everything that the numbers rest on.
+        evaluated_classes: indices of the classes that count.
+        records: of the key frames that were judged, in the order of the manifest.
+        others: see `Measured`.
     """
 
-    protocol: Mapping[str, Any]
-    metrics: Mapping[str, float]
     counts: Mapping[str, int]
-    classes: tuple[str, ...]
     evaluated_classes: tuple[int, ...]
-    samples: int
     records: tuple[BoxRecord, ...]
-    faults: tuple[Fault, ...]
-    truncated: tuple[str, ...]
     per_class: tuple[ClassPrecision, ...]
 
-    @property
-    def evaluated(self) -> int:
-        """Key frames that were judged."""
-        return len(self.records)
+    unit = "key frames"
 
     def to_dict(self) -> dict[str, Any]:
-        """Content of `results.json`: no times, no machine paths besides those of failed files."""
-        return {
-            "protocol": dict(self.protocol),
-            "samples": self.samples,
-            "evaluated": self.evaluated,
-            "faults": [{"id": fault.id, "path": fault.path, "reason": fault.reason} for fault in self.faults],
-            "truncated": list(self.truncated),
-            "metrics": {name: _json_number(value) for name, value in self.metrics.items()},
-            "intervals_95": {},
-            "counts": dict(self.counts),
-            "classes": list(self.classes),
-        }
+        """As `Measured`, with the counts."""
+        return {**super().to_dict(), "counts": dict(self.counts)}
 
-    def __str__(self) -> str:
-        lines = [str(self.protocol.get("text", ""))]
-        lines += [f"  {name:<22}{value:.4f}" for name, value in self.metrics.items()]
-        lines += [f"  {name:<22}{value}" for name, value in self.counts.items()]
-        lines.append(f"{self.evaluated} of {self.samples} key frames evaluated")
-        lines += [f"  failed: {fault.id}: {fault.reason}" for fault in self.faults]
-        return "\n".join(lines)
+    def _counts(self) -> list[str]:
+        return [*(f"  {name:<22}{value}" for name, value in self.counts.items()), *super()._counts()]
 
 
 def summarise(
@@ -157,7 +131,9 @@ def summarise(
         counts=_counts(records, slowfast, len(evaluated)),
         classes=classes,
         evaluated_classes=tuple(evaluated),
+        intervals={},
         samples=len(records) + len(faults),
+        evaluated=len(records),
         records=tuple(records),
         faults=tuple(faults),
         truncated=tuple(record.id for record in records if record.truncated),
@@ -252,8 +228,4 @@ def write_detections(results: DetectionResults, out: Path) -> None:
     for row in results.per_class:
         writer.writerow([row.name, row.boxes, "" if math.isnan(row.value) else f"{row.value:.6f}"])
     write_text_file(out / "per_class.csv", words.getvalue())
-    write_text_file(out / "results.json", json.dumps(results.to_dict(), indent=1, ensure_ascii=False) + "\n")
-
-
-def _json_number(value: float) -> float | None:
-    return None if math.isnan(value) else round(value, 6)
+    write_measured(results, out)

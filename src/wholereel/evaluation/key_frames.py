@@ -10,8 +10,7 @@ Not here: how boxes are judged (`inference/key_frames.py`), the numbers and file
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
@@ -24,7 +23,9 @@ from wholereel.config import Data, Views
 from wholereel.datasets.clip_boxes import has_detections
 from wholereel.datasets.frame_cache import FrameCache
 from wholereel.datasets.manifest import Manifest, Sample
+from wholereel.datasets.prepare import evaluated_classes
 from wholereel.errors import ConfigError, DataError
+from wholereel.evaluation.class_places import class_places
 from wholereel.evaluation.evaluate import eval_mode
 from wholereel.evaluation.gather import gather
 from wholereel.evaluation.key_frame_results import BoxRecord, DetectionResults, TruthBox, summarise, write_detections
@@ -34,9 +35,7 @@ from wholereel.inference.predictor import find_package
 from wholereel.models.detector import Detector
 from wholereel.models.package import Package, load_package
 
-__all__ = ["class_positions", "evaluate_key_frames", "evaluated_classes", "films_of", "predict_key_frames"]
-
-PREPARED = "prepared.json"
+__all__ = ["evaluate_key_frames", "films_of", "predict_key_frames", "truth_boxes"]
 
 
 def evaluate_key_frames(
@@ -70,7 +69,7 @@ def evaluate_key_frames(
     data = data or Data(root=None, split=None)
     package = package if isinstance(package, Package) else load_package(find_package(package))
     label = data.labels[0]
-    position = class_positions(manifest, label, package)
+    places = class_places(manifest, label, package.classes)
     samples = manifest.samples[: data.limit]
     records, faults = predict_key_frames(
         package,
@@ -86,20 +85,11 @@ def evaluate_key_frames(
     if not records:
         reason = faults[0].reason if faults else "there are none"
         raise DataError(manifest.root, f"none of {len(samples)} key frames could be judged; the first: {reason}")
-    truth = {
-        record.index: tuple(
-            TruthBox(box.xyxy, tuple(position[index] for index in box.labels))
-            for box in samples[record.index].boxes
-            if box.score is None
-        )
-        for record in records
-    }
-    chosen = evaluated_classes(manifest.root, label, len(manifest.classes[label]))
-    evaluated = sorted(position[index] for index in chosen)
+    evaluated = sorted(places[index] for index in evaluated_classes(manifest.root, label, len(places)))
     results = summarise(
         records,
         faults,
-        truth,
+        truth_boxes(records, samples, places),
         classes=package.classes,
         evaluated=evaluated,
         protocol=_protocol(package, views, len(evaluated), has_detections(samples), data.split, precision, share),
@@ -166,6 +156,25 @@ def predict_key_frames(
     return records, faults
 
 
+def truth_boxes(
+    records: Sequence[BoxRecord], samples: Sequence[Sample], places: Sequence[int]
+) -> dict[int, tuple[TruthBox, ...]]:
+    """The annotated boxes of each record's key frame, by its index.
+
+    Args:
+        samples: of the whole manifest.
+        places: the model's class for each class of the data set.
+    """
+    return {
+        record.index: tuple(
+            TruthBox(box.xyxy, tuple(places[index] for index in box.labels))
+            for box in samples[record.index].boxes
+            if box.score is None
+        )
+        for record in records
+    }
+
+
 def films_of(samples: Sequence[Sample], *, detected: bool) -> tuple[list[Film], list[list[int]]]:
     """Key frames by film, in order of time, and where each of them stands among the samples.
 
@@ -199,31 +208,6 @@ def films_of(samples: Sequence[Sample], *, detected: bool) -> tuple[list[Film], 
 
 def _key(sample: Sample) -> float:
     return 0.0 if sample.key_seconds is None else sample.key_seconds
-
-
-def class_positions(manifest: Manifest, label: str, package: Package) -> dict[int, int]:
-    """The data set's class indices as the model's, which are matched by name."""
-    if label not in manifest.classes:
-        raise DataError(manifest.root, f"has no label column {label!r}", f"one of {sorted(manifest.classes)}")
-    place = {name: index for index, name in enumerate(package.classes)}
-    unknown = [name for name in manifest.classes[label] if name not in place]
-    if unknown:
-        raise DataError(
-            manifest.root,
-            f"{len(unknown)} classes that the model does not know: {', '.join(map(repr, unknown[:5]))}",
-            f"among the model's {len(place)} classes, such as {', '.join(map(repr, package.classes[:5]))}",
-            "Evaluate on the data set that the model was trained for, or train it on this one.",
-        )
-    return {index: place[name] for index, name in enumerate(manifest.classes[label])}
-
-
-def evaluated_classes(root: Path, label: str, classes: int) -> list[int]:
-    """Class indices of the data set that count, as its preparation has noted them."""
-    file = (root if root.is_dir() else root.parent) / PREPARED
-    if label != "label" or not file.is_file():
-        return list(range(classes))
-    facts: Mapping[str, Any] = json.loads(file.read_text(encoding="utf-8")).get("facts", {})
-    return [int(index) for index in facts.get("evaluated", range(classes))]
 
 
 def _protocol(

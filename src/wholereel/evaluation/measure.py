@@ -5,34 +5,22 @@ Not here: what is measured and how (`evaluate.py` for whole videos, one file for
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from wholereel.config import Views
 from wholereel.datasets.manifest import Manifest
 from wholereel.errors import ConfigError
 from wholereel.evaluation.evaluate import evaluate
 from wholereel.evaluation.key_frames import evaluate_key_frames
+from wholereel.evaluation.measured import Measured
 from wholereel.evaluation.stream_boxes import evaluate_stream_boxes
 from wholereel.evaluation.streams import evaluate_streams
 from wholereel.inference.predictor import find_package
 from wholereel.models.package import Package, load_package
 
-__all__ = ["MEASURES", "Measured", "measure"]
-
-
-class Measured(Protocol):
-    """What every evaluation returns; `str` gives the lines for a terminal."""
-
-    @property
-    def metrics(self) -> Mapping[str, float]: ...
-
-    @property
-    def samples(self) -> int: ...
-
-    @property
-    def evaluated(self) -> int: ...
+__all__ = ["MEASURES", "measure"]
 
 
 MEASURES: dict[str, Callable[..., Measured]] = {

@@ -21,6 +21,7 @@ from torch import Tensor
 from wholereel.batches import Fault
 from wholereel.datasets.atomic_files import write_text_file
 from wholereel.evaluation.intervals import wilson_interval
+from wholereel.evaluation.measured import Measured, json_number, write_measured
 from wholereel.metrics.average_precision import average_precision_K, weighted_mean
 from wholereel.metrics.confusion import confusion_counts
 from wholereel.metrics.topk import topk_counts
@@ -63,57 +64,19 @@ class ClassRow:
     value: float
 
 
-@dataclass(frozen=True)
-class Results:
-    """Everything that an evaluation found; `str` gives the lines for a terminal.
+@dataclass(frozen=True, kw_only=True)
+class Results(Measured):
+    """What was found of whole videos.
 
     Args:
-        protocol: how it was measured, in words (`"text"`) and numbers.
-        metrics: by name, in [0, 1].
-        intervals: 95 % (Wilson) of the accuracies over videos.
-        samples: size of the data set; `len(records)` of them were evaluated.
-        faults: the others, and why.
-        truncated: ids of the videos whose file is cut off (evaluated with what decodes).
+        records: of the videos that were judged, in the order of the manifest.
         confusion_KK: rows true, columns predicted; empty for several labels.
+        others: see `Measured`.
     """
 
-    protocol: Mapping[str, Any]
-    metrics: Mapping[str, float]
-    intervals: Mapping[str, tuple[float, float]]
-    classes: tuple[str, ...]
-    samples: int
     records: tuple[VideoRecord, ...]
-    faults: tuple[Fault, ...]
-    truncated: tuple[str, ...]
     per_class: tuple[ClassRow, ...]
     confusion_KK: tuple[tuple[int, ...], ...]
-
-    @property
-    def evaluated(self) -> int:
-        """Samples that were."""
-        return len(self.records)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Content of `results.json`: no times, no seeds, no machine paths besides those of failed files."""
-        return {
-            "protocol": dict(self.protocol),
-            "samples": self.samples,
-            "evaluated": self.evaluated,
-            "faults": [{"id": fault.id, "path": fault.path, "reason": fault.reason} for fault in self.faults],
-            "truncated": list(self.truncated),
-            "metrics": {name: _json_number(value) for name, value in self.metrics.items()},
-            "intervals_95": {name: [round(low, 6), round(high, 6)] for name, (low, high) in self.intervals.items()},
-            "classes": list(self.classes),
-        }
-
-    def __str__(self) -> str:
-        lines = [str(self.protocol.get("text", ""))]
-        for name, value in self.metrics.items():
-            interval = "  [{:.4f}, {:.4f}]".format(*self.intervals[name]) if name in self.intervals else ""
-            lines.append(f"  {name:<22}{value:.4f}{interval}")
-        lines.append(f"{self.evaluated} of {self.samples} evaluated")
-        lines += [f"  failed: {fault.id}: {fault.reason}" for fault in self.faults]
-        return "\n".join(lines)
 
 
 def summarise(
@@ -142,6 +105,7 @@ def summarise(
         intervals=intervals,
         classes=classes,
         samples=len(records) + len(faults),
+        evaluated=len(records),
         records=tuple(records),
         faults=tuple(sorted(faults, key=lambda fault: fault.id)),
         truncated=tuple(record.id for record in records if record.truncated),
@@ -204,7 +168,7 @@ def write_results(results: Results, out: Path) -> None:
     if not multi_label:
         matrix = [[name, *row] for name, row in zip(results.classes, results.confusion_KK, strict=True)]
         write_text_file(out / "confusion.csv", _csv([["true \\ predicted", *results.classes], *matrix]))
-    write_text_file(out / "results.json", json.dumps(results.to_dict(), indent=1, ensure_ascii=False) + "\n")
+    write_measured(results, out)
 
 
 def _prediction_line(record: VideoRecord, classes: tuple[str, ...]) -> str:
@@ -213,7 +177,7 @@ def _prediction_line(record: VideoRecord, classes: tuple[str, ...]) -> str:
         "id": record.id,
         "labels": [classes[index] for index in record.target],
         "predicted": classes[best],
-        "scores": [_json_number(score) for score in record.scores],
+        "scores": [json_number(score) for score in record.scores],
         "views": record.views,
         "views_right_shared": record.shared_right,
         "views_right_alone": record.alone_right,
@@ -229,8 +193,3 @@ def _csv(rows: Sequence[Sequence[Any]]) -> str:
 
 def _csv_number(value: float) -> str:
     return "" if math.isnan(value) else f"{value:.6f}"
-
-
-def _json_number(value: float) -> float | None:
-    """JSON knows no NaN; six decimals, so that files of different machines can be compared."""
-    return None if math.isnan(value) else round(value, 6)

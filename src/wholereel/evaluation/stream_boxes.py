@@ -17,12 +17,14 @@ from wholereel.batches import Fault, StreamBatch
 from wholereel.config import Data, Views
 from wholereel.datasets.clip_boxes import has_detections
 from wholereel.datasets.manifest import Manifest, Sample
+from wholereel.datasets.prepare import evaluated_classes
 from wholereel.datasets.stream_loader import stream_loader
 from wholereel.errors import ConfigError, DataError
+from wholereel.evaluation.class_places import class_places
 from wholereel.evaluation.evaluate import eval_mode
 from wholereel.evaluation.gather import gather
-from wholereel.evaluation.key_frame_results import BoxRecord, DetectionResults, TruthBox, summarise, write_detections
-from wholereel.evaluation.key_frames import class_positions, evaluated_classes
+from wholereel.evaluation.key_frame_results import BoxRecord, DetectionResults, summarise, write_detections
+from wholereel.evaluation.key_frames import truth_boxes
 from wholereel.evaluation.streams import reading
 from wholereel.inference.predictor import find_package, precision_context
 from wholereel.models.package import Package, load_package
@@ -56,7 +58,7 @@ def evaluate_stream_boxes(
     if streams is None or streams.steps != "samples":
         raise ConfigError("key frames are the steps of their streams: this package needs streams.steps='samples'")
     label = next(iter(package.spaces))
-    position = class_positions(manifest, label, package)
+    places = class_places(manifest, label, package.classes)
     samples = manifest.samples[: data.limit]
     if any(sample.key_seconds is None for sample in samples):
         raise DataError(manifest.root, "has samples without key frame", "key frames with boxes")
@@ -92,15 +94,8 @@ def evaluate_stream_boxes(
     if not records:
         reason = faults[0].reason if faults else "there are none"
         raise DataError(manifest.root, f"none of {len(samples)} key frames could be judged; the first: {reason}")
-    truth = {
-        record.index: tuple(
-            TruthBox(box.xyxy, tuple(position[place] for place in box.labels))
-            for box in samples[record.index].boxes
-            if box.score is None
-        )
-        for record in records
-    }
-    evaluated = sorted(position[place] for place in evaluated_classes(manifest.root, label, len(position)))
+    truth = truth_boxes(records, samples, places)
+    evaluated = sorted(places[index] for index in evaluated_classes(manifest.root, label, len(places)))
     protocol = _protocol(package, views, len(evaluated), detected, data.split, precision)
     results = summarise(records, faults, truth, classes=package.classes, evaluated=evaluated, protocol=protocol)
     if out is not None and rank == 0:

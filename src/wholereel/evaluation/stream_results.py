@@ -8,7 +8,6 @@ of both probabilities.
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +19,7 @@ import torch
 from wholereel.batches import Fault
 from wholereel.datasets.atomic_files import write_text_file
 from wholereel.evaluation.intervals import wilson_interval
+from wholereel.evaluation.measured import Measured, write_measured
 from wholereel.metrics.average_precision import average_precision_K, weighted_mean
 from wholereel.metrics.class_recall import mean_class_recall
 from wholereel.metrics.confusion import confusion_counts
@@ -45,37 +45,21 @@ class ClipRecord:
     scores: Mapping[str, tuple[float, ...]]
 
 
-@dataclass(frozen=True)
-class StreamResults:
-    """Everything that an evaluation found; `str` gives the lines for a terminal.
+@dataclass(frozen=True, kw_only=True)
+class StreamResults(Measured):
+    """What was found of the clips of streams; samples are clips, as far as their files could be opened, and files that
+    could not.
 
     Args:
-        protocol: how it was measured, in words (`"text"`) and numbers.
-        metrics: by name, in [0, 1]; NaN for a space in which nothing has a label.
-        intervals: 95 % (Wilson) of the accuracies over clips, as if they were independent.
-        spaces: class names by label space.
+        spaces: class names by label space; `classes` are all of them.
         records: of all clips, labelled or not, by id.
-        faults: clips and files that could not be read, and why.
-        truncated: clips of files that are cut off, judged by what decodes.
+        others: see `Measured`.
     """
 
-    protocol: Mapping[str, Any]
-    metrics: Mapping[str, float]
-    intervals: Mapping[str, tuple[float, float]]
     spaces: Mapping[str, tuple[str, ...]]
     records: tuple[ClipRecord, ...]
-    faults: tuple[Fault, ...]
-    truncated: tuple[str, ...]
 
-    @property
-    def samples(self) -> int:
-        """Clips that there are, as far as their files could be opened, and files that could not."""
-        return len(self.records) + len(self.faults)
-
-    @property
-    def evaluated(self) -> int:
-        """Clips that were judged."""
-        return len(self.records)
+    unit = "clips"
 
     @property
     def labelled(self) -> int:
@@ -83,28 +67,12 @@ class StreamResults:
         return sum(any(target is not None for target in record.targets.values()) for record in self.records)
 
     def to_dict(self) -> dict[str, Any]:
-        """Content of `results.json`: no times, no seeds, no machine paths besides those of failed files."""
-        return {
-            "protocol": dict(self.protocol),
-            "samples": self.samples,
-            "evaluated": self.evaluated,
-            "labelled": self.labelled,
-            "faults": [{"id": fault.id, "path": fault.path, "reason": fault.reason} for fault in self.faults],
-            "truncated": list(self.truncated),
-            "metrics": {name: None if math.isnan(value) else round(value, 6) for name, value in self.metrics.items()},
-            "intervals_95": {name: [round(low, 6), round(high, 6)] for name, (low, high) in self.intervals.items()},
-            "classes": [name for names in self.spaces.values() for name in names],
-            "spaces": {name: list(names) for name, names in self.spaces.items()},
-        }
+        """As `Measured`, with the label spaces."""
+        spaces = {name: list(names) for name, names in self.spaces.items()}
+        return {**super().to_dict(), "labelled": self.labelled, "spaces": spaces}
 
-    def __str__(self) -> str:
-        lines = [str(self.protocol.get("text", ""))]
-        for name, value in self.metrics.items():
-            interval = "  [{:.4f}, {:.4f}]".format(*self.intervals[name]) if name in self.intervals else ""
-            lines.append(f"  {name:<22}{value:.4f}{interval}")
-        lines.append(f"{self.evaluated} of {self.samples} clips evaluated, {self.labelled} of them have a label")
-        lines += [f"  failed: {fault.id}: {fault.reason}" for fault in self.faults]
-        return "\n".join(lines)
+    def _counts(self) -> list[str]:
+        return [f"{super()._counts()[0]}, {self.labelled} of them have a label"]
 
 
 def summarise_streams(
@@ -141,6 +109,9 @@ def summarise_streams(
         protocol=protocol,
         metrics=metrics,
         intervals=intervals,
+        classes=tuple(name for names in spaces.values() for name in names),
+        samples=len(records) + len(missing),
+        evaluated=len(records),
         spaces=spaces,
         records=tuple(records),
         faults=tuple(sorted(missing, key=lambda fault: fault.id)),
@@ -194,7 +165,7 @@ def write_stream_results(results: StreamResults, out: Path) -> None:
     out.mkdir(parents=True, exist_ok=True)
     lines = (_line(record, results.spaces) for record in results.records)
     write_text_file(out / "predictions.jsonl", "".join(lines))
-    write_text_file(out / "results.json", json.dumps(results.to_dict(), indent=1, ensure_ascii=False) + "\n")
+    write_measured(results, out)
 
 
 def _line(record: ClipRecord, spaces: Mapping[str, tuple[str, ...]]) -> str:

@@ -22,6 +22,7 @@ from wholereel.config import Augment, Data, Streams, Views
 from wholereel.datasets.manifest import Manifest
 from wholereel.datasets.stream_loader import stream_loader
 from wholereel.errors import ConfigError, DataError
+from wholereel.evaluation.class_places import class_places
 from wholereel.evaluation.evaluate import eval_mode
 from wholereel.evaluation.gather import gather
 from wholereel.evaluation.stream_results import ClipRecord, StreamResults, summarise_streams, write_stream_results
@@ -64,7 +65,7 @@ def evaluate_streams(
     streams = data.streams or package.streams
     if streams is None or not package.spaces:
         raise ConfigError("this package judges whole videos, not streams; use `evaluate`.")
-    places = _class_places(manifest, package.spaces)
+    places = {space: torch.tensor(class_places(manifest, space, names)) for space, names in package.spaces.items()}
     device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     rank, world_size = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
     loader = stream_loader(
@@ -122,26 +123,6 @@ def reading(data: Data, views: Views, streams: Streams, package: Package, worker
         cache=data.cache and cached,
         workers=data.workers if workers is None else workers,
     )
-
-
-def _class_places(manifest: Manifest, spaces: Mapping[str, tuple[str, ...]]) -> dict[str, Tensor]:
-    """Place among the model's classes of each class of the manifest, matched by name, by label space."""
-    places = {}
-    for space, names in spaces.items():
-        found = manifest.classes.get(space)
-        if found is None:
-            raise DataError(manifest.root, f"has no label column {space!r}", f"the model's {', '.join(spaces)}")
-        unknown = [name for name in found if name not in names]
-        if unknown:
-            raise DataError(
-                manifest.root,
-                f"{len(unknown)} classes in column {space!r} that the model does not know: {', '.join(unknown[:5])}",
-                f"among the model's {len(names)}, such as {', '.join(names[:5])}",
-                "Evaluate on the data set that the model was trained for, or train it on this one.",
-            )
-        index = {name: place for place, name in enumerate(names)}
-        places[space] = torch.tensor([index[name] for name in found], dtype=torch.int64)
-    return places
 
 
 def _records(
