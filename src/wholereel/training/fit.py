@@ -1,36 +1,33 @@
 """The training loop: straight from batch to step, for every task and every strategy; knows no paper.
 
 A run directory holds `config.json`, `metrics.jsonl`, `faults.tsv`, `checkpoint.pt` (with streams also what they
-remember, `carry_*.pt`), and the model packages `last/` and `best/`. Killed at any moment, a run goes on from its
-checkpoint; on CPU with the same number of processes, to the same bits.
-Not here: how a batch becomes a gradient (`strategies/`), what a batch is (`datasets/loader.py`), how a model is
-measured (the caller brings that, since evaluation is a room of its own).
+remember, `carry_*.pt`), and the model packages `last/` and `best/`.
+Not here: how a batch becomes a gradient (`strategies/`), what a batch is (`datasets/loader.py`), what a killed run goes
+on from (`saved_run.py`), how a model is measured (the caller brings that, since evaluation is a room of its own).
 """
 
 from __future__ import annotations
 
 import dataclasses
 import itertools
-import json
 import os
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, nullcontext
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol, TextIO, cast
 
 import torch
 from torch import Tensor, nn
-from torch.optim import Optimizer
 
 from wholereel.batches import ClipBatch, Losses, StreamBatch
 from wholereel.config import Train
 from wholereel.datasets.loader import TooManyFaultsError, clip_loader
 from wholereel.datasets.manifest import Manifest
 from wholereel.datasets.stream_loader import stream_loader
-from wholereel.errors import CheckpointError, ConfigError, DataError
+from wholereel.errors import ConfigError, DataError
 from wholereel.inference.predictor import precision_context
 from wholereel.models.stream_models import StreamState
 from wholereel.tasks import AnyTask, create_task
@@ -38,21 +35,20 @@ from wholereel.tasks.stream_task import StreamTask
 from wholereel.tasks.task import Task
 from wholereel.training import distributed
 from wholereel.training.averaging import WeightAverage
-from wholereel.training.carry import forget_carries, load_carry, save_carry
-from wholereel.training.checkpoint import load_checkpoint, save_checkpoint
 from wholereel.training.checks import check_train, select_of
 from wholereel.training.distributed import Ranks
 from wholereel.training.meter import LossMeter
 from wholereel.training.norms import prepare_norms, set_training_mode
-from wholereel.training.optimiser import create_optimizer, freeze, load_optimizer_state, set_lr
+from wholereel.training.optimiser import create_optimizer, freeze, set_lr
 from wholereel.training.packages import write_package
-from wholereel.training.randomness import get_random_state, kept_randomness, set_random_state
+from wholereel.training.randomness import kept_randomness
 from wholereel.training.run_log import Display, RunLog, format_seconds
+from wholereel.training.saved_run import Parts, Progress, Run, prepare_directory, restore, restore_carry, save
 from wholereel.training.schedule import lr_factor, peak_lr
-from wholereel.training.settings import check_resumable, settings_of
+from wholereel.training.settings import settings_of
 from wholereel.training.strategies import Sequential, Strategy, create_strategy
 
-__all__ = ["FitResult", "Loader", "Progress", "Validate", "fit", "train_task"]
+__all__ = ["FitResult", "Loader", "Validate", "fit", "train_task"]
 
 Batch = ClipBatch | StreamBatch
 
@@ -80,51 +76,6 @@ class FitResult:
 
     package: Path
     metrics: Mapping[str, float]
-
-
-@dataclass(frozen=True)
-class Progress:
-    """Where a run stands.
-
-    Args:
-        epoch: complete epochs. step: steps made in the next one. update: steps made in all.
-        metrics: of the best package so far.
-    """
-
-    epoch: int = 0
-    step: int = 0
-    update: int = 0
-    metrics: Mapping[str, float] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class _Run:
-    """What stays the same during a run."""
-
-    train: Train
-    directory: Path
-    classes: tuple[str, ...]
-    ranks: Ranks
-    device: torch.device
-    settings: Mapping[str, Any]
-    display: Display
-    log_every: int
-
-    @property
-    def checkpoint(self) -> Path:
-        return self.directory / "checkpoint.pt"
-
-
-@dataclass(frozen=True)
-class _Parts:
-    """What a checkpoint holds besides the progress."""
-
-    task: AnyTask
-    optimizer: Optimizer
-    average: WeightAverage | None
-    log: RunLog
-    meter: LossMeter
-    scaler: torch.amp.GradScaler
 
 
 def fit(
@@ -216,8 +167,8 @@ def train_task(
     train = replace(train, select=select_of(train))
     settings = settings_of(train, sample_ids, ranks.world_size)
     display = Display(stream if ranks.first else None)
-    run = _Run(train, directory, classes, ranks, device, settings, display, log_every)
-    saved = _prepare_directory(run, resume)
+    run = Run(train, directory, classes, ranks, device, settings, display, log_every)
+    saved = prepare_directory(run, resume)
     mode = train.optim.norm
     prepare_norms(task, mode, ranks=ranks, device=device)
     distributed.broadcast_module(task, ranks)
@@ -231,9 +182,9 @@ def train_task(
     sizes = None if saved is None else saved["sizes"]
     log = RunLog(directory, rank=ranks.rank, tensorboard=tensorboard, sizes=sizes)
     scaler = torch.amp.GradScaler(device.type, enabled=train.precision == "fp16")  # else it does nothing
-    parts = _Parts(task, optimizer, average, log, LossMeter(ranks, device), scaler)
-    progress = Progress() if saved is None else _restore(run, parts, saved, allow_changes)
-    carry = _restore_carry(run, parts, progress) if saved is not None and saved.get("carried") else None
+    parts = Parts(task, optimizer, average, log, LossMeter(ranks, device), scaler)
+    progress = Progress() if saved is None else restore(run, parts, saved, allow_changes)
+    carry = restore_carry(run, parts, progress) if saved is not None and saved.get("carried") else None
     if progress.epoch >= train.epochs:
         return _result(run, progress)
     steps = -(-loader.steps_per_epoch // train.accumulate)
@@ -289,24 +240,6 @@ def _peak_lr(train: Train, strategy: Strategy | Sequential, ranks: Ranks) -> flo
     return peak_lr(train.optim, videos=videos, strategy_scale=plan.lr_scale)
 
 
-def _prepare_directory(run: _Run, resume: bool) -> dict[str, Any] | None:
-    """The checkpoint to go on from, or `None` with a fresh directory."""
-    exists = run.checkpoint.exists()
-    if exists and not resume:
-        raise ConfigError(f"{run.directory} holds a run already. Resume it, or choose another directory.")
-    if exists:
-        return load_checkpoint(run.checkpoint)
-    run.ranks.barrier()  # nobody may make files before all have looked
-    run.directory.mkdir(parents=True, exist_ok=True)
-    if run.ranks.first:
-        for file in [run.directory / "metrics.jsonl", *run.directory.glob("faults*.tsv")]:
-            file.unlink(missing_ok=True)  # of a run that was killed before its first checkpoint
-        text = json.dumps(run.settings, indent=1)
-        (run.directory / "config.json").write_text(text + "\n", encoding="utf-8")
-    run.ranks.barrier()
-    return None
-
-
 def _listed(batches: Iterable[Batch], log: RunLog, begin: Progress, accumulate: int) -> Iterator[Batch]:
     """The same batches; their faults are written as they come, also those that end the run."""
     numbers = itertools.count(begin.step * accumulate)
@@ -337,7 +270,7 @@ def _scale(ranks: Ranks, micro_batches: int, scaler: torch.amp.GradScaler) -> Ca
     return scale
 
 
-def _updater(run: _Run, parts: _Parts) -> Callable[[], None]:
+def _updater(run: Run, parts: Parts) -> Callable[[], None]:
     """One optimiser step on gradients summed over ranks; with loss scaling it is left out if one is not finite."""
     parameters = [parameter for group in parts.optimizer.param_groups for parameter in group["params"]]
 
@@ -404,7 +337,7 @@ class _Clock:
         return (time.monotonic() - self.begin) / made * max(0, self.updates - update)
 
 
-def _report(run: _Run, parts: _Parts, clock: _Clock, progress: Progress, steps: int, lr: float, due: bool) -> bool:
+def _report(run: Run, parts: Parts, clock: _Clock, progress: Progress, steps: int, lr: float, due: bool) -> bool:
     """Look at the losses since the last look, write and show them; tells whether a checkpoint is due."""
     where = f"epoch {progress.epoch + 1}, between steps {progress.step - run.log_every + 1} and {progress.step}"
     reading = parts.meter.read(where=where, flag=due and run.ranks.first)
@@ -419,7 +352,12 @@ def _report(run: _Run, parts: _Parts, clock: _Clock, progress: Progress, steps: 
     return reading.raised > 0
 
 
-def _end_epoch(run: _Run, parts: _Parts, progress: Progress, validate: Validate | None, clock: _Clock) -> Progress:
+def _save(run: Run, parts: Parts, progress: Progress, clock: _Clock, carry: StreamState | None = None) -> None:
+    save(run, parts, progress, carry)
+    clock.saved = time.monotonic()
+
+
+def _end_epoch(run: Run, parts: Parts, progress: Progress, validate: Validate | None, clock: _Clock) -> Progress:
     """Measure and save the model where that is due, and turn the page."""
     train = run.train
     done = progress.epoch + 1
@@ -437,7 +375,7 @@ def _end_epoch(run: _Run, parts: _Parts, progress: Progress, validate: Validate 
     return progress
 
 
-def _measure(run: _Run, parts: _Parts, progress: Progress, validate: Validate | None) -> Progress:
+def _measure(run: Run, parts: Parts, progress: Progress, validate: Validate | None) -> Progress:
     """Write `last/`, and `best/` if this is the best so far."""
     epoch, metrics, better = progress.epoch + 1, {}, False
     if validate is not None:
@@ -456,7 +394,7 @@ def _measure(run: _Run, parts: _Parts, progress: Progress, validate: Validate | 
     return replace(progress, metrics=metrics) if better else progress
 
 
-def _strategy_note(run: _Run) -> dict[str, str]:
+def _strategy_note(run: Run) -> dict[str, str]:
     strategy = create_strategy(run.train.strategy, nullcontext)
     return {**dataclasses.asdict(run.train.strategy), "gradient": strategy.gradient}
 
@@ -472,77 +410,13 @@ def _is_better(select: str, metrics: Mapping[str, float], best: Mapping[str, flo
 
 
 @contextmanager
-def _averaged(parts: _Parts) -> Iterator[None]:
+def _averaged(parts: Parts) -> Iterator[None]:
     """The averaged weights in place, where there are some."""
     with nullcontext() if parts.average is None else parts.average.applied():
         yield
 
 
-def _save(run: _Run, parts: _Parts, progress: Progress, clock: _Clock, carry: StreamState | None = None) -> None:
-    """Gather what each rank knows alone; the first writes. Memories are written by each rank, before and for this."""
-    if carry is not None:
-        save_carry(run.directory, carry, rank=run.ranks.rank, update=progress.update)
-        run.ranks.barrier()
-    own = get_random_state(run.device)
-    random = {name: distributed.all_gather_bytes(state, run.ranks, run.device) for name, state in own.items()}
-    size = torch.tensor([parts.log.faults.size]).view(torch.uint8)
-    faults = [int(each.view(torch.int64)) for each in distributed.all_gather_bytes(size, run.ranks, run.device)]
-    if run.ranks.first:
-        content = {
-            "progress": {**dataclasses.asdict(progress), "metrics": dict(progress.metrics)},
-            "carried": carry is not None,
-            "settings": json.dumps(run.settings),
-            "task": parts.task.state_dict(),
-            "optimizer": parts.optimizer.state_dict(),
-            "scaler": parts.scaler.state_dict(),
-            "average": None if parts.average is None else parts.average.state_dict(),
-            "random": random,
-            "sizes": parts.log.sizes(progress.update, faults),
-        }
-        save_checkpoint(run.checkpoint, content)
-    if run.train.data.streams is not None:
-        run.ranks.barrier()  # only now nobody needs the older ones
-        forget_carries(run.directory, rank=run.ranks.rank, update=None if carry is None else progress.update)
-    clock.saved = time.monotonic()
-    parts.meter.last_checkpoint = f"{run.checkpoint} (epoch {progress.epoch + 1}, step {progress.step})"
-
-
-def _restore(run: _Run, parts: _Parts, saved: dict[str, Any], allow_changes: bool) -> Progress:
-    """Take over all states of a checkpoint."""
-    progress = Progress(**saved["progress"])
-    updates = torch.tensor([progress.update, progress.update**2], dtype=torch.float64, device=run.device)
-    total, squares = distributed.sum_over_ranks(updates, run.ranks).tolist()
-    if squares * run.ranks.world_size != total**2:  # some variance: ranks would wait for each other for ever
-        raise CheckpointError(
-            run.checkpoint,
-            f"process {run.ranks.rank} reads update {progress.update}, others another one",
-            "the same file on all nodes",
-            "Put the run's directory on a disk that all nodes share.",
-        )
-    before = json.loads(saved["settings"])
-    changes = check_resumable(before, run.settings, allow_changes=allow_changes, mid_epoch=progress.step > 0)
-    for change in changes:
-        run.display.line(f"resuming with a change: {change}")
-    parts.task.load_state_dict(saved["task"])
-    load_optimizer_state(parts.optimizer, saved["optimizer"])
-    if saved.get("scaler") and parts.scaler.is_enabled():
-        parts.scaler.load_state_dict(saved["scaler"])
-    if parts.average is not None:
-        parts.average.load_state_dict(saved["average"])
-    if before["world_size"] == run.ranks.world_size:
-        states = {name: each[run.ranks.rank] for name, each in saved["random"].items()}
-        set_random_state(states, run.device)
-    parts.meter.last_checkpoint = f"{run.checkpoint} (epoch {progress.epoch + 1}, step {progress.step})"
-    return progress
-
-
-def _restore_carry(run: _Run, parts: _Parts, progress: Progress) -> StreamState:
-    """What this process's streams remembered when the run stopped inside an epoch."""
-    tensors = load_carry(run.directory, rank=run.ranks.rank, update=progress.update)
-    return cast(StreamTask, parts.task).restore(tensors)
-
-
-def _result(run: _Run, progress: Progress) -> FitResult:
+def _result(run: Run, progress: Progress) -> FitResult:
     package = run.directory / ("best" if progress.metrics else "last")
     if not (package / "model.json").exists():
         raise DataError(package, "the run is finished, but its model package is gone", remedy="Train it again.")
