@@ -223,17 +223,34 @@ def _mirrored(error_BCTHW: Tensor, weight_C1KKK: Tensor, shape: Shape, stride: l
 def _by_frames(
     error_BCTHW: Tensor, weight_C1KKK: Tensor, shape: Shape, stride: list[int], padding: list[int]
 ) -> Tensor:
-    """For each frame of the kernel the 2-D gradient, added to the frames that it looked at."""
+    """For each frame of the kernel the 2-D gradient, added to the frames that it looked at.
+
+    Frames `phase + stride * m` are collected in a tensor of their own, so that sums and calls meet no gaps.
+    """
     batch, channels, frames, height, width = shape
-    to_x_BCTHW = _zeros(shape, error_BCTHW)
-    for tap in range(weight_C1KKK.shape[2]):
-        out, seen = _frames_of(tap, frames, error_BCTHW.shape[2], stride[0], padding[0])
-        if out.start >= out.stop:
+    error_MCHW = _merged(error_BCTHW)
+    to_x_BCTHW = error_BCTHW.new_empty(batch, frames, height, width, channels).permute(0, 4, 1, 2, 3)
+    for phase in range(min(stride[0], frames)):
+        count, parts = len(range(phase, frames, stride[0])), []
+        for tap in range(weight_C1KKK.shape[2]):
+            out, seen = _frames_of(tap, frames, error_BCTHW.shape[2], stride[0], padding[0])
+            if out.start >= out.stop or seen.start % stride[0] != phase:
+                continue
+            error = error_MCHW[out.start * batch : out.stop * batch]
+            like = error.new_empty(len(error), height, width, channels).permute(0, 3, 1, 2)
+            part, _, _ = _gradients_2d(error, like, weight_C1KKK[:, :, tap], stride, padding, (True, False))
+            parts.append((seen.start // stride[0], part))
+        if not parts:
+            to_x_BCTHW[:, :, phase :: stride[0]] = 0
             continue
-        merged = _merged(error_BCTHW[:, :, out])
-        like = merged.new_empty(len(merged), height, width, channels).permute(0, 3, 1, 2)
-        part, _, _ = _gradients_2d(merged, like, weight_C1KKK[:, :, tap], stride, padding, (True, False))
-        to_x_BCTHW[:, :, seen] += part.unflatten(0, (batch, -1)).transpose(1, 2)
+        parts.sort(key=lambda first_part: -len(first_part[1]))  # the longest takes the others, if it is whole
+        (_, whole), *others = parts
+        if len(whole) < count * batch:
+            whole = error_MCHW.new_zeros(count * batch, height, width, channels).permute(0, 3, 1, 2)
+            others = parts
+        for first, part in others:
+            whole[first * batch : first * batch + len(part)] += part
+        to_x_BCTHW[:, :, phase :: stride[0]] = whole.unflatten(0, (count, batch)).permute(1, 2, 0, 3, 4)
     return to_x_BCTHW
 
 
@@ -294,12 +311,17 @@ def weight_gradient(
     error_BCTHW: Tensor, x_BCTHW: Tensor, kernel: list[int], stride: list[int], padding: list[int]
 ) -> Tensor:
     """For each frame of the kernel the 2-D gradient over all frames that it looked at."""
+    batch, frames = x_BCTHW.shape[0], x_BCTHW.shape[2]
     to_weight_C1KKK = x_BCTHW.new_zeros(x_BCTHW.shape[1], 1, *kernel)
+    error_MCHW = _merged(error_BCTHW)
+    phases = [_merged(x_BCTHW[:, :, phase :: stride[0]]) for phase in range(min(stride[0], frames))]
     for tap in range(kernel[0]):
-        out, seen = _frames_of(tap, x_BCTHW.shape[2], error_BCTHW.shape[2], stride[0], padding[0])
+        out, seen = _frames_of(tap, frames, error_BCTHW.shape[2], stride[0], padding[0])
         if out.start >= out.stop:
             continue
-        error, x = _merged(error_BCTHW[:, :, out]), _merged(x_BCTHW[:, :, seen])
+        first, phase = divmod(seen.start, stride[0])
+        error = error_MCHW[out.start * batch : out.stop * batch]
+        x = phases[phase][first * batch : first * batch + len(error)]
         _, part, _ = _gradients_2d(error, x, to_weight_C1KKK[:, :, tap], stride, padding, (False, True))
         to_weight_C1KKK[:, :, tap] = part
     return to_weight_C1KKK
@@ -314,8 +336,9 @@ def _frames_of(tap: int, frames: int, out_frames: int, stride: int, pad: int) ->
 
 
 def _merged(x_BCTHW: Tensor) -> Tensor:
-    """Frames in the batch axis: `(B * T, C, H, W)`, channels last."""
-    return x_BCTHW.transpose(1, 2).flatten(0, 1)
+    """Frames in the batch axis, `(T * B, C, H, W)`, channels last: neighbours in time are a slice of it."""
+    x_TBHWC = x_BCTHW.permute(2, 0, 3, 4, 1)
+    return x_TBHWC.reshape(-1, *x_TBHWC.shape[2:]).contiguous().permute(0, 3, 1, 2)
 
 
 def _gradients_2d(
