@@ -15,7 +15,7 @@ from wholereel.config import Augment, Clips, Data, Streams
 from wholereel.datasets.loader import TooManyFaultsError
 from wholereel.datasets.manifest import read_manifest
 from wholereel.datasets.mirror import Mirror
-from wholereel.datasets.sample import Event
+from wholereel.datasets.sample import Box, Event
 from wholereel.datasets.stream_dataset import StreamDataset, collate_streams
 from wholereel.datasets.stream_labels import begins_next, fills_most, labels_of_part
 from wholereel.datasets.stream_loader import stream_loader
@@ -324,3 +324,20 @@ def test_classes_without_a_mirror_image_are_never_flipped(folder):
     data = replace(DATA, augment=Augment(short_side=(16, 16), crop=16, flip=1.0))
     streams = StreamDataset(manifest, data, train=True, seed=0)
     assert streams[StreamKey(0, 0, 0, True)].labels["label"].item() == 0
+
+
+def test_boxes_and_their_labels_follow_a_flip(folder):
+    box = Box(1.0, (0.0, 0.25, 0.25, 0.75), labels=(1,))
+    samples = tuple(
+        replace(sample, key_seconds=1.0, boxes=(box,), labels={}, events=()) for sample in read_manifest(folder).samples
+    )
+    manifest = replace(read_manifest(folder), samples=samples, multi_label=True)
+    augment = Augment(short_side=(16, 16), crop=0, flip=1.0)
+    data = replace(DATA, augment=augment, streams=Streams(steps="samples"), clips=Clips(frames=2, stride=1))
+    for train, corners, label in (
+        (False, [0.0, 4.0, 4.0, 12.0], [0.0, 1.0]),
+        (True, [12.0, 4.0, 16.0, 12.0], [1.0, 0.0]),
+    ):
+        clip = StreamDataset(manifest, data, train=train, seed=0)[StreamKey(0, 0, 0, True)]
+        assert clip.boxes.xyxy_R4.tolist() == [corners]
+        assert clip.boxes.labels_RK.tolist() == [label]

@@ -14,9 +14,18 @@ from torchvision import tv_tensors
 from torchvision.transforms.v2 import functional as F
 
 from wholereel.batches import Boxes
+from wholereel.datasets.mirror import Mirror
 from wholereel.datasets.sample import Box, Sample
 
-__all__ = ["batched_boxes", "boxes_of_clips", "boxes_of_sample", "center_cropped", "has_detections", "pixel_boxes"]
+__all__ = [
+    "batched_boxes",
+    "boxes_of_clips",
+    "boxes_of_sample",
+    "center_cropped",
+    "has_detections",
+    "mirrored_box",
+    "pixel_boxes",
+]
 
 
 def has_detections(samples: Sequence[Sample]) -> bool:
@@ -40,6 +49,12 @@ def center_cropped(boxes: tv_tensors.BoundingBoxes, crop: int) -> tv_tensors.Bou
     height, width = boxes.canvas_size
     top, left = -(-(height - crop) // 2), -(-(width - crop) // 2)
     return F.crop(boxes, top, left, crop, crop)
+
+
+def mirrored_box(box: Box, mirror: Mirror) -> Box:
+    """The box with the labels of the mirror image; its corners are the geometry's business."""
+    labels = mirror.flipped("label", box.labels)
+    return box if labels == box.labels or isinstance(labels, int) else replace(box, labels=labels)
 
 
 def boxes_of_clips(parts: Sequence[Boxes]) -> Boxes:

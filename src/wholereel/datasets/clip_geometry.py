@@ -6,14 +6,14 @@ Not here: the draws themselves (`media/augment.py`), what boxes and poses are (`
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torchvision import tv_tensors
 
 from wholereel.batches import Boxes, Poses
-from wholereel.datasets.clip_boxes import boxes_of_clips, boxes_of_sample, center_cropped, pixel_boxes
+from wholereel.datasets.clip_boxes import boxes_of_clips, boxes_of_sample, center_cropped, mirrored_box, pixel_boxes
 from wholereel.datasets.clip_poses import center_cropped_joints, shown_poses
 from wholereel.datasets.clip_reader import ReadClips
 from wholereel.datasets.mirror import Mirror
@@ -84,7 +84,7 @@ def moved(
         new_joints = tuple(center_cropped_joints(part, geometry.crop) for part in joints)
     rows_N = [len(part) for part in scaled]
     if boxes is not None:  # else nothing tells how many clips were flipped, where only some are here
-        judged = [[_mirrored(box, mirror) for box in part] if turned else part
+        judged = [[mirrored_box(box, mirror) for box in part] if turned else part
                   for part, turned in zip(judged, flipped, strict=True)]  # fmt: skip
     least = LEAST_SIDE if isinstance(geometry, TrainAugment) else 0.0
     found = None
@@ -98,11 +98,6 @@ def moved(
         around = None if shown.boxes is None else [new[n:] for new, n in zip(new_boxes, rows_N, strict=True)]
         placed = shown.placed(new_joints, around, flipped=flipped, sides=mirror.joints)
     return Moved(clips_NTCHW, found, placed, any(flipped[:1]))
-
-
-def _mirrored(box: Box, mirror: Mirror) -> Box:
-    labels = mirror.flipped("label", box.labels)
-    return box if labels == box.labels or isinstance(labels, int) else replace(box, labels=labels)
 
 
 def _boxes(xyxy_R4: Tensor, size: tuple[int, int]) -> tv_tensors.BoundingBoxes:

@@ -25,6 +25,7 @@ from wholereel.datasets.clip_boxes import (
     boxes_of_sample,
     center_cropped,
     has_detections,
+    mirrored_box,
     pixel_boxes,
 )
 from wholereel.datasets.clip_dataset import TRUNCATED, augment_of, frame_cache_of
@@ -110,11 +111,9 @@ class StreamDataset(Dataset["StreamClip"]):
         self.multi_hot = data.streams.label == "all" if timed else manifest.multi_label
         tables = manifest.mirror.labels.values()
         lost = manifest.mirror.never or any(min(table, default=0) < 0 for table in tables)
-        boxed = bool(self.samples) and self.samples[0].key_seconds is not None
         augment = augment_of(data.augment, manifest.mirror)
-        # A stream is flipped as a whole, so no class of it may lack a mirror image; labels of boxes follow no flip.
-        fixed = lost or (boxed and manifest.mirror.knows_sides)
-        self._augment = TrainAugment(replace(augment, flip=0.0) if fixed else augment)
+        # A stream is flipped as a whole, so no class of it may lack a mirror image.
+        self._augment = TrainAugment(replace(augment, flip=0.0) if lost else augment)
         self._center, self._mirror = CenterCrop(data.augment), manifest.mirror
         self._cache = frame_cache_of(data, train, cache_dir) if data.cache else None
         self._open: OrderedDict[tuple[Path, int], FrameReader] = OrderedDict()
@@ -273,6 +272,7 @@ class StreamDataset(Dataset["StreamClip"]):
         if self.train:
             done = self._augment(clips_1TCHW, [scaled], generator=generator)
             clips_1TCHW, cropped, flipped = done.clips_NTCHW, done.boxes[0], done.flipped[0]
+            chosen = [mirrored_box(box, self._mirror) for box in chosen] if flipped else chosen
         else:
             clips_1TCHW, cropped = self._center(clips_1TCHW), center_cropped(scaled, self._center.crop)
         least = LEAST_SIDE if self.train else 0.0
