@@ -7,9 +7,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from wholereel.ops.linear import SMALL, _has_onednn, linear, linear_route
+from wholereel.ops.linear import SMALL, _has_product, linear, linear_route
 
-pytestmark = pytest.mark.skipif(not _has_onednn(), reason="a torch without oneDNN")
+pytestmark = pytest.mark.skipif(not _has_product(), reason="a torch without oneDNN")
 
 
 def layer(bias: bool = True, wide: int = 8) -> nn.Linear:

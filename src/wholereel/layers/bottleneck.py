@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from wholereel.layers.checkpointing import CheckpointedStage
+from wholereel.layers.convolution import Conv3d
 from wholereel.layers.mlp import DropPath
 from wholereel.layers.non_local import NonLocal
 
@@ -54,7 +55,7 @@ Middle = Callable[[BlockPlan], nn.Module]
 def spatial(plan: BlockPlan) -> nn.Module:
     """1 x 3 x 3 with the block's stride and dilation."""
     step, gap = plan.stride, plan.dilation
-    return nn.Conv3d(
+    return Conv3d(
         plan.inner,
         plan.inner,
         (1, 3, 3),
@@ -73,7 +74,7 @@ class Bottleneck(nn.Module):
 
     def __init__(self, plan: BlockPlan, middle: Middle = spatial) -> None:
         super().__init__()
-        self.conv_a = nn.Conv3d(
+        self.conv_a = Conv3d(
             plan.planes, plan.inner, (plan.kernel_t, 1, 1), padding=(plan.kernel_t // 2, 0, 0), bias=False
         )
         self.norm_a = nn.BatchNorm3d(plan.inner, eps=plan.bn_eps)
@@ -140,7 +141,7 @@ class Stem(nn.Module):
         pool_stride_t: int = 1,
     ) -> None:
         super().__init__()
-        self.conv = nn.Conv3d(
+        self.conv = Conv3d(
             in_channels,
             planes,
             (kernel_t, 7, 7),

@@ -25,6 +25,7 @@ from wholereel.layers.bottleneck import (
     spatial,
     stage_blocks,
 )
+from wholereel.layers.convolution import Conv3d
 from wholereel.layers.correlation import CorrelationBlock, FilterInit, Join
 from wholereel.layers.dilation import dilate
 from wholereel.models.clip_model import ClipModel, ModelInfo, init_convolutions
@@ -41,9 +42,9 @@ class TemporalThenSpatial(nn.Module):
     def __init__(self, plan: BlockPlan) -> None:
         super().__init__()
         time, space = plan.stride
-        self.conv_t = nn.Conv3d(plan.inner, plan.inner, (3, 1, 1), stride=(time, 1, 1), padding=(1, 0, 0), bias=False)
+        self.conv_t = Conv3d(plan.inner, plan.inner, (3, 1, 1), stride=(time, 1, 1), padding=(1, 0, 0), bias=False)
         self.norm = nn.BatchNorm3d(plan.inner, eps=plan.bn_eps)
-        self.conv_xy = nn.Conv3d(
+        self.conv_xy = Conv3d(
             plan.inner, plan.inner, (1, 3, 3), stride=(1, space, space), padding=(0, 1, 1), bias=False
         )
 

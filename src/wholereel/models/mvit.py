@@ -18,6 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from wholereel.layers.convolution import Conv3d
 from wholereel.layers.mlp import DropPath, Mlp
 from wholereel.layers.pooling_attention import Compression, PoolingAttention
 from wholereel.layers.token_pooling import NORM_EPS, Grid, pool_tokens
@@ -123,7 +124,7 @@ class Patches(nn.Module):
         if config.patch_2d:
             self.proj: nn.Module = nn.Conv2d(in_channels, config.embed_dim, kernel[1:], stride[1:], padding[1:])
         else:
-            self.proj = nn.Conv3d(in_channels, config.embed_dim, kernel, stride, padding)
+            self.proj = Conv3d(in_channels, config.embed_dim, kernel, stride, padding)
 
     def forward(self, x_BCTHW: Tensor, before_BCTHW: Tensor | None = None) -> Tensor:
         """Tokens of a clip; a causal stem sees `before_BCTHW` in front of it, zeros where `None`."""

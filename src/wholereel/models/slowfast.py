@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from wholereel.layers.bottleneck import DEPTHS, BlockPlan, Stage, Stem, begin_residuals_at_zero, stage_blocks
 from wholereel.layers.checkpointing import CheckpointedStage
+from wholereel.layers.convolution import Conv3d
 from wholereel.layers.non_local import Affinity, NonLocal
 from wholereel.models.clip_model import ClipModel, MemoryView, init_convolutions
 from wholereel.models.layouts import Layout, renaming
@@ -78,7 +79,7 @@ class Fusion(nn.Module):
 
     def __init__(self, fast_channels: int, alpha: int, kernel: int, ratio: int, bn_eps: float) -> None:
         super().__init__()
-        self.conv = nn.Conv3d(
+        self.conv = Conv3d(
             fast_channels,
             ratio * fast_channels,
             (kernel, 1, 1),

@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from wholereel.layers.convolution import Conv3d
 from wholereel.models.clip_model import ClipModel, ModelInfo, init_convolutions
 
 __all__ = ["Tiny", "TinyPeak", "tiny2d", "tiny2d_peak", "tiny_r2plus1d", "tiny_r3d"]
@@ -100,7 +101,7 @@ class Cube(nn.Module):
     def __init__(self, in_planes: int, planes: int, stride: tuple[int, int], norm: Norm) -> None:
         super().__init__()
         strides = (stride[0], stride[1], stride[1])
-        self.conv = nn.Conv3d(in_planes, planes, 3, stride=strides, padding=1, bias=False)
+        self.conv = Conv3d(in_planes, planes, 3, stride=strides, padding=1, bias=False)
         self.norm = _norm(norm, planes)
 
     def forward(self, x_BCTHW: Tensor) -> Tensor:

@@ -23,6 +23,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from wholereel.layers.checkpointing import CheckpointedStage
+from wholereel.layers.convolution import Conv3d
 from wholereel.layers.dilation import dilate
 from wholereel.layers.mlp import DropPath
 from wholereel.layers.pointwise import PointwiseConv3d
@@ -94,21 +95,21 @@ class Conv2Plus1D(nn.Sequential):
     def __init__(self, in_planes: int, out_planes: int, mid_planes: int, strides: Triple) -> None:
         time, height, width = strides
         super().__init__(
-            nn.Conv3d(in_planes, mid_planes, (1, 3, 3), stride=(1, height, width), padding=(0, 1, 1), bias=False),
+            Conv3d(in_planes, mid_planes, (1, 3, 3), stride=(1, height, width), padding=(0, 1, 1), bias=False),
             nn.BatchNorm3d(mid_planes),
             nn.ReLU(inplace=True),
-            nn.Conv3d(mid_planes, out_planes, (3, 1, 1), stride=(time, 1, 1), padding=(1, 0, 0), bias=False),
+            Conv3d(mid_planes, out_planes, (3, 1, 1), stride=(time, 1, 1), padding=(1, 0, 0), bias=False),
         )
 
 
 def dense(in_planes: int, out_planes: int, mid_planes: int, strides: Triple) -> nn.Module:
     """3 x 3 x 3."""
-    return nn.Conv3d(in_planes, out_planes, 3, stride=strides, padding=1, bias=False)
+    return Conv3d(in_planes, out_planes, 3, stride=strides, padding=1, bias=False)
 
 
 def per_frame(in_planes: int, out_planes: int, mid_planes: int, strides: Triple) -> nn.Module:
     """1 x 3 x 3; its stride in time is 1."""
-    return nn.Conv3d(in_planes, out_planes, (1, 3, 3), stride=strides, padding=(0, 1, 1), bias=False)
+    return Conv3d(in_planes, out_planes, (1, 3, 3), stride=strides, padding=(0, 1, 1), bias=False)
 
 
 CONVOLUTIONS = {
@@ -205,7 +206,7 @@ class BottleneckBlock(nn.Module):
 
 def _stem_3d(in_channels: int, width: int, kernel: int, stride: int) -> list[nn.Module]:
     return [
-        nn.Conv3d(in_channels, width, (kernel, 7, 7), stride=(stride, 2, 2), padding=(kernel // 2, 3, 3), bias=False),
+        Conv3d(in_channels, width, (kernel, 7, 7), stride=(stride, 2, 2), padding=(kernel // 2, 3, 3), bias=False),
         nn.BatchNorm3d(width),
         nn.ReLU(inplace=True),
     ]
@@ -213,10 +214,10 @@ def _stem_3d(in_channels: int, width: int, kernel: int, stride: int) -> list[nn.
 
 def _stem_2plus1d(in_channels: int, width: int, mid: int) -> list[nn.Module]:
     return [
-        nn.Conv3d(in_channels, mid, (1, 7, 7), stride=(1, 2, 2), padding=(0, 3, 3), bias=False),
+        Conv3d(in_channels, mid, (1, 7, 7), stride=(1, 2, 2), padding=(0, 3, 3), bias=False),
         nn.BatchNorm3d(mid),
         nn.ReLU(inplace=True),
-        nn.Conv3d(mid, width, (3, 1, 1), padding=(1, 0, 0), bias=False),
+        Conv3d(mid, width, (3, 1, 1), padding=(1, 0, 0), bias=False),
         nn.BatchNorm3d(width),
         nn.ReLU(inplace=True),
     ]

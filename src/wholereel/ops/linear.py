@@ -14,7 +14,8 @@ from typing import Any, Literal
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils._python_dispatch import _get_current_dispatch_mode
+
+from wholereel.ops.onednn import REFUSED, onednn_serves
 
 __all__ = ["LINEAR_ROUTES", "linear", "linear_route"]
 
@@ -37,10 +38,7 @@ def linear(x_BLD: Tensor, layer: nn.Linear, *, gelu: bool = False, route: Route 
     if route is not None and route not in LINEAR_ROUTES:
         raise ValueError(f"route must be one of {LINEAR_ROUTES}, got {route!r}")
     if route == "onednn" and not _served(x_BLD, layer):
-        raise ValueError(
-            "oneDNN serves float32 on the CPU, outside of compiled code, of autocast and of whoever counts or hooks; "
-            f"got {x_BLD.dtype} on {x_BLD.device}"
-        )
+        raise ValueError(f"{REFUSED}; got {x_BLD.dtype} on {x_BLD.device}")
     if (route or linear_route(x_BLD, layer)) == "plain":
         y_BLD = layer(x_BLD)
         return F.gelu(y_BLD) if gelu else y_BLD
@@ -62,24 +60,17 @@ def linear_route(x_BLD: Tensor, layer: nn.Linear) -> Route:
 
 def _served(x_BLD: Tensor, layer: nn.Linear) -> bool:
     return bool(
-        not torch.compiler.is_compiling()
-        and type(layer) is nn.Linear  # others (quantised, parametrised, with adapters) compute something else
-        and type(x_BLD) is Tensor
-        and type(layer.weight) in (Tensor, nn.Parameter)
-        and x_BLD.device.type == "cpu"
-        and x_BLD.dtype == layer.weight.dtype == torch.float32
-        and not torch.is_autocast_enabled("cpu")
-        and torch.backends.mkldnn.enabled
-        and _has_onednn()
-        # Hooks and dispatch modes (of counters, of fake tensors) want to see PyTorch's own operations.
+        type(layer) is nn.Linear  # others (quantised, parametrised, with adapters) compute something else
+        and onednn_serves(x_BLD, layer.weight)
+        and _has_product()
+        # Hooks want to be called.
         and not (layer._forward_hooks or layer._forward_pre_hooks)
         and not (layer._backward_hooks or layer._backward_pre_hooks)
-        and _get_current_dispatch_mode() is None
     )
 
 
 @functools.cache
-def _has_onednn() -> bool:
+def _has_product() -> bool:
     return torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
 
 
