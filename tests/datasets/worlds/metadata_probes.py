@@ -146,6 +146,7 @@ HIDDEN: dict[str, tuple[Callable[[World[Any], Iterator[Any]], Iterator[Unit]], i
 }
 VISIBLE = {
     "events8": "ceiling 1: the whole file is what is asked for, and glyphs have different areas",
+    "ava_rooms_clips": "ceiling 1: the object is shown whole",
     "cue_probe_clips": "ceiling 1: the flash is the colour that is asked for",
     "sparse6_clips": "ceiling 1: the whole file is what is asked for",
     "stills_clips_stills": "ceiling 1: the whole picture is what is asked for",

@@ -16,7 +16,7 @@ import numpy as np
 
 from wholereel.datasets.worlds.ava_files import write_ava_files
 from wholereel.datasets.worlds.base import Oracle, Recording, Scene, Score, World, generator_of
-from wholereel.datasets.worlds.room_painting import HEIGHT, WIDTH, box_at, paint_room
+from wholereel.datasets.worlds.room_painting import box_record, paint_room
 from wholereel.datasets.worlds.room_schedule import (
     ACTIONS,
     CLASSES,
@@ -64,6 +64,7 @@ class AvaRooms(World[RoomScene]):
     std_sizes: ClassVar[Mapping[str, int]] = {"train": 60, "val": 10, "test": 20}
     group_frames: ClassVar[int] = FRAME_RATE
     balanced: ClassVar[bool] = False
+    companions: ClassVar[tuple[str, ...]] = ("ava_rooms_clips",)
     oracle_samples: ClassVar[int] = 200
 
     def sample(self, seed: int, split: str, index: int) -> RoomScene:
@@ -77,15 +78,7 @@ class AvaRooms(World[RoomScene]):
 
     def truth(self, scene: RoomScene) -> dict[str, Any]:
         boxes = [
-            {
-                "seconds": float(second),
-                "xyxy": [
-                    round(value / size, 6)
-                    for value, size in zip(box_at(agent, second), (WIDTH, HEIGHT) * 2, strict=True)
-                ],
-                "labels": list(labels_at(agent, second)),
-                "track": track,
-            }
+            box_record(agent, second, labels_at(agent, second), track)
             for second in KEYS
             for track, agent in enumerate(scene.agents)
         ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -10,7 +11,7 @@ from wholereel.datasets.worlds.glyphs import NAMES, glyph_mask
 from wholereel.datasets.worlds.render import background, paint_distractor
 from wholereel.datasets.worlds.room_schedule import ACTIONS, DURATION, FRAME_RATE, KINDS, Agent, path_of
 
-__all__ = ["HEIGHT", "WIDTH", "box_at", "paint_room"]
+__all__ = ["HEIGHT", "WIDTH", "box_at", "box_record", "paint_room"]
 
 WIDTH, HEIGHT = 128, 96
 LANE_HEIGHT = 32
@@ -22,9 +23,9 @@ OBJECT_SIDE = 10
 PARCEL = ((12, 3), (235, 235, 235))  # what everything looks like that is carried
 
 
-def paint_room(agents: Sequence[Agent], paint_seed: int) -> np.ndarray:
-    """A minute of a room. Returns: frames_THWC, uint8."""
-    frames = DURATION * FRAME_RATE
+def paint_room(agents: Sequence[Agent], paint_seed: int, *, seconds: int = DURATION) -> np.ndarray:
+    """A room for so many seconds, as long as the agents' deeds last. Returns: frames_THWC, uint8."""
+    frames = seconds * FRAME_RATE
     frames_THWC = np.empty((frames, HEIGHT, WIDTH, 3), np.uint8)
     frames_THWC[:] = background(np.random.default_rng([paint_seed, 0]), WIDTH)[:HEIGHT]
     paint_distractor(frames_THWC, np.random.default_rng([paint_seed, 1]))
@@ -43,6 +44,13 @@ def box_at(agent: Agent, second: int) -> tuple[int, int, int, int]:
     floor, width, height = _shape(agent, frame, ACTIONS[agent.action_at(frame)])
     half = max(width, HEAD) // 2
     return x - half, floor - LEG - height - HEAD, x + half, floor
+
+
+def box_record(agent: Agent, second: int, labels: Sequence[int], track: int) -> dict[str, Any]:
+    """An agent's box at a key frame, for the manifest; corners are fractions of the picture."""
+    sides = (WIDTH, HEIGHT) * 2
+    xyxy = [round(value / side, 6) for value, side in zip(box_at(agent, second), sides, strict=True)]
+    return {"seconds": float(second), "xyxy": xyxy, "labels": list(labels), "track": track}
 
 
 def _shape(agent: Agent, frame: int, action: str) -> tuple[int, int, int]:

@@ -19,12 +19,15 @@ __all__ = [
     "KEYS",
     "KINDS",
     "LANES",
+    "STEP",
     "X_RANGE",
     "Agent",
     "Carry",
     "Deed",
     "draw_agents",
+    "draw_color",
     "labels_at",
+    "opposite",
     "path_of",
 ]
 
@@ -135,6 +138,11 @@ def draw_color(generator: np.random.Generator) -> tuple[int, int, int]:
     return red, green, blue
 
 
+def opposite(action: int) -> int:
+    """The walk the other way."""
+    return LEFT + RIGHT - action
+
+
 def _draw_deeds(x: int, generator: np.random.Generator) -> tuple[Deed, ...]:
     deeds: list[Deed] = []
     frame, frames = 0, DURATION * FRAME_RATE
@@ -144,7 +152,7 @@ def _draw_deeds(x: int, generator: np.random.Generator) -> tuple[Deed, ...]:
         end = min(frames, frame + seconds * FRAME_RATE + (FRAME_RATE // 2 if frame == 0 else 0))
         action = int(generator.integers(len(ACTIONS)))
         if not X_RANGE[0] <= x + STEP.get(action, 0) * (end - frame) <= X_RANGE[1]:
-            action = LEFT + RIGHT - action  # the other way; one of both has room
+            action = opposite(action)  # one of both has room
         x += STEP.get(action, 0) * (end - frame)
         deeds.append(Deed(action, frame, end))
         frame = end

@@ -8,6 +8,7 @@ from typing import Any
 
 from wholereel.datasets.worlds.av_bounce import AvBounce
 from wholereel.datasets.worlds.ava_rooms import AvaRooms
+from wholereel.datasets.worlds.ava_rooms_clips import AvaRoomsClips
 from wholereel.datasets.worlds.base import World
 from wholereel.datasets.worlds.bounce_material import BounceMaterial
 from wholereel.datasets.worlds.bounce_rhythm import BounceRhythm
@@ -40,6 +41,7 @@ WORLDS: dict[str, type[World[Any]]] = {
     "cue_probe": CueProbe,
     "cue_probe_clips": CueProbeClips,
     "ava_rooms": AvaRooms,
+    "ava_rooms_clips": AvaRoomsClips,
     "kitchen": Kitchen,
     "multi_events": MultiEvents,
     "sparse6": Sparse6,
