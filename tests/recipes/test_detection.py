@@ -25,8 +25,7 @@ def small():
     recipe = ava_rooms(seed=3)
     stages = dict(recipe.stages)
     stages["ava_rooms"] = replace(stages["ava_rooms"], sizes={"train": 1, "val": 1, "test": 1})
-    stages["events8"] = replace(stages["events8"], sizes={"train": 9, "val": 9, "test": 9})
-    stages["pretrain"] = replace(stages["pretrain"], val=None, select=None)
+    stages["trimmed"] = replace(stages["trimmed"], sizes={"train": 8, "val": 1, "test": 1})
     for name in ("pretrain", "clip_level", "collaborative_memory"):
         stages[name] = apply_overrides(stages[name], SMALL)
     for name in ("test_clip_level", "test_collaborative_memory"):

@@ -48,6 +48,7 @@ RECIPES: dict[str, str] = {
     "own_videos": "wholereel.recipes.own_videos:own_videos",
     "weizmann": "wholereel.recipes.weizmann:weizmann",
     "ava_rooms": "wholereel.recipes.detection:ava_rooms",
+    "ava_rooms_gradients": "wholereel.recipes.detection:ava_rooms_gradients",
     "ava_clip_level": "wholereel.recipes.ava:ava_clip_level",
     "ava_collaborative_memory": "wholereel.recipes.ava:ava_collaborative_memory",
     "jhmdb_boxes": "wholereel.recipes.detection:jhmdb_boxes",

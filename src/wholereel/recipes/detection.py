@@ -8,6 +8,7 @@ is trained on single clips first; then a memory is put into it and all goes on e
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Literal
 
 from wholereel.config import (
     Augment,
@@ -27,68 +28,121 @@ from wholereel.config import (
     Views,
     World,
 )
-from wholereel.recipes.worlds import pretrain_events8
 
-__all__ = ["ava_rooms", "jhmdb_boxes"]
+__all__ = ["ava_rooms", "ava_rooms_gradients", "jhmdb_boxes"]
 
 # Half a second around the key frame, in which one action is shown: seconds -0.5 and 0.
 ONE = Clips(count=1, frames=2, stride=4)
 # Clips 2 s apart see every pick-up of the eight seconds before and behind once.
 WINDOW = replace(ONE, count=9, window=16.0, window_grid=1.0)
 WHOLE = Augment(short_side=(96, 96), crop=0, flip=0.0)
-NETWORK = Model("tiny_r2plus1d", options={"width": 16, "norm": "batch", "placed": True})
-MEMORY = Memory(value="separate", dim=32, position_norm="ref", ref_positions=16)
-GLYPH_SIZES = {"train": 1800, "val": 180, "test": 9}
+DETECTOR = Model("tiny_r2plus1d", options={"width": 16, "norm": "batch", "placed": True}, boxes=BoxHead(read="roi"))
+LOW = ("clip_model.stem.", "clip_model.layer1.")  # the dearest layers, which are as they should be
+JUDGED: tuple[Literal["all", "centre"], ...] = ("all", "centre")
+GRADIENTS = tuple(f"{name}_{judged}" for judged in JUDGED for name in ("exact", "truncated"))
+# A gate scales what the box shows itself, and nobody who carries something shows its kind: the memory has to add it.
+MEMORY = Memory(value="separate", infusion="residual", dim=32, position_norm="ref", ref_positions=16)
 
 
 def ava_rooms(seed: int = 0) -> Recipe:
     """What people do and what they carry: a clip cannot know what was picked up earlier, the memory can.
 
-    Three trainings: glyphs in short clips (`events8`, as others begin with Kinetics), boxes on single clips, boxes
-    with a memory end to end. No clip can reach more than the ceiling `clip`, however long it is trained.
-    Measured (one seed, docs/lab.md): frame-mAP 0.696 on single clips, 0.712 with memory; what is carried 0.244 and
-    0.281. Above the ceiling of a clip, 0.746, it is not. Cost: about 10 minutes of one processor core a seed.
+    Three trainings: boxes in trimmed clips (`ava_rooms_clips`, as others begin with Kinetics), boxes on single clips,
+    boxes with a memory end to end. No clip can reach more than the ceiling `clip`, however long it is trained.
+    Measured: docs/lab.md. Cost: about 6 minutes of one processor core a seed.
     Source: our world, `docs/worlds/ava_rooms.md`; the detector of arXiv 2104.01198 (AVA) on a small network of our own.
     Command: `wholereel train ava_rooms --out runs/ava_rooms`.
     """
-    pretrain = replace(pretrain_events8(seed=seed, epochs=6), model=NETWORK, validate_every=6)
-    network = replace(NETWORK, boxes=BoxHead(read="roi"))
-    optim = Optim("adamw", lr=2e-3, head_lr=5.0, weight_decay=0.05, warmup=0.2, clip_norm=1.0)
-    data = Data(root="stage:keys", clips=ONE, augment=WHOLE, cache=True, workers=0)
-    views = Views(clips=ONE, short_side=96, crop=0)
-    clip_level = Train(
-        model=replace(network, weights="stage:pretrain"),
-        data=data,
-        task=Task("detect", multi_label=True),
-        optim=optim,
-        batch=16,
-        epochs=1,
-        seed=seed,
-    )
-    windows = replace(views, clips=WINDOW)
-    with_memory = replace(
-        clip_level,
-        model=replace(network, weights="stage:clip_level", memory=MEMORY),
-        data=replace(data, clips=WINDOW, judged="all"),
-        views=windows,
-        strategy=Strategy("exact"),
-        optim=replace(optim, lr=1e-3, memory_lr=5.0, head_lr=1.0, warmup=0.05, norm="frozen"),
-        epochs=3,
-        batch=4,
-    )
-    test = replace(data, split="test")
+    data, views = _rooms()
+    windows, test = replace(views, clips=WINDOW), replace(data, split="test")
     stages: dict[str, Stage] = {
-        "events8": World("events8", seed=seed, sizes=GLYPH_SIZES),
-        "ava_rooms": World("ava_rooms", seed=seed),
-        "keys": Prepare("ava_v2.2", root="stage:ava_rooms", options={"layout": "segments"}),
-        "pretrain": pretrain,
-        "clip_level": clip_level,
-        "collaborative_memory": with_memory,
+        **_clip_level(seed),
+        "collaborative_memory": _with_memory(seed),
         "test_clip_level": Evaluate("stage:clip_level", test, views=views),
         "test_collaborative_memory": Evaluate("stage:collaborative_memory", replace(test, clips=WINDOW), views=windows),
     }
     summary = "boxes at key frames: what is carried was shown earlier"
     return Recipe("ava_rooms", stages, summary, main="collaborative_memory", measured="docs/lab.md")
+
+
+def ava_rooms_gradients(seed: int = 0) -> Recipe:
+    """Does `ava_rooms` need the gradient through the memory? Exact and truncated, a window's boxes all or its middle's.
+
+    With boxes in the middle alone a truncated gradient leaves the clips around it without any.
+    Source: our world and question. Measured: docs/lab.md.
+    Command: `python benchmarks/effects.py ava_rooms_gradients --seeds 0 --out runs/effects`.
+    """
+    data, views = _rooms()
+    exact = _with_memory(seed)
+    truncated = replace(exact, model=replace(exact.model, memory=replace(MEMORY, detach=True)))
+    stages = _clip_level(seed)
+    for judged in JUDGED:
+        for name, one in {"exact": exact, "truncated": truncated}.items():
+            stages[f"{name}_{judged}"] = replace(one, data=replace(one.data, judged=judged))
+    test, windows = replace(data, split="test", clips=WINDOW), replace(views, clips=WINDOW)
+    stages |= {f"test_{name}": Evaluate(f"stage:{name}", test, views=windows) for name in GRADIENTS}
+    return Recipe("ava_rooms_gradients", stages, "ava_rooms with exact and with truncated gradients")
+
+
+def _rooms() -> tuple[Data, Views]:
+    """Training key frames and how single clips are looked at."""
+    data = Data(root="stage:keys", clips=ONE, augment=WHOLE, cache=True, workers=0)
+    return data, Views(clips=ONE, short_side=96, crop=0)
+
+
+def _clip_level(seed: int) -> dict[str, Stage]:
+    """Worlds, official files, and the detector of single clips."""
+    data, _ = _rooms()
+    pretrain = Train(
+        model=DETECTOR,
+        data=replace(data, root="stage:trimmed"),
+        task=Task("detect", multi_label=True),
+        optim=Optim("adamw", lr=4e-3, weight_decay=0.05, warmup=0.5, clip_norm=1.0),
+        batch=32,
+        epochs=4,
+        seed=seed,
+    )
+    clip_level = replace(
+        pretrain,
+        model=replace(DETECTOR, weights="stage:pretrain"),
+        data=data,
+        optim=replace(pretrain.optim, lr=5e-4, head_lr=10.0, warmup=0.1),
+        batch=16,
+        epochs=1,
+    )
+    return {
+        "trimmed": World("ava_rooms_clips", seed=seed),
+        "ava_rooms": World("ava_rooms", seed=seed),
+        "keys": Prepare("ava_v2.2", root="stage:ava_rooms", options={"layout": "segments"}),
+        "pretrain": pretrain,
+        "clip_level": clip_level,
+    }
+
+
+def _with_memory(seed: int) -> Train:
+    """The detector with windows of clips, from that of single clips."""
+    data, views = _rooms()
+    return Train(
+        model=replace(DETECTOR, weights="stage:clip_level", memory=MEMORY),
+        data=replace(data, clips=WINDOW, judged="all"),
+        views=replace(views, clips=WINDOW),
+        task=Task("detect", multi_label=True),
+        strategy=Strategy("exact"),
+        optim=Optim(
+            "adamw",
+            lr=5e-4,
+            memory_lr=10.0,
+            head_lr=10.0,
+            weight_decay=0.05,
+            warmup=0.05,
+            clip_norm=1.0,
+            norm="frozen",
+            frozen=LOW,
+        ),
+        epochs=1,
+        batch=4,
+        seed=seed,
+    )
 
 
 def jhmdb_boxes(seed: int = 0) -> Recipe:
