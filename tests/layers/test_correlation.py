@@ -52,3 +52,16 @@ def test_filters_begin_as_asked() -> None:
         assert filters[init].std().item() == pytest.approx(std, rel=0.05)
     with pytest.raises(ValueError, match="init must be one of ones, normal, he, got 'zeros'"):
         CorrelationBlock(64, 4, init="zeros")
+
+
+def test_channels_last_memory_and_other_types_serve_a_network_with_filters() -> None:
+    torch.manual_seed(0)
+    block = CorrelationBlock(16, 4, kernel=3, init="normal").eval()
+    x = torch.randn(2, 16, 4, 6, 7)
+    with torch.no_grad():
+        expected = block(x)
+        last = block.to(memory_format=torch.channels_last_3d)
+        assert last.reduce.weight.is_contiguous(memory_format=torch.channels_last_3d)
+        torch.testing.assert_close(last(x.contiguous(memory_format=torch.channels_last_3d)), expected)
+    assert last.double().corr.filter.shape == (4, 4, 3, 3)
+    assert last.corr.filter.dtype == torch.float64

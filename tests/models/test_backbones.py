@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import math
+from pathlib import Path
+
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
+from wholereel.errors import CheckpointError
 from wholereel.models import create_model
+from wholereel.models.layouts import rename
 from wholereel.models.slowfast import SlowFast, pack, slow_frames, unpack
+from wholereel.models.slowfast import slowfast as build_slowfast
 from wholereel.models.video_resnet import Conv2Plus1D, middle_width
+from wholereel.models.weights import fit_clip_weights
 
 
 def clips(*shape: int, seed: int = 0) -> Tensor:
@@ -136,3 +144,87 @@ def test_mmaction2s_factorised_network_is_a_form_of_its_own() -> None:
     outside = {model.get_submodule(name).eps for name in ("stem.4", "layer1.0.conv1.1", "layer2.0.downsample.1")}
     assert (inside, outside) == ({1e-5}, {1e-3})
     assert model.stage_inputs("layer1") == ("layer2.0.conv1.0.0.weight", "layer2.0.downsample.0.0.weight")
+
+
+def mmaction2_slowfast(state: dict[str, Tensor], x_BCTHW: Tensor, alpha: int) -> Tensor:
+    """MMAction2's SlowFast written down anew, from its names of tensors alone: `ResNet3dSlowFast`, `SlowFastHead`."""
+
+    def convolve(name: str, x: Tensor, stride: tuple[int, ...] = (1, 1, 1)) -> Tensor:
+        weight = state[f"backbone.{name}.conv.weight"]
+        return F.conv3d(x, weight, None, stride, [side // 2 for side in weight.shape[2:]])
+
+    def normalise(name: str, x: Tensor) -> Tensor:
+        parts = (state[f"backbone.{name}.bn.{part}"] for part in ("running_mean", "running_var", "weight", "bias"))
+        return F.batch_norm(x, *parts, eps=1e-5)
+
+    def block(name: str, x: Tensor, stride: int) -> Tensor:
+        strides, shortcut = (1, stride, stride), x
+        if f"backbone.{name}.downsample.conv.weight" in state:
+            shortcut = normalise(f"{name}.downsample", convolve(f"{name}.downsample", x, strides))
+        y = normalise(f"{name}.conv1", convolve(f"{name}.conv1", x)).relu()
+        y = normalise(f"{name}.conv2", convolve(f"{name}.conv2", y, strides)).relu()
+        return (normalise(f"{name}.conv3", convolve(f"{name}.conv3", y)) + shortcut).relu()
+
+    def stem(path: str, x: Tensor) -> Tensor:
+        x = normalise(f"{path}.conv1", convolve(f"{path}.conv1", x, (1, 2, 2))).relu()
+        return F.max_pool3d(x, (1, 3, 3), (1, 2, 2), (0, 1, 1))
+
+    slow = stem("slow_path", F.interpolate(x_BCTHW, mode="nearest", scale_factor=(1 / alpha, 1.0, 1.0)))
+    fast = stem("fast_path", x_BCTHW)
+    for layer in range(1, 5):
+        lateral = "slow_path.conv1_lateral" if layer == 1 else f"slow_path.layer{layer - 1}_lateral"
+        slow = torch.cat((slow, convolve(lateral, fast, (alpha, 1, 1))), 1)
+        for number in range(2):
+            stride = 2 if layer > 1 and number == 0 else 1
+            slow = block(f"slow_path.layer{layer}.{number}", slow, stride)
+            fast = block(f"fast_path.layer{layer}.{number}", fast, stride)
+    pooled = torch.cat((fast.mean((2, 3, 4)), slow.mean((2, 3, 4))), 1)
+    return F.linear(pooled, state["cls_head.fc_cls.weight"], state["cls_head.fc_cls.bias"])
+
+
+def test_mmaction2s_slowfast_reads_other_frames_and_tells_them_without_a_norm() -> None:
+    torch.manual_seed(0)
+    model = build_slowfast(26, 8, 4, 7, None, False, "mmaction2", num_classes=5, width=16, zero_init=False).eval()
+    for module in model.modules():
+        if isinstance(module, torch.nn.BatchNorm3d):
+            torch.nn.init.normal_(module.running_mean, std=0.1)
+            torch.nn.init.uniform_(module.weight, 0.5, 1.0)
+    (layout,) = model.layouts()
+    written = layout.written(model.state_dict())
+    theirs = {name: written[ours] for name, ours in rename(written, layout).items()}
+    x = clips(2, 3, 8, 40, 36)
+    with torch.no_grad():
+        logits, expected = model(x), mmaction2_slowfast(theirs, x, 4)
+    torch.testing.assert_close(logits, expected, rtol=1e-4, atol=1e-4 * expected.std().item())
+    again = build_slowfast(26, 8, 4, 7, None, False, "mmaction2", num_classes=5, width=16).eval()
+    fit_clip_weights(again, theirs, Path("published.pth"))
+    with torch.no_grad():
+        assert torch.equal(again(x), logits)
+    with pytest.raises(CheckpointError, match="missing"):
+        fit_clip_weights(build_slowfast(26, 8, 4, 7, num_classes=5, width=16), theirs, Path("published.pth"))
+
+
+@pytest.mark.parametrize("level", [2, 3, 4, 5])
+def test_reversed_mixed_networks_see_single_frames_first(level: int) -> None:
+    with torch.device("meta"):
+        model = create_model(f"rmc{level}_18")
+    kernels = [model.stem[0].kernel_size[0]]
+    kernels += [getattr(model, f"layer{number}")[0].conv2[0].kernel_size[0] for number in range(1, 5)]
+    assert kernels == [1] * (level - 1) + [3] * (6 - level)
+    frames = [info["reduction"][0] for info in model.feature_info]
+    assert frames[-1] == 2 ** min(6 - level, 3)  # single frames have no temporal stride
+
+
+@pytest.mark.parametrize("mode", ["ir", "ip", "group:2", "group:4", "dense"])
+def test_simple_blocks_can_be_separated(mode: str) -> None:
+    torch.manual_seed(0)
+    model = create_model("ir_csn_18", num_classes=5, width=8, mode=mode)
+    assert model(clips(2, 3, 8, 32, 32)).shape == (2, 5)
+    assert model.layouts() == ()
+    kernels = [module for module in model.modules() if getattr(module, "kernel_size", 0) == (3, 3, 3)]
+    assert len(kernels) == 16
+    groups = {"ir": 1.0, "ip": 1.0, "group:2": 8 / 2, "group:4": 8 / 4, "dense": 8.0}[mode]
+    assert kernels[0].weight.shape[1] == groups
+    # pairs of channels that meet in the kernels: none in depthwise ones
+    pairs = sum(kernel.out_channels * math.comb(kernel.in_channels // kernel.groups, 2) for kernel in kernels)
+    assert (pairs == 0) == (mode in ("ir", "ip"))

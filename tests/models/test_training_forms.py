@@ -130,3 +130,39 @@ def test_image_weights_of_another_network_are_refused(resnet50: tuple[nn.Module,
         create_model("r2plus1d_18", weights=f"image:{path}")
     with pytest.raises(CheckpointError, match="keys"):
         create_model("i3d_101", weights=f"image:{path}")
+
+
+@pytest.mark.exports
+def test_checkpointed_stages_can_be_compiled() -> None:
+    found = []
+    for checkpointed in (False, True):
+        torch.manual_seed(0)
+        model = slow_resnet("slow", 26, 4, 8, num_classes=5, width=8, dropout=0.0).double().train()
+        model.checkpoint_stages(["res3"] if checkpointed else False)
+        run = torch.compile(model, backend="aot_eager", fullgraph=True) if checkpointed else model
+        F.cross_entropy(run(clips(2, 3, 4, 24, 24).double()), torch.tensor([0, 1])).backward()
+        found.append([*(p.grad for p in model.parameters()), *model.buffers()])
+    for value, expected in zip(found[1], found[0], strict=True):
+        torch.testing.assert_close(value, expected, rtol=1e-9, atol=1e-12)
+
+
+def test_networks_begin_as_a_code_base_draws_them() -> None:
+    torch.manual_seed(0)
+    for beginning, spread, at_zero in (("caffe2", 64**-0.5, 0), ("torchvision", 0.01, 0), ("slowfast", 0.01, 1)):
+        for name in ("ir_csn_26", "r2plus1d_18_vmz", "i3d_nl_50"):
+            model = create_model(name, num_classes=50, width=8, init=beginning)
+            zeros = [
+                key for key, norm in model.named_modules() if isinstance(norm, nn.BatchNorm3d) and not norm.weight.any()
+            ]
+            branches = sum(hasattr(module, "last_norm") for module in model.modules())
+            assert len(zeros) == branches * at_zero, (name, beginning)
+            assert not at_zero or all(key.endswith((".1", ".norm_c", ".norm")) for key in zeros)
+        classifier = create_model("ir_csn_26", num_classes=200, width=8, init=beginning).fc
+        assert classifier.weight.std().item() == pytest.approx(spread, rel=0.05)
+        assert not classifier.bias.any()
+    kernel = create_model("ir_csn_26", width=8, init="caffe2").layer4[0].conv1[0].weight  # 64 filters of 32 inputs
+    assert kernel.std().item() == pytest.approx((2 / 64) ** 0.5, rel=0.1)
+    with pytest.raises(ConfigError, match="there is no beginning 'keras'; there are caffe2, torchvision, slowfast"):
+        create_model("ir_csn_26", width=8, init="keras")
+    with pytest.raises(ConfigError, match="option init: MViT has no residual blocks of convolutions"):
+        create_model("mvit_tiny", init="caffe2")

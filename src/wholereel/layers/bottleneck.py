@@ -15,7 +15,6 @@ from torch import Tensor, nn
 from wholereel.layers.checkpointing import CheckpointedStage
 from wholereel.layers.convolution import Conv3d
 from wholereel.layers.mlp import DropPath
-from wholereel.layers.non_local import NonLocal
 
 __all__ = ["DEPTHS", "Bottleneck", "BlockPlan", "Middle", "Stage", "Stem", "begin_residuals_at_zero", "stage_blocks"]
 
@@ -88,6 +87,11 @@ class Bottleneck(nn.Module):
             self.shortcut_norm = nn.BatchNorm3d(plan.out, eps=plan.bn_eps)
         self.drop_path = DropPath(0.0)
         self.projects = plan.planes != plan.out or plan.stride != (1, 1)
+
+    @property
+    def last_norm(self) -> nn.BatchNorm3d:
+        """The norm that the residual branch ends with."""
+        return self.norm_c
 
     def forward(self, x_BCTHW: Tensor) -> Tensor:
         shortcut = self.shortcut_norm(self.shortcut_conv(x_BCTHW)) if self.projects else x_BCTHW
@@ -169,9 +173,8 @@ def stage_blocks(
 
 
 def begin_residuals_at_zero(model: nn.Module) -> None:
-    """Scale 0 in the last norm of every block and every non-local block: the network begins as its shortcuts."""
+    """Scale 0 in the last norm of every residual and non-local block: the network begins as its shortcuts."""
     for module in model.modules():
-        if isinstance(module, Bottleneck):
-            nn.init.zeros_(module.norm_c.weight)
-        elif isinstance(module, NonLocal):
-            nn.init.zeros_(module.norm.weight)
+        last_norm = getattr(module, "last_norm", None)
+        if isinstance(last_norm, nn.BatchNorm3d):
+            nn.init.zeros_(last_norm.weight)

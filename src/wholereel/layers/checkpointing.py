@@ -29,6 +29,9 @@ class CheckpointedStage(nn.Module):
     def forward(self, x_BCTHW: Tensor) -> Tensor:
         if not (self.checkpointed and self.training and torch.is_grad_enabled()):
             return self.run(x_BCTHW)
+        if torch.compiler.is_compiling():  # takes no such contexts; its second forward moves no statistics
+            compiled_BCTHW: Tensor = checkpoint(self.run, x_BCTHW, use_reentrant=False)
+            return compiled_BCTHW
         y_BCTHW: Tensor = checkpoint(self.run, x_BCTHW, use_reentrant=False, context_fn=self._contexts)
         return y_BCTHW
 

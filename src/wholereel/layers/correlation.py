@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from typing import Literal
+from typing import Literal, Self
 
 import torch
 import torch.nn.functional as F
@@ -60,6 +60,10 @@ class Correlation(nn.Module):
         self.dilation, self.groups, self.displaced = dilation, groups, displaced
         self.implementation = implementation
         self.said = False
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        # `Module.to(memory_format=torch.channels_last_3d)` asks it of every tensor of four axes, too, and fails.
+        return super()._apply(lambda tensor: fn(tensor[None])[0].contiguous(), recurse)
 
     def forward(self, x_BCTHW: Tensor) -> Tensor:
         frames, length = x_BCTHW.shape[2], self.filter.shape[0]

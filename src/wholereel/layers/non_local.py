@@ -56,6 +56,11 @@ class NonLocal(nn.Module):
         self.out = nn.Conv3d(inner, channels, 1)
         self.norm = nn.BatchNorm3d(channels, eps=bn_eps)
 
+    @property
+    def last_norm(self) -> nn.BatchNorm3d:
+        """The norm that the residual branch ends with."""
+        return self.norm
+
     def forward(self, x_BCTHW: Tensor) -> Tensor:
         size = [min(side, map_side) for side, map_side in zip(self.pool, x_BCTHW.shape[2:], strict=True)]
         read_BCTHW = F.max_pool3d(x_BCTHW, size) if max(size) > 1 else x_BCTHW

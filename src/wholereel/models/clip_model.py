@@ -10,18 +10,20 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from wholereel.layers.bottleneck import begin_residuals_at_zero
 from wholereel.layers.checkpointing import CheckpointedStage
 from wholereel.layers.mlp import DropPath
 from wholereel.models.layouts import Layout
 
-__all__ = ["PATHWAYS", "ClipModel", "MemoryView", "ModelInfo", "init_convolutions"]
+__all__ = ["BEGINNINGS", "PATHWAYS", "Beginning", "ClipModel", "MemoryView", "ModelInfo", "init_convolutions"]
 
 PATHWAYS = ("concat", "slow")
+Beginning = Literal["caffe2", "torchvision", "slowfast"]
 
 
 @dataclass(frozen=True)
@@ -142,6 +144,26 @@ class ClipModel(nn.Module):
             nn.init.normal_(head.weight, std=0.01)
             nn.init.zeros_(head.bias)
         setattr(self, self.classifier, head)
+
+    def begin_as(self, beginning: Beginning) -> None:
+        """Fresh weights as a public code base draws them: convolutions, norms, and the classifier.
+
+        Args:
+            beginning: row of `BEGINNINGS`.
+        Raises: ValueError: another one, or a network that is no residual one of convolutions.
+        """
+        if beginning not in BEGINNINGS:
+            raise ValueError(f"there is no beginning {beginning!r}; there are {', '.join(BEGINNINGS)}")
+        if not any(isinstance(getattr(module, "last_norm", None), nn.BatchNorm3d) for module in self.modules()):
+            raise ValueError(f"{type(self).__name__} has no residual blocks of convolutions that begin in another way")
+        draw_classifier, at_zero = BEGINNINGS[beginning]
+        init_convolutions(self)
+        if at_zero:
+            begin_residuals_at_zero(self)
+        classifier = self.get_submodule(self.classifier)
+        if isinstance(classifier, nn.Linear):
+            draw_classifier(classifier.weight)
+            nn.init.zeros_(classifier.bias)
 
     def set_stochastic_depth(self, rate: float) -> None:
         """Drop residual branches in training for whole clips (arXiv 1603.09382).
@@ -270,3 +292,21 @@ def init_convolutions(model: nn.Module) -> None:
         elif isinstance(module, (nn.modules.batchnorm._BatchNorm, nn.GroupNorm)):
             nn.init.ones_(module.weight)
             nn.init.zeros_(module.bias)
+
+
+def _as_xavier_fill(weight_KD: Tensor) -> Tensor:
+    """Caffe2's XavierFill: uniform in +- sqrt(3 / D), not Glorot's rule."""
+    return nn.init.kaiming_uniform_(weight_KD, nonlinearity="linear")
+
+
+def _narrow(weight_KD: Tensor) -> Tensor:
+    return nn.init.normal_(weight_KD, std=0.01)
+
+
+# Code base -> how a classifier is drawn, whether residual branches begin at zero. Convolutions begin alike in all
+# three: Caffe2's MSRAFill divides by fan out, as its source says.
+BEGINNINGS: dict[str, tuple[Callable[[Tensor], Tensor], bool]] = {
+    "caffe2": (_as_xavier_fill, False),
+    "torchvision": (_narrow, False),
+    "slowfast": (_narrow, True),
+}

@@ -212,7 +212,7 @@ def corrnet(
     displaced: Displaced = "previous",
     half: bool = False,
     implementation: Implementation = "auto",
-    init: FilterInit = "ones",
+    filter_init: FilterInit = "ones",
     dilated: bool = False,
 ) -> CorrNet:
     """CorrNet of a depth.
@@ -220,7 +220,8 @@ def corrnet(
     Args:
         frames: length of clip that the filters have slices for.
         per_frame: a slice for every frame, as in the paper, or one for all.
-        join, kernel, dilation, group_size, displaced, half, implementation, init: as in `CorrelationBlock`.
+        join, kernel, dilation, group_size, displaced, half, implementation: as in `CorrelationBlock`; `filter_init` is
+            its `init`.
         num_classes, in_channels, dropout, width, bn_eps, zero_init: as in `CorrNet`.
     """
     return CorrNet(
@@ -237,7 +238,7 @@ def corrnet(
             "displaced": displaced,
             "half": half,
             "implementation": implementation,
-            "init": init,
+            "init": filter_init,
         },
         num_classes=num_classes,
         in_channels=in_channels,

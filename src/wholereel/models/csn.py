@@ -3,7 +3,7 @@
 Source: arXiv 1904.02811; forms as in facebookresearch/VMZ (Apache-2.0), whose parameter names these are. In
 interaction-reduced networks (ir) the depthwise convolution replaces the 3 x 3 x 3 one; in interaction-preserved ones
 (ip) a 1 x 1 x 1 convolution with a norm, and no ReLU, stands in front of it. `group:G` splits the channels into G
-groups instead, as in the paper's study.
+groups instead, as in the paper's study. Depths 18 and 34, of simple blocks, are for such studies: VMZ has none of them.
 Order: convolutions, network, from the dense network, key layouts, named networks.
 """
 
@@ -19,7 +19,7 @@ from torch import nn
 from wholereel.layers.depthwise import DepthwiseConv3d
 from wholereel.layers.pointwise import PointwiseConv3d
 from wholereel.models.layouts import Layout, renaming
-from wholereel.models.video_resnet import DEPTHS, Convolution, VideoResNet, dense, vmz_info
+from wholereel.models.video_resnet import DEPTHS, SIMPLE, Convolution, VideoResNet, dense, vmz_info
 from wholereel.models.vmz_layout import vmz_caffe2
 from wholereel.ops.depthwise_conv3d import Implementation, Triple
 
@@ -29,12 +29,14 @@ __all__ = ["NETWORKS", "ChannelSeparated", "copy_dense", "csn", "separated"]
 class PointThenDepthwise(nn.Sequential):
     """1 x 1 x 1, norm, (ReLU,) depthwise 3 x 3 x 3."""
 
-    def __init__(self, planes: int, strides: Triple, relu_between: bool, implementation: Implementation) -> None:
+    def __init__(
+        self, planes: int, out: int, strides: Triple, relu_between: bool, implementation: Implementation
+    ) -> None:
         super().__init__(
-            PointwiseConv3d(planes, planes),
-            nn.BatchNorm3d(planes),
+            PointwiseConv3d(planes, out),
+            nn.BatchNorm3d(out),
             *([nn.ReLU(inplace=True)] if relu_between else []),
-            _grouped(planes, planes, strides, implementation),
+            _depthwise(out, strides, implementation),
         )
 
     @property
@@ -53,26 +55,40 @@ class PointThenDepthwise(nn.Sequential):
         return cast(nn.Conv3d, self[-1])
 
 
-def _grouped(planes: int, groups: int, strides: Triple, implementation: Implementation) -> nn.Conv3d:
-    if groups == planes:
-        return DepthwiseConv3d(planes, 3, strides, 1, implementation=implementation)
-    return nn.Conv3d(planes, planes, 3, stride=strides, padding=1, groups=groups, bias=False)
+def _depthwise(planes: int, strides: Triple, implementation: Implementation) -> DepthwiseConv3d:
+    return DepthwiseConv3d(planes, 3, strides, 1, implementation=implementation)
+
+
+def _grouped(planes: int, out: int, groups: int, strides: Triple, implementation: Implementation) -> nn.Conv3d:
+    if groups == planes == out:
+        return _depthwise(planes, strides, implementation)
+    return nn.Conv3d(planes, out, 3, stride=strides, padding=1, groups=groups, bias=False)
 
 
 def separated(mode: str, relu_between: bool = False, implementation: Implementation = "auto") -> Convolution:
     """The convolution of a mode: `ir`, `ip`, `dense` or `group:G`; `implementation` of the depthwise ones.
 
+    A depthwise convolution gives as many channels as it reads. Where a simple block widens, `ir` is therefore `ip` (our
+    choice).
     Raises: ValueError: another mode.
     """
     kind, _, number = mode.partition(":")
     if kind == "ip" and not number:
         return Convolution(
-            lambda planes, out, mid, strides: PointThenDepthwise(planes, strides, relu_between, implementation)
+            lambda planes, out, mid, strides: PointThenDepthwise(planes, out, strides, relu_between, implementation)
         )
     if kind == "ir" and not number:
-        return Convolution(lambda planes, out, mid, strides: _grouped(planes, planes, strides, implementation))
+        return Convolution(
+            lambda planes, out, mid, strides: (
+                _depthwise(planes, strides, implementation)
+                if planes == out
+                else PointThenDepthwise(planes, out, strides, relu_between, implementation)
+            )
+        )
     if kind == "group" and number.isdigit() and int(number):
-        return Convolution(lambda planes, out, mid, strides: _grouped(planes, int(number), strides, implementation))
+        return Convolution(
+            lambda planes, out, mid, strides: _grouped(planes, out, int(number), strides, implementation)
+        )
     if mode == "dense":
         return Convolution(dense)
     raise ValueError(f"mode must be 'ir', 'ip', 'dense' or 'group:G' with G > 0, got {mode!r}")
@@ -90,6 +106,8 @@ class ChannelSeparated(VideoResNet):
         return None  # a depthwise kernel is no inflated one
 
     def layouts(self) -> tuple[Layout, ...]:
+        if self.depth in SIMPLE:
+            return ()  # published by nobody
         ip = any(isinstance(module, PointThenDepthwise) for module in self.modules())
         caffe2 = vmz_caffe2(DEPTHS[self.depth], factorised_stem=False, reduced=self.reduced, pool1=True)
         return (mmaction2(ip), caffe2) if ip else (mmaction2(ip), caffe2, PYTORCHVIDEO)
@@ -223,5 +241,5 @@ def csn(
 
 
 NETWORKS: dict[str, Callable[..., ChannelSeparated]] = {
-    f"{mode}_csn_{depth}": partial(csn, mode, depth) for mode in ("ir", "ip") for depth in (26, 50, 101, 152)
+    f"{mode}_csn_{depth}": partial(csn, mode, depth) for mode in ("ir", "ip") for depth in (18, 26, 34, 50, 101, 152)
 }

@@ -48,6 +48,7 @@ MODELS: dict[str, ModelEntry] = {
 GENERAL: dict[str, Callable[[ClipModel, Any], None]] = {
     "stochastic_depth": ClipModel.set_stochastic_depth,
     "checkpointed": ClipModel.checkpoint_stages,
+    "init": ClipModel.begin_as,
 }
 
 
@@ -79,8 +80,8 @@ def create_model(
         weights: `"file:PATH"` or `"hub:NAME"`, see `weights.py`. A classifier for other classes is replaced by a fresh
             one.
         in_channels: C of the input.
-        **options: further arguments of the model's builder; `stochastic_depth` and `checkpointed`, see
-            `ClipModel.set_stochastic_depth` and `checkpoint_stages`.
+        **options: further arguments of the model's builder; `stochastic_depth`, `checkpointed` and `init`, see
+            `ClipModel.set_stochastic_depth`, `checkpoint_stages` and `begin_as`.
     Raises:
         ConfigError: an unknown name or option.
         CheckpointError: weights that do not fit.

@@ -1,8 +1,9 @@
 """SlowFast: a slow pathway of few frames and a thin fast one of many, which speaks to the slow one (arXiv 1812.03982).
 
-Forms as in facebookresearch/SlowFast. Between stages both pathways travel as one tensor, so that whatever works on
-stages (memories, strategies, streams) needs to know nothing: `pack` folds the `alpha` fast frames that belong to a slow
-one into channels. Nothing is lost by it.
+Forms as in facebookresearch/SlowFast; open-mmlab/mmaction2's is another network (`form="mmaction2"`): its slow pathway
+reads every alpha-th frame, and what the fast one tells it is neither normalised nor rectified. Between stages both
+pathways travel as one tensor, so that whatever works on stages (memories, strategies, streams) needs to know nothing:
+`pack` folds the `alpha` fast frames that belong to a slow one into channels. Nothing is lost by it.
 Extra axes: S slow channels, F fast channels, A fast frames of a slow one (`alpha`); T counts slow frames here.
 Order: packing, stages, network, key layouts, named networks.
 """
@@ -10,8 +11,9 @@ Order: packing, stages, network, key layouts, named networks.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -20,13 +22,14 @@ from wholereel.layers.bottleneck import DEPTHS, BlockPlan, Stage, Stem, begin_re
 from wholereel.layers.checkpointing import CheckpointedStage
 from wholereel.layers.convolution import Conv3d
 from wholereel.layers.non_local import Affinity, NonLocal
-from wholereel.models.clip_model import ClipModel, MemoryView, init_convolutions
+from wholereel.models.clip_model import ClipModel, MemoryView, ModelInfo, init_convolutions
 from wholereel.models.layouts import Layout, renaming
 from wholereel.models.slow import PYSLOWFAST_BLOCK, PYTORCHVIDEO_BLOCK, RES_STAGES, caffe2_names, pyslowfast_info
 
 __all__ = ["NETWORKS", "SlowFast", "pack", "slow_frames", "slowfast", "unpack"]
 
 Pathways = tuple[Tensor, Tensor]
+Form = Literal["pyslowfast", "mmaction2"]
 
 
 def pack(slow_BSTHW: Tensor, fast_BFTHW: Tensor) -> Tensor:
@@ -69,15 +72,23 @@ def _to_frames(change_BDTHW: Tensor, slow: int, alpha: int) -> Tensor:
     return torch.cat((change_BDTHW[..., :slow, :, :, :], fast), -4)
 
 
-def slow_frames(frames: int, alpha: int) -> Tensor:
-    """Indices of the frames that the slow pathway reads: `linspace` over the clip, cut to integers."""
+def slow_frames(frames: int, alpha: int, form: Form = "pyslowfast") -> Tensor:
+    """Indices of the frames that the slow pathway reads: `linspace` over the clip, cut to integers.
+
+    In MMAction2's form they are 0, alpha, 2 alpha, ...
+    """
+    if form == "mmaction2":
+        return torch.arange(frames // alpha) * alpha
     return torch.linspace(0, frames - 1, frames // alpha).long()
 
 
 class Fusion(nn.Module):
-    """Fast to slow: `kernel` x 1 x 1 with temporal stride `alpha`, norm, ReLU; joined behind the slow channels."""
+    """Fast to slow: `kernel` x 1 x 1 with temporal stride `alpha`, norm, ReLU; joined behind the slow channels.
 
-    def __init__(self, fast_channels: int, alpha: int, kernel: int, ratio: int, bn_eps: float) -> None:
+    In MMAction2's form there are no norm and no ReLU.
+    """
+
+    def __init__(self, fast_channels: int, alpha: int, kernel: int, ratio: int, bn_eps: float, form: Form) -> None:
         super().__init__()
         self.conv = Conv3d(
             fast_channels,
@@ -87,20 +98,21 @@ class Fusion(nn.Module):
             padding=(kernel // 2, 0, 0),
             bias=False,
         )
-        self.norm = nn.BatchNorm3d(ratio * fast_channels, eps=bn_eps)
+        self.norm = nn.BatchNorm3d(ratio * fast_channels, eps=bn_eps) if form == "pyslowfast" else None
 
     def forward(self, pathways: Pathways) -> Pathways:
         slow, fast = pathways
-        lateral = torch.relu_(self.norm(self.conv(fast)))
+        lateral = self.conv(fast) if self.norm is None else torch.relu_(self.norm(self.conv(fast)))
         return torch.cat((slow, lateral), 1), fast
 
 
 class TwoStems(nn.Module):
     """Pixels to both pathways. The last frame is repeated until `alpha` divides their number (our choice)."""
 
-    def __init__(self, slow: Stem, fast: Stem, alpha: int) -> None:
+    def __init__(self, slow: Stem, fast: Stem, alpha: int, form: Form) -> None:
         super().__init__()
         self.pathways = nn.ModuleList((slow, fast))
+        self.form: Form = form
         self.alpha, self.fast_channels_out = alpha, fast.conv.out_channels
 
     def forward(self, x: Tensor | Pathways) -> Tensor:
@@ -112,7 +124,7 @@ class TwoStems(nn.Module):
         lacking = -x_BCTHW.shape[2] % self.alpha
         if lacking:
             x_BCTHW = torch.cat((x_BCTHW, x_BCTHW[:, :, -1:].expand(-1, -1, lacking, -1, -1)), 2)
-        index = slow_frames(x_BCTHW.shape[2], self.alpha).to(x_BCTHW.device)
+        index = slow_frames(x_BCTHW.shape[2], self.alpha, self.form).to(x_BCTHW.device)
         return x_BCTHW.index_select(2, index), x_BCTHW
 
 
@@ -144,6 +156,7 @@ class SlowFast(ClipModel):
         temporal_blocks: blocks of res4 that see three frames, `None` = all; the rest sees one.
         non_local: stage -> indices of blocks of the slow pathway behind which a non-local block stands.
         affinity, num_classes, in_channels, dropout, width, bn_eps, zero_init, dilated: as in `SlowResNet`.
+        form: of the frames that the slow pathway reads and of what it is told, see `slow_frames` and `Fusion`.
     """
 
     stage_names: ClassVar[tuple[str, ...]] = RES_STAGES
@@ -168,17 +181,19 @@ class SlowFast(ClipModel):
         affinity: Affinity,
         zero_init: bool = True,
         dilated: bool = False,
+        form: Form = "pyslowfast",
     ) -> None:
         super().__init__()
-        self.info = pyslowfast_info(frames, stride, "arXiv 1812.03982; facebookresearch/SlowFast")
+        self.info = INFO[form](frames, stride)
         self.depth, self.alpha, self.fast_channels = depth, alpha, 32 * width // beta
         self.num_features = 32 * width + self.fast_channels
         self.settings = {"bn_eps": bn_eps, "alpha": alpha, "dilated": dilated}
+        self.form: Form = form
         if any(non_local.values()):
             self.settings["affinity"] = affinity
         thin = width // beta
         self.stem = TwoStems(
-            Stem(in_channels, width, 1, bn_eps=bn_eps), Stem(in_channels, thin, 5, bn_eps=bn_eps), alpha
+            Stem(in_channels, width, 1, bn_eps=bn_eps), Stem(in_channels, thin, 5, bn_eps=bn_eps), alpha, form
         )
         self.feature_info: list[dict[str, Any]] = [
             {"name": "stem", "channels": width + alpha * thin, "reduction": (alpha, 4, 4)}
@@ -204,7 +219,7 @@ class SlowFast(ClipModel):
             inserted = {block: NonLocal(out, affinity, bn_eps=bn_eps) for block in non_local.get(name, ())}
             slow_stage = Stage(stage_blocks(count, slow_plan, kernels_t), inserted)
             fast_stage = Stage(stage_blocks(count, fast_plan, fast_kernels_t))
-            fusion = Fusion(fast_planes, alpha, fusion_kernel, fusion_ratio, bn_eps)
+            fusion = Fusion(fast_planes, alpha, fusion_kernel, fusion_ratio, bn_eps, form)
             fast_channels = (fast_planes, out // beta)
             setattr(self, name, TwoStages(fusion, slow_stage, fast_stage, alpha, fast_channels))
             planes, fast_planes, space = out, out // beta, space * step
@@ -251,7 +266,16 @@ class SlowFast(ClipModel):
         # Behind other stages the fast-to-slow convolution with its norm reads too.
         return super().stage_inputs(stage) if stage == RES_STAGES[-1] else ()
 
+    def own_form(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """MMAction2's classifier reads the fast pathway first."""
+        key = MMACTION2_CLASSIFIER
+        if self.form != "mmaction2" or key not in tensors:
+            return dict(tensors)
+        return {**tensors, key: tensors[key].roll(-self.fast_channels, 1)}
+
     def layouts(self) -> tuple[Layout, ...]:
+        if self.form == "mmaction2":
+            return (replace(MMACTION2, written=partial(_fast_first, fast=self.fast_channels)),)
         lasts = {number: DEPTHS[self.depth][number - 2] - 1 for number in range(2, 6)}
         return (PYSLOWFAST, PYTORCHVIDEO, caffe2(lasts))
 
@@ -300,7 +324,44 @@ PYTORCHVIDEO = Layout(
     SETTINGS,
 )
 
+MMACTION2_CLASSIFIER = "cls_head.fc_cls.weight"
+MMACTION2 = Layout(
+    "mmaction2",
+    renaming(
+        (r"^stem\.pathways\.(\d)\.", r"pathway\1.conv1."),
+        (r"^res2\.fusion\.", "pathway0.conv1_lateral."),
+        *((rf"^res{n}\.fusion\.", f"pathway0.layer{n - 2}_lateral.") for n in range(3, 6)),
+        *((rf"^res{n}\.pathways\.(\d)\.blocks\.", rf"pathway\1.layer{n - 1}.") for n in range(2, 6)),
+        (r"\.shortcut_(conv|norm)\.", r".downsample.\1."),
+        *((rf"\.(conv|norm)_{letter}\.", rf".conv{number}.\1.") for number, letter in enumerate("abc", 1)),
+        (r"\.norm\.", ".bn."),
+        (r"^pathway0\.", "backbone.slow_path."),
+        (r"^pathway1\.", "backbone.fast_path."),
+        (r"^fc\.", "cls_head.fc_cls."),
+    ),
+    SETTINGS,
+    licence="Apache-2.0 (MMAction2)",
+)
+
+
+def _fast_first(tensors: Mapping[str, Tensor], fast: int) -> dict[str, Tensor]:
+    """Under our names, the classifier as MMAction2's reads."""
+    classifier = {"fc.weight": tensors["fc.weight"].roll(fast, 1)} if "fc.weight" in tensors else {}
+    return {**tensors, **classifier}
+
+
 # ------------------------------------------------------------------------------------------------------ named networks
+
+
+def _mmaction2_info(frames: int, stride: int) -> ModelInfo:
+    info = pyslowfast_info(frames, stride, "arXiv 1812.03982; open-mmlab/mmaction2")
+    return replace(info, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225), licence="Apache-2.0 (MMAction2)")
+
+
+INFO: dict[str, Callable[[int, int], ModelInfo]] = {
+    "pyslowfast": partial(pyslowfast_info, origin="arXiv 1812.03982; facebookresearch/SlowFast"),
+    "mmaction2": _mmaction2_info,
+}
 
 NON_LOCAL: dict[int, dict[str, tuple[int, ...]]] = {
     50: {"res3": (1, 3), "res4": (1, 3, 5)},
@@ -315,6 +376,7 @@ def slowfast(
     kernel: int,
     temporal_blocks: int | None = None,
     nonlocal_blocks: bool = False,
+    form: Form = "pyslowfast",
     /,
     *,
     num_classes: int = 400,
@@ -351,6 +413,7 @@ def slowfast(
         affinity=affinity,
         zero_init=zero_init,
         dilated=dilated,
+        form=form,
     )
 
 
@@ -360,6 +423,8 @@ NETWORKS: dict[str, Callable[..., SlowFast]] = {
     "slowfast_16x8_50": partial(slowfast, 50, 64, 4, 7),
     "slowfast_nl_4x16_50": partial(slowfast, 50, 32, 8, 5, None, True),
     "slowfast_nl_8x8_50": partial(slowfast, 50, 32, 4, 5, None, True),
+    "slowfast_4x16_50_mmaction2": partial(slowfast, 50, 32, 8, 5, None, False, "mmaction2"),
+    "slowfast_8x8_50_mmaction2": partial(slowfast, 50, 32, 4, 7, None, False, "mmaction2"),
     "slowfast_8x8_101": partial(slowfast, 101, 32, 4, 5),
     "slowfast_16x8_101": partial(slowfast, 101, 64, 4, 5, 6),
     "slowfast_nl_16x8_101": partial(slowfast, 101, 64, 4, 5, 6, True),

@@ -6,7 +6,7 @@ weights published for `r3d_18`, `mc3_18` and `r2plus1d_18` load unchanged; its R
 (Apache-2.0), the form of the paper's networks and of the IG-65M weights: the middle width of each convolution from its
 own widths, epsilon 1e-3, and above depth 34 bottleneck blocks.
 MCx: the stem and the first x - 2 layers are 3-D, all others see single frames (mc3 is torchvision's, mc2, mc4, mc5
-follow the paper's rule).
+follow the paper's rule). rMCx is the reverse: these see single frames, all others are 3-D.
 Not here: channel-separated networks, which share this trunk (`csn.py`).
 Order: convolutions, blocks, stems, network, named networks.
 """
@@ -176,6 +176,11 @@ class BasicBlock(nn.Module):
         self.downsample = _shortcut(in_planes, planes, strides, factorised_shortcut)
         self.drop_path = DropPath(0.0)
 
+    @property
+    def last_norm(self) -> nn.BatchNorm3d:
+        """The norm that the residual branch ends with."""
+        return cast(nn.BatchNorm3d, self.conv2[1])
+
     def forward(self, x_BCTHW: Tensor) -> Tensor:
         shortcut = x_BCTHW if self.downsample is None else self.downsample(x_BCTHW)
         return F.relu(self.drop_path(self.conv2(self.conv1(x_BCTHW))) + shortcut, inplace=True)
@@ -195,6 +200,11 @@ class BottleneckBlock(nn.Module):
         self.conv3 = nn.Sequential(PointwiseConv3d(inner, planes), nn.BatchNorm3d(planes))
         self.downsample = _shortcut(in_planes, planes, strides)
         self.drop_path = DropPath(0.0)
+
+    @property
+    def last_norm(self) -> nn.BatchNorm3d:
+        """The norm that the residual branch ends with."""
+        return cast(nn.BatchNorm3d, self.conv3[1])
 
     def forward(self, x_BCTHW: Tensor) -> Tensor:
         shortcut = x_BCTHW if self.downsample is None else self.downsample(x_BCTHW)
@@ -352,7 +362,7 @@ class VideoResNet(ClipModel):
         block = self.get_submodule(f"{following}.0")
         if block.downsample is None:  # the shortcut reads the features as they are
             return ()
-        factor = ".0" if isinstance(self.get_submodule(f"{following}.0.conv1.0"), Conv2Plus1D) else ""
+        factor = ".0" if isinstance(self.get_submodule(f"{following}.0.conv1.0"), nn.Sequential) else ""
         shortcut = ".0" if self.mmaction2 else ""
         return f"{following}.0.conv1.0{factor}.weight", f"{following}.0.downsample.0{shortcut}.weight"
 
@@ -398,6 +408,7 @@ IMAGE = Layout(
 
 def torchvision_resnet(
     layers_3d: int,
+    reverse: bool = False,
     /,
     *,
     num_classes: int = 400,
@@ -408,13 +419,18 @@ def torchvision_resnet(
     pool1: bool = False,
     dilated: bool = False,
 ) -> VideoResNet:
-    """Depth 18 as in torchvision; `layers_3d` (0 to 4) layers are 3-D, -1 = all are (2+1)D."""
-    kinds = ["2plus1d"] * 4 if layers_3d < 0 else ["3d"] * layers_3d + ["2d"] * (4 - layers_3d)
+    """Depth 18 as in torchvision; stem and `layers_3d` (0 to 4) layers are 3-D, -1 = all are (2+1)D.
+
+    With `reverse` the stem and so many layers see single frames, and the others are 3-D.
+    """
+    first, others = ("2d", "3d") if reverse else ("3d", "2d")
+    kinds = ["2plus1d"] * 4 if layers_3d < 0 else [first] * layers_3d + [others] * (4 - layers_3d)
     return VideoResNet(
         tuple(CONVOLUTIONS[kind] for kind in kinds),
         18,
         INFO,
         factorised_stem=layers_3d < 0,
+        stem_kernel=1 if reverse else 3,
         shared_middle=True,
         num_classes=num_classes,
         in_channels=in_channels,
@@ -498,6 +514,7 @@ def mmaction2_resnet(
 
 
 NETWORKS: dict[str, Callable[..., VideoResNet]] = {
+    **{f"rmc{x}_18": partial(torchvision_resnet, x - 2, True) for x in range(2, 6)},
     "mc2_18": partial(torchvision_resnet, 0),
     "mc3_18": partial(torchvision_resnet, 1),
     "mc4_18": partial(torchvision_resnet, 2),
