@@ -3,6 +3,7 @@
     python benchmarks/backbones.py networks              # forward and train step, 1 x 3 x 8 x 112 x 112
     python benchmarks/backbones.py operators             # depthwise convolution, correlation
     python benchmarks/backbones.py csn                   # train step of ir-CSN-50, 2 x 3 x 8 x 112 x 112
+    python benchmarks/backbones.py forms                 # inference: norms folded, channels last, bfloat16
     python benchmarks/backbones.py gpu                   # the same and more on a CUDA device; has not been run yet
 
 pytorchvideo is no dependency of ours. Install it beside this package's environment, where its old requirements change
@@ -17,6 +18,7 @@ hits both sides; the best of the rounds counts.
 from __future__ import annotations
 
 import argparse
+import copy
 import datetime
 import importlib
 import json
@@ -36,6 +38,7 @@ import torchvision
 from torch import Tensor, nn
 
 from wholereel.models import ClipModel, create_model
+from wholereel.models.folding import fold_norms
 from wholereel.models.layouts import rename
 from wholereel.ops.correlation import correlate
 from wholereel.ops.depthwise_conv3d import depthwise_conv3d
@@ -251,6 +254,50 @@ def csn(rounds: int) -> list[dict[str, Any]]:
     return [row("ir_csn_50 train step 2 x 3 x 8 x 112 x 112", found, "ours", "stock") | {"asked": 1.25}]
 
 
+# ------------------------------------------------------------------------------------------------------ inference forms
+
+FORMS = ("r3d_18", "r2plus1d_18", "i3d_50", "slow_8x8_50", "slowfast_8x8_50", "ir_csn_50", "ip_csn_50", "corrnet_26")
+
+
+def forms(rounds: int) -> list[dict[str, Any]]:
+    """Forward of one clip 3 x 8 x 112 x 112 in the forms that inference can take; outputs are compared first."""
+    rows = []
+    for name in FORMS:
+        torch.manual_seed(0)
+        options = {"frames": 8} if name.startswith("corrnet") else {}
+        model = create_model(name, num_classes=CLASSES, **options).eval()
+        for module in model.modules():  # statistics and scales as training leaves them
+            if isinstance(module, nn.BatchNorm3d):
+                nn.init.uniform_(module.weight, 0.2, 0.4)
+        x = torch.randn(1, 3, 32 if name.startswith("slowfast") else 8, 112, 112)
+        last = x.contiguous(memory_format=torch.channels_last_3d)
+        with torch.no_grad():
+            folded = fold_norms(model, x)
+            folded_last = copy.deepcopy(folded).to(memory_format=torch.channels_last_3d)
+            narrow = copy.deepcopy(folded_last).bfloat16()
+
+            def autocast(model: nn.Module = folded, x: Tensor = x) -> Tensor:
+                with torch.autocast("cpu", torch.bfloat16):
+                    return model(x)
+
+            runs: dict[str, Run] = {
+                "plain": lambda: model(x),  # noqa: B023
+                "folded": lambda: folded(x),  # noqa: B023
+                "folded, channels last": lambda: folded_last(last),  # noqa: B023
+                "folded, autocast": autocast,
+                "folded, channels last, bfloat16": lambda: narrow(last.bfloat16()),  # noqa: B023
+            }
+            expected = model(x)
+            for form, run in runs.items():
+                close(
+                    run().float(), expected, 1e-4 if "cast" not in form and "bf" not in form else 0.1, f"{name} {form}"
+                )
+            found = best(runs, rounds)
+        rows.append({"name": f"{name} forward", **{f"{form}_ms": value for form, value in found.items()}})
+        print(f"{name:<18}" + "".join(f"{form} {value:.1f} ms   " for form, value in found.items()), flush=True)
+    return rows
+
+
 # ------------------------------------------------------------------------------------------------------------------ GPU
 
 
@@ -302,7 +349,7 @@ def gpu(rounds: int) -> list[dict[str, Any]]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("networks", "operators", "csn", "gpu"))
+    parser.add_argument("what", choices=("networks", "operators", "csn", "forms", "gpu"))
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--pytorchvideo", type=Path, help="folder in which it is installed")
@@ -314,7 +361,7 @@ def main() -> None:
     if given.what == "networks":
         rows = networks(given.rounds, given.pytorchvideo)
     else:
-        rows = {"operators": operators, "csn": csn, "gpu": gpu}[given.what](given.rounds)
+        rows = {"operators": operators, "csn": csn, "forms": forms, "gpu": gpu}[given.what](given.rounds)
     today = datetime.date.today().isoformat()
     words = [given.what, "--rounds", str(given.rounds), "--threads", str(given.threads)]
     words += ["--pytorchvideo", "DIR"] if given.pytorchvideo else []

@@ -25,6 +25,7 @@ def export(
     size: Annotated[tuple[int, int] | None, arg(metavar="HEIGHT WIDTH")] = None,
     clips: Annotated[int | None, arg(metavar="N")] = None,
     steps: int = 4,
+    fold: bool = False,
 ) -> int:
     """Write one step: a clip and the memory so far in, scores and the memory for the next step out.
 
@@ -43,6 +44,7 @@ def export(
         size: Height and width of a clip in pixels; as in training by default.
         clips: Clips of the longest video, for memories that keep the tokens of all clips.
         steps: Clips that the file is compared on.
+        fold: Fold BatchNorm into the convolutions in front of it.
     """
     from wholereel.inference.export import export_model, source_model
 
@@ -61,6 +63,7 @@ def export(
         state_options={} if clips is None else {"clips": clips},
         description=description,
         steps=steps,
+        fold=fold,
     )
     for kind, tensors in (("in ", exported.inputs), ("out", exported.outputs)):
         for name, sizes in tensors.items():

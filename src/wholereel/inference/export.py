@@ -32,6 +32,7 @@ from wholereel.errors import CheckpointError, ConfigError, closest, import_extra
 from wholereel.inference.predictor import find_package
 from wholereel.models.clip_model import ModelInfo
 from wholereel.models.detector import Detector
+from wholereel.models.folding import fold_norms
 from wholereel.models.package import load_package
 from wholereel.models.registry import create_model, list_models
 from wholereel.models.weights import read_description
@@ -170,6 +171,7 @@ def export_model(
     description: Mapping[str, Any] | None = None,
     steps: int = 4,
     tolerance: float = TOLERANCE,
+    fold: bool = False,
 ) -> Exported:
     """Write one step of a model, then run what was written against the module.
 
@@ -181,8 +183,10 @@ def export_model(
         description: anything that JSON can hold, written into the file: classes, how the input is made, licence.
         steps: clips that are compared; the first row begins anew in the last but one.
         tolerance: largest error, relative to the spread of each output.
+        fold: BatchNorm is folded into convolutions (`models.folding`); what was written is run against the module as
+            it was given.
     Raises:
-        ConfigError: another suffix, or a model that cannot be exported, with the reason.
+        ConfigError: another suffix, nothing to fold, or a model that cannot be exported, with the reason.
         CheckpointError: what was written computes something else.
         MissingExtraError: ONNX without its packages.
     """
@@ -194,7 +198,8 @@ def export_model(
     model = model.eval()
     shape = clip_shape or _clip_shape(model)
     try:
-        program, example = export_program(model, shape, batch_size=batch_size, state_options=state_options)
+        written = _folded(model, shape, state_options) if fold else model
+        program, example = export_program(written, shape, batch_size=batch_size, state_options=state_options)
     except (torch._dynamo.exc.UserError, RuntimeError) as error:
         reason = str(error).splitlines()[0]
         raise ConfigError(f"{type(model).__name__} cannot be exported for clips {shape}: {reason}") from error
@@ -214,6 +219,15 @@ def export_model(
         raise CheckpointError(target, found, f"at most {tolerance:.0e}", "Nothing was written.")
     os.replace(part, target)
     return Exported(target, content["inputs"], content["outputs"], error_found, steps)
+
+
+def _folded(
+    model: nn.Module, clip_shape: tuple[int, int, int, int], state_options: Mapping[str, Any] | None
+) -> nn.Module:
+    init = getattr(model, "init_state", None)
+    state = () if init is None else (init(1, **_state_options(model, clip_shape, state_options)),)
+    like = next(model.parameters())
+    return fold_norms(model, torch.zeros(1, *clip_shape, dtype=like.dtype, device=like.device), *state)
 
 
 def source_model(

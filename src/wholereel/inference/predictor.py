@@ -10,6 +10,7 @@ The package's own preprocessing is applied; videos of any length are read a few 
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -24,12 +25,15 @@ from wholereel.inference.prediction import VideoPrediction
 from wholereel.inference.scoring import ClipChunk, from_rows, score_clips, to_rows
 from wholereel.inference.views import VideoViews, check_views, repeatable
 from wholereel.media.model_input import to_model_input
+from wholereel.models.folding import fold_norms
 from wholereel.models.package import Package, load_package
+from wholereel.models.video_model import VideoModel
 from wholereel.ops.aggregate import aggregate_scores
 
-__all__ = ["Predictor", "combine_views", "find_package", "package_views", "precision_context"]
+__all__ = ["Predictor", "best_precision", "combine_views", "find_package", "package_views", "precision_context"]
 
 PACKAGE_FILE = "model.json"
+log = logging.getLogger(__name__)
 
 
 class Predictor:
@@ -42,7 +46,8 @@ class Predictor:
             stride and frame rate other than in training make another model of it. For plans that draw, `uniform` is
             taken.
         views: the whole protocol instead of `clips` (three crops, other aggregation).
-        precision: "bf16" computes the clip model under autocast.
+        precision: "bf16" computes the clip model under autocast; "auto" = `best_precision`.
+        fold: BatchNorm is folded into convolutions (`models.folding`); scores stay equal but for rounding.
         chunk: clips that are decoded and judged together; bounds the memory needed, does not change the result.
     Raises: CheckpointError: no package, or several. ConfigError: settings that cannot be used.
     """
@@ -54,7 +59,8 @@ class Predictor:
         device: torch.device | str | None = None,
         clips: Clips | None = None,
         views: Views | None = None,
-        precision: Literal["fp32", "bf16"] = "fp32",
+        precision: Literal["fp32", "bf16", "auto"] = "fp32",
+        fold: bool = False,
         chunk: int = 8,
     ) -> None:
         if clips is not None and views is not None:
@@ -71,8 +77,10 @@ class Predictor:
         self.views = views or package_views(self.package, clips)
         check_views(self.views)
         self.package.check_reads_files_alone()
-        self.precision, self.chunk = precision, chunk
-        self.model = self.package.video_model.eval().to(self.device)
+        self.precision = best_precision(self.device) if precision == "auto" else precision
+        self.chunk = chunk
+        model = self.package.video_model.eval()
+        self.model = (self._folded(model) if fold else model).to(self.device)
 
     @classmethod
     def from_package(cls, directory: str | Path) -> Predictor:
@@ -119,6 +127,12 @@ class Predictor:
             order_RN = to_rows(order_1V, crops, memory_over=self.views.memory_over)
             yield ClipChunk(clips, torch.ones_like(order_RN, dtype=torch.bool), order_RN)
 
+    def _folded(self, model: VideoModel) -> VideoModel:
+        frames, crop = self.views.clips.frames, self.views.crop
+        like = next(model.parameters())
+        clip = torch.zeros(1, len(self.package.mean), frames, crop, crop, device=like.device)
+        return fold_norms(model, clip, model.init_state(1, clip_shape=tuple(clip.shape[1:]), clips=1))
+
     def _name(self) -> str:
         return self.package.spec.name + (" + memory" if self.package.spec.memory is not None else "")
 
@@ -141,6 +155,19 @@ def combine_views(logits_BVK: Tensor, valid_BV: Tensor, views: Views, package: P
         return aggregate_scores(logits_BVK, valid_BV, "max", multi_label=True)
     aggregate = "logits" if views.combine == "logits_mean" else package.task.aggregate
     return aggregate_scores(logits_BVK, valid_BV, aggregate, multi_label=multi_label)
+
+
+def best_precision(device: torch.device) -> Literal["fp32", "bf16"]:
+    """The quicker precision for clips on this device, as `benchmarks/backbones.py forms` measures it; it is logged.
+
+    CPUs that multiply bfloat16 themselves run convolutions in it about twice as quickly; others imitate it. GPUs have
+    not been measured: float32.
+    """
+    found: Literal["fp32", "bf16"] = (
+        "bf16" if device.type == "cpu" and torch.cpu._is_avx512_bf16_supported() else "fp32"
+    )
+    log.info("precision on this %s: %s", device.type, found)
+    return found
 
 
 def precision_context(precision: str, device: torch.device) -> AbstractContextManager[object]:

@@ -15,6 +15,8 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from wholereel.errors import ConfigError
+
 __all__ = ["fold_norms"]
 
 Convolution = nn.Conv1d | nn.Conv2d | nn.Conv3d
@@ -29,9 +31,13 @@ def fold_norms(model: Model, *inputs: Any) -> Model:
         model: it is not changed.
         inputs: of one forward, as small as the model allows; their values don't matter.
     Returns: the copy; its outputs are equal but for rounding, its parameters are no longer the model's.
+    Raises: ConfigError: there is no such layer.
     """
     folded = copy.deepcopy(model).eval()
-    for convolution, norm_name in _pairs(folded, inputs):
+    pairs = _pairs(folded, inputs)
+    if not pairs:
+        raise ConfigError(f"{type(model).__name__} has no BatchNorm that could be folded into a convolution.")
+    for convolution, norm_name in pairs:
         norm = folded.get_submodule(norm_name)
         assert isinstance(norm, nn.modules.batchnorm._BatchNorm)
         _fold(convolution, norm)
