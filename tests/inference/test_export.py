@@ -111,6 +111,21 @@ def test_any_number_of_rows(suffix: str, tmp_path: Path) -> None:
         torch.testing.assert_close(theirs[-1], ours[-1], rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.exports
+def test_folded_norms_are_not_in_the_file(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = VideoModel(create_model("tiny2d", num_classes=3, norm="batch"), config.Memory(dim=4, value_dim=4)).eval()
+    kinds = {}
+    for fold in (False, True):
+        path = tmp_path / f"{fold}.pt2"
+        assert export_model(model, path, clip_shape=SHAPE, fold=fold).largest_error < 1e-4
+        kinds[fold] = {str(node.target) for node in torch.export.load(path).graph.nodes}
+    assert any("batch_norm" in kind for kind in kinds[False])
+    assert not any("batch_norm" in kind for kind in kinds[True])
+    with pytest.raises(ConfigError, match="VideoModel has no BatchNorm that could be folded"):
+        export_model(make("none"), tmp_path / "group.pt2", clip_shape=SHAPE, fold=True)
+
+
 def test_several_label_spaces_and_all_tokens(tmp_path: Path) -> None:
     plain = replace(tiny_config(4, 16, 4), depth=1, widen=(), q_strides=((0, 1, 1, 1),))
     model = MViT(plain, num_classes=(2, 4)).eval()
