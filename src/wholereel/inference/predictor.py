@@ -128,10 +128,10 @@ class Predictor:
             yield ClipChunk(clips, torch.ones_like(order_RN, dtype=torch.bool), order_RN)
 
     def _folded(self, model: VideoModel) -> VideoModel:
-        frames, crop = self.views.clips.frames, self.views.crop
+        channels, frames, crop = len(self.package.mean), self.views.clips.frames, self.views.crop
         like = next(model.parameters())
-        clip = torch.zeros(1, len(self.package.mean), frames, crop, crop, device=like.device)
-        return fold_norms(model, clip, model.init_state(1, clip_shape=tuple(clip.shape[1:]), clips=1))
+        clip = torch.zeros(1, channels, frames, crop, crop, device=like.device)
+        return fold_norms(model, clip, model.init_state(1, clip_shape=(channels, frames, crop, crop), clips=1))
 
     def _name(self) -> str:
         return self.package.spec.name + (" + memory" if self.package.spec.memory is not None else "")
