@@ -153,10 +153,11 @@ def test_settings_that_cannot_be(videos, plain, tmp_path):
 def test_command(videos, plain, tmp_path, capsys):
     words = ["extract", str(plain), "--data", str(videos), "--out", str(tmp_path / "out"), "--device", "cpu"]
     assert main([*words, "--shard", "1/2"]) == 0
-    assert "2 videos" in capsys.readouterr().out
-    assert shard_file(tmp_path / "out", 1, 2).is_file()
+    assert "3 videos" in capsys.readouterr().out
+    assert shard_file(tmp_path / "out", 0, 2).is_file()
     assert main([*words, "--shards", "2", "--what", "features"]) == 0
     assert "in 1 shards, 1 shards were there" in capsys.readouterr().out
     assert len(FeatureShards(tmp_path / "out")) == 5
-    assert main([*words, "--shard", "2/2"]) == 2
-    assert "--shard 2/2: expected I/N" in capsys.readouterr().err
+    for wrong in ("0/2", "3/2", "2"):
+        assert main([*words, "--shard", wrong]) == 2
+        assert f"--shard {wrong}: expected I/N with I from 1 to N" in capsys.readouterr().err

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from wholereel import config
 from wholereel.errors import ConfigError
 from wholereel.media.clip_assembly import ClipAssembler
+from wholereel.media.clip_plans import plan_clips
 from wholereel.media.frames import Frames
 
 
@@ -59,7 +60,7 @@ def oracle(case: Case) -> list[list[int]]:
         starts.append(starts[-1] + case.hop if starts else 0)
     following = starts[-1] + case.hop if starts else 0
     covered = starts[-1] + span if starts else 0
-    if len(line) > max(following, covered):
+    if len(line) > (covered if case.tail == "align" else max(following, covered)):
         starts.append(following if case.tail == "pad" else max(0, len(line) - span))
     return [[line[min(s + i * case.stride, len(line) - 1)] for i in range(case.clip_frames)] for s in starts]
 
@@ -114,3 +115,13 @@ def test_what_cannot_be_is_refused():
     for wrong in ({"hop": 0}, {"tail": "cut"}, {"longest_gap": 0.0}):
         with pytest.raises(ConfigError, match="needs hop >= 1, tail one of align, pad and longest_gap > 0; got"):
             ClipAssembler(config.Clips(), **wrong)
+
+
+@pytest.mark.parametrize("hop", [2, 4, 7, 11])
+def test_a_stream_that_ends_has_the_clips_of_the_plan(hop):
+    """Also where hops are longer than clips, and the end lies between two of them."""
+    clips = config.Clips(plan="contiguous", count=99, frames=4, hop=hop / 10)
+    for frames in range(1, 40):
+        planned = plan_clips(frames, 10.0, clips)
+        assembler = ClipAssembler(clips, frame_rate=10.0, hop=hop)
+        assert shown(assembler.push(video(frames)) + assembler.finish()) == planned.indices_NT.tolist()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 from typing import Any
 
@@ -110,6 +111,22 @@ def test_non_local_over_clips_is_the_non_local_block_on_all_clips_laid_end_to_en
     close(block(x_BNCTHW, pooled=True)[0], expected.flatten(3).mean(3))
     with pytest.raises(ValueError, match="cannot be infused from means"):
         block.infuse_pooled(block.pop_pooled(state, x_BNCTHW), x_BNCTHW.flatten(3).mean(3))
+
+
+@pytest.mark.parametrize("pooled", [False, True])
+def test_invalid_clips_have_no_part_in_batch_statistics(pooled: bool) -> None:
+    """A video of fewer clips is judged, and its statistics made, as if the clips that fill it up were not there."""
+    block = make(interaction="nl_softmax", infusion="residual", norm="batch").train()
+    alone = copy.deepcopy(block)
+    x_BNCTHW, valid_BN = features(), torch.ones(2, N, dtype=torch.bool)
+    valid_BN[:, 3:] = False
+    x_BNCTHW[:, 3:] *= 1000
+    ours, _ = block(x_BNCTHW, valid_BN, pooled=pooled)
+    expected, _ = alone(x_BNCTHW[:, :3], pooled=pooled)
+    close(ours[:, :3], expected)
+    close(block.norm.running_var, alone.norm.running_var)
+    popped_BNSV = torch.ones(B, 1, S, block.value_dim, dtype=torch.float64)
+    close(block.infuse(popped_BNSV, x_BNCTHW[:, :1], valid_BN[:, 3:4]), x_BNCTHW[:, :1])  # nothing to make them of
 
 
 def test_a_fresh_non_local_block_changes_nothing() -> None:

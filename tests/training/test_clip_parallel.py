@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import nullcontext
 from dataclasses import replace
+from unittest import mock
 
 import pytest
 import torch
@@ -19,7 +20,7 @@ from wholereel.datasets import clip_reader
 from wholereel.datasets.batch_samplers import share_of_clips
 from wholereel.datasets.loader import clip_loader
 from wholereel.datasets.manifest import read_manifest
-from wholereel.errors import ConfigError
+from wholereel.errors import ConfigError, DataError
 from wholereel.models.package import load_package
 from wholereel.tasks.detection import DetectionTask
 from wholereel.training.clip_parallel import gather_values
@@ -90,6 +91,20 @@ def gradients(case, ranks):
     return {key: p.grad for key, p in task.named_parameters() if p.grad is not None}
 
 
+def refused(ranks):
+    """What is said of other videos on another process; nothing of the memory may have been exchanged by then."""
+    said = []
+    for after in (("last",), ("layer2",)):
+        batch = own_part(clip_batch([ranks.rank], clips=N), ranks)
+        strategy = create_strategy(config.Strategy("exact"), nullcontext, ranks)
+        task = tiny_task(config.Memory(after=after, dim=8))
+        with mock.patch("wholereel.training.strategies.exact.sum_states", side_effect=AssertionError("too late")):
+            with pytest.raises(DataError) as raised:
+                strategy.backward(task, batch, lambda losses: mean_over_ranks(losses, ranks), lambda: None)
+            said.append(str(raised.value))
+    return said
+
+
 DATA = config.Data(
     clips=config.Clips(count=5, frames=2, stride=2, coverage=True),
     augment=config.Augment((16, 20), 16, color_jitter=0.3),
@@ -119,6 +134,7 @@ def worker(rank, directory, size, clip_parallel, cases, data):
     torch.set_num_threads(1)
     with process_group(Launch(rank, size, rank, f"file://{directory}/meeting"), CPU, clip_parallel) as ranks:
         results = {case: gradients(case, ranks) for case in cases}
+        results["refused"] = refused(ranks)
         if data is not None:
             results["run"] = trained(directory, read_manifest(data, split="train"), clip_parallel, "shared")
         torch.save(results, directory / f"rank{rank}.pt")
@@ -140,6 +156,10 @@ def test_shared_clips_give_the_gradient_of_one_process(tmp_path, folder, size, c
     data = folder if size == 2 else None
     mp.start_processes(worker, (tmp_path, size, clip_parallel, cases, data), nprocs=size, start_method="fork")
     every = [torch.load(tmp_path / f"rank{rank}.pt", weights_only=True) for rank in range(size)]
+    if clip_parallel == size:
+        for ours in every:
+            assert len(ours["refused"]) == 2
+            assert all("video0 / video1: processes that share the clips of a video" in text for text in ours["refused"])
     for case in cases:
         alone = gradients(case, Ranks())
         for ours in every:

@@ -18,7 +18,7 @@ from wholereel.batches import Audio, Boxes, ClipBatch, Target
 from wholereel.errors import ConfigError
 from wholereel.tasks.classification import ClassificationTask
 from wholereel.training.distributed import Ranks, mean_over_ranks
-from wholereel.training.norms import running_statistics_kept, set_training_mode
+from wholereel.training.norms import SyncedBatchNorm, running_statistics_kept, set_training_mode
 from wholereel.training.strategies import STRATEGIES, create_strategy
 from wholereel.training.strategies.multi_iteration import _valid_first
 
@@ -365,3 +365,15 @@ def test_gradients_are_declared_and_unknown_names_are_refused():
         strategy("fast")
     with pytest.raises(ConfigError, match="no variant 'both'. Variants: step, accumulate"):
         strategy("multi_iteration", "both")
+
+
+def test_synced_statistics_of_a_single_value_are_refused(monkeypatch):
+    """Their variance would be infinite: one video of one position on one process, and nothing on the others."""
+    monkeypatch.setattr("wholereel.training.norms._summed", lambda tensor, group: tensor)
+    norm = SyncedBatchNorm(3).train()
+    with pytest.raises(ValueError, match=r"more than one value per channel .* got \(1, 3, 1\); .*optim.norm=frozen"):
+        norm(torch.zeros(1, 3, 1))
+    assert torch.isfinite(norm.running_var).all()
+    norm(torch.zeros(1, 3, 2))
+    assert torch.isfinite(norm.running_var).all()
+    assert torch.isfinite(norm.eval()(torch.zeros(1, 3, 1))).all()

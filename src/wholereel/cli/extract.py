@@ -42,7 +42,7 @@ def extract(
         what: Of each clip features or logits, of each video scores.
         split: One of the data set's; everything where not given.
         shards: Number of files.
-        shard: Make one of them, e.g. 3/16, from 0.
+        shard: Make the I-th of N files, e.g. 3/16, counted from 1.
         device: Where the model runs.
         settings: Change how clips are read, e.g. --set views.clips.stride=2, or --set precision=bf16.
     """
@@ -81,6 +81,6 @@ def _what(words: tuple[str, ...]) -> tuple[str, ...]:
 
 def _shard(text: str) -> tuple[tuple[int, ...], int]:
     number, slash, count = text.partition("/")
-    if not (slash and number.isdigit() and count.isdigit() and int(number) < int(count)):
-        raise ConfigError(f"--shard {text}: expected I/N with I from 0 to N - 1, such as 3/16.")
-    return (int(number),), int(count)
+    if not (slash and number.isdecimal() and count.isdecimal() and 1 <= int(number) <= int(count)):
+        raise ConfigError(f"--shard {text}: expected I/N with I from 1 to N, such as 3/16.")
+    return (int(number) - 1,), int(count)

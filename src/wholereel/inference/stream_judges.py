@@ -48,6 +48,10 @@ class Judge(Protocol[S]):
     @property
     def tail(self) -> Tail: ...
 
+    @property
+    def no_parts(self) -> str | None:
+        """Why a video cannot be read in parts that are merged; `None` where it can."""
+
     def begin(self) -> S:
         """The state of a video of which nothing has been seen."""
 
@@ -108,6 +112,7 @@ class OnlineJudge:
     final: bool = True
     sweeps: int = 1
     tail: Tail = "align"
+    no_parts: str | None = None
 
     def begin(self) -> OnlineMemory:
         blocks = (block.init_state(1, device=self.device) for _, block in self.model.blocks())
@@ -192,6 +197,7 @@ class LateReadJudge:
     final: bool = False
     sweeps: int = 1
     tail: Tail = "align"
+    no_parts: str | None = None
 
     def begin(self) -> LateState:
         return LateState(self.model.init_state(1, device=self.device))
@@ -276,6 +282,15 @@ class SweepJudge:
     tail: Tail = "align"
 
     @property
+    def no_parts(self) -> str | None:
+        if len(self.model.places) == 1:
+            return None
+        return (
+            "mode='two_sweep' reads a video in parts where a model has one memory block, whose first sweep can be "
+            f"shared; this one has blocks at {', '.join(self.model.places) or 'no place'}. Read the video in one go."
+        )
+
+    @property
     def sweeps(self) -> int:
         return len(self.model.places) + 1
 
@@ -306,11 +321,12 @@ class SweepJudge:
         return SweepState(complete, VideoState(), torch.zeros_like(state.clips_B))
 
     def merge(self, earlier: SweepState, later: SweepState) -> SweepState:
-        if len(self.model.places) != 1 or earlier.complete.places or later.complete.places:
+        if self.no_parts is not None:
+            raise ConfigError(self.no_parts)
+        if earlier.complete.places or later.complete.places:
             raise ConfigError(
-                "mode='two_sweep' merges stretches in the first sweep of a model with one memory block; "
-                f"this model has blocks at {', '.join(self.model.places) or 'no place'}, and the stretches are in "
-                f"sweeps {self.phase(earlier)} and {self.phase(later)}"
+                "mode='two_sweep' merges stretches in their first sweep; these are in sweeps "
+                f"{self.phase(earlier)} and {self.phase(later)}"
             )
         growing = earlier.growing
         for push in later.growing.places:
@@ -363,6 +379,10 @@ class CachedJudge:
     tail: Tail = "pad"  # as in training on streams
     final: bool = True
     sweeps: int = 1
+    no_parts: str = (
+        "this model reads a video in order: what it knows after the second half depends on the first, so that "
+        "parts cannot be merged. Stream the video in one go, or stop and resume."
+    )
 
     def begin(self) -> State:
         return self.model.init_state(1, size=self.size, device=self.device)
@@ -383,10 +403,7 @@ class CachedJudge:
         return state
 
     def merge(self, earlier: State, later: State) -> State:
-        raise ConfigError(
-            "this model reads a video in order: what it knows after the second half depends on the first, so that "
-            "halves cannot be merged. Stream the video in one go, or stop and resume."
-        )
+        raise ConfigError(self.no_parts)
 
     def save(self, state: State) -> dict[str, Tensor]:
         return state.as_dict()

@@ -53,7 +53,9 @@ def begin_file(track: Track, reader: VideoReader, part: tuple[int, int] | None) 
     """Tell a track what file it reads, and which part of it; of a track that goes on, check that it is the same file.
 
     Args: part: (i, n), 1 <= i <= n: the i-th of n parts of about as many clips.
-    Raises: ConfigError: no such part. CheckpointError: the track has begun with another file.
+    Raises:
+        ConfigError: no such part, or a model whose parts cannot be merged.
+        CheckpointError: the track has begun with another file.
     """
     metadata = reader.metadata
     if track.begun:
@@ -73,6 +75,8 @@ def begin_file(track: Track, reader: VideoReader, part: tuple[int, int] | None) 
     if part is None:
         return
     number, parts = part
+    if track.engine.judge.no_parts is not None:
+        raise ConfigError(track.engine.judge.no_parts)
     if not 1 <= number <= parts:
         raise ConfigError(f"part {number}/{parts}: the first number must lie between 1 and the second")
     total = assembler.clip_total(reader.frame_count)

@@ -1,8 +1,8 @@
 """Cut frames that arrive one after the other into clips, without knowing the end.
 
-Clip n begins after n hops. A hop is the clip's span (T * stride frames) unless another is chosen; then a stream that
-has ended has the clips of the plan `contiguous` of `clip_plans.py`: what is left at the end becomes a last clip that
-ends with the video and overlaps the one before.
+Clip n begins after n hops; a hop is the clip's span (T * stride frames) unless another is chosen. A stream that has
+ended has the clips of the plan `contiguous` of `clip_plans.py`: what is left at the end becomes a last clip that ends
+with the video, and overlaps the one before where hops are no longer than clips.
 With a common frame rate, frames are first put on a line of evenly spaced times: each time shows the frame that has
 begun by then. Where a live source was silent for long, the line ends and another one begins: a clip never holds frames
 from both sides of a long gap.
@@ -115,12 +115,10 @@ class ClipAssembler:
 
     def clip_total(self, frames: int) -> int:
         """Clips of a file of `frames` frames at `frame_rate`, of which nothing is left out."""
-        total = frames
-        if self.clips.frame_rate is not None and self.frame_rate is not None:
-            total = max(1, math.floor(frames / self.frame_rate * self.clips.frame_rate + SLACK))
+        total = self._places(frames)
         complete = max(0, (total - self.span) // self.hop + 1)
         covered = (complete - 1) * self.hop + self.span if complete else 0
-        return complete + (total > max(complete * self.hop, covered))
+        return complete + self._leaves(total, complete * self.hop, covered)
 
     def start_at(self, clip: int, seconds_T: Tensor) -> int:
         """Begin in the midst of a file, at clip number `clip`; nothing may have been pushed.
@@ -131,7 +129,7 @@ class ClipAssembler:
         """
         assert self._arrived == 0, "start_at comes before the first frame"
         self._given, self._next = clip, clip * self.hop
-        self._placed = max(0, self._next - self.span)
+        self._placed = max(0, min(self._next, self._places(len(seconds_T))) - self.span)
         self._covered = (clip - 1) * self.hop + self.span if clip else 0
         self._begin = float(seconds_T[0])
         first = self._placed
@@ -171,7 +169,7 @@ class ClipAssembler:
     def finish(self) -> list[TimedClip]:
         """The clips that the end of the video completes; if something is pushed all the same, another line begins."""
         ready = list(self._fill_line(ended=True)) if self._recent else []
-        if self._placed > max(self._next, self._covered):
+        if self._leaves(self._placed, self._next, self._covered):
             last = self._clip(self._next if self.tail == "pad" else max(0, self._placed - self.span))
             ready.append(replace(last, leftover=True))
         self._line.clear()
@@ -200,6 +198,20 @@ class ClipAssembler:
         self.frame_rate = None if math.isnan(rate) else rate
         held = list(zip(state["pixels"].unbind(), seconds, strict=True)) if seconds else []
         self._line, self._recent = deque(held[:line], maxlen=self.span), deque(held[line:])
+
+    def _places(self, frames: int) -> int:
+        """Frames of the time line that a file of `frames` frames at `frame_rate` fills."""
+        if self.clips.frame_rate is None or self.frame_rate is None:
+            return frames
+        return max(1, math.floor(frames / self.frame_rate * self.clips.frame_rate + SLACK))
+
+    def _leaves(self, placed: int, following: int, covered: int) -> bool:
+        """Whether the end of the video leaves something for a last clip.
+
+        A clip that ends with the video shows whatever lies behind the last one; one that begins after a hop, as longer
+        hops have it, shows nothing before its begin.
+        """
+        return placed > (covered if self.tail == "align" else max(following, covered))
 
     def _breaks(self, pixels_CHW: Tensor, second: float) -> bool:
         held = self._recent or self._line

@@ -211,13 +211,21 @@ class CollaborativeMemory(nn.Module):
         at_positions = self.infusion == "residual" and self.interaction not in ("avg", "max")
         return self.pop(state, x_BNCTHW) if at_positions else self.pop_pooled(state, x_BNCTHW)
 
-    def infuse(self, popped: Tensor, x_BNCTHW: Tensor, *, spread: Callable[[Tensor], Tensor] | None = None) -> Tensor:
+    def infuse(
+        self,
+        popped: Tensor,
+        x_BNCTHW: Tensor,
+        valid_BN: Tensor | None = None,
+        *,
+        spread: Callable[[Tensor], Tensor] | None = None,
+    ) -> Tensor:
         """X_hat from what was popped, in the dtype of `x_BNCTHW`.
 
         Args:
             popped: M_n `(B, N, S, V)`; or `(B, N, V)`: its mean over positions (`gate`), the same for all positions
                 (`residual`).
             x_BNCTHW: features, C = `dim`.
+            valid_BN: bool; clips that are False have no part in the batch statistics of `norm="batch"`.
             spread: changes `(B, N, dim, T, H, W)` to those of features that are more than the block sees.
         """
         with _full_precision(x_BNCTHW):
@@ -229,7 +237,7 @@ class CollaborativeMemory(nn.Module):
                 return x_BNCTHW * (1 + gate).to(x_BNCTHW.dtype)
             added = F.linear(popped, w_o)
             if self.norm is not None:
-                added = self.norm(added.flatten(0, -2)).view(added.shape)
+                added = _normed(self.norm, added, valid_BN)
             if popped.ndim == 3:
                 added = added[..., None, None, None]
             else:
@@ -257,10 +265,10 @@ class CollaborativeMemory(nn.Module):
                 change_BND = spread(change_BND[..., None, None, None])[..., 0, 0, 0]
             return pooled_BND * (1 + change_BND) if gated else pooled_BND + change_BND
 
-    def infused_mean(self, state: PlaceState, x_BNCTHW: Tensor) -> Tensor:
+    def infused_mean(self, state: PlaceState, x_BNCTHW: Tensor, valid_BN: Tensor | None = None) -> Tensor:
         """Pool(X_hat), `(B, N, D)` in float32 or wider, on the shortest way that gives it."""
         if self.norm is not None:  # statistics are those of positions, not of their means
-            infused_BNCTHW = self.infuse(self.popped_for_infusion(state, x_BNCTHW), x_BNCTHW)
+            infused_BNCTHW = self.infuse(self.popped_for_infusion(state, x_BNCTHW), x_BNCTHW, valid_BN)
             return self._pooled(infused_BNCTHW)
         return self.infuse_pooled(self.pop_pooled(state, x_BNCTHW), self._pooled(x_BNCTHW))
 
@@ -298,8 +306,8 @@ class CollaborativeMemory(nn.Module):
         """
         merged = self.pushed_into(state, x_BNCTHW, valid_BN, order_BN=order_BN)
         if pooled:
-            return self.infused_mean(merged, x_BNCTHW), merged
-        return self.infuse(self.popped_for_infusion(merged, x_BNCTHW), x_BNCTHW), merged
+            return self.infused_mean(merged, x_BNCTHW, valid_BN), merged
+        return self.infuse(self.popped_for_infusion(merged, x_BNCTHW), x_BNCTHW, valid_BN), merged
 
     def _features(self, x_BNCTHW: Tensor) -> Tensor:
         if x_BNCTHW.ndim != 6 or x_BNCTHW.shape[2] != self.dim:
@@ -362,6 +370,18 @@ class CollaborativeMemory(nn.Module):
         if isinstance(state, TokenState) and self.interaction == "nl_softmax":
             return functions.attend(queries_BNPS, state)
         return functions.pop_positions(self._matrix(state)[:, None], queries_BNPS)
+
+
+def _normed(norm: nn.BatchNorm1d, added_BNSD: Tensor, valid_BN: Tensor | None) -> Tensor:
+    """BatchNorm over positions and clips; while it makes statistics, over the valid ones, and zeros elsewhere."""
+    if valid_BN is None or not norm.training:
+        normed_BNSD: Tensor = norm(added_BNSD.flatten(0, -2)).view(added_BNSD.shape)
+        return normed_BNSD
+    zeros_BNSD = torch.zeros_like(added_BNSD)
+    if not bool(valid_BN.any()):  # of one clip index of short videos: nothing to make statistics of
+        return zeros_BNSD
+    valid_RSD = added_BNSD[valid_BN]
+    return zeros_BNSD.index_put((valid_BN,), norm(valid_RSD.flatten(0, 1)).view(valid_RSD.shape))
 
 
 def _full_precision(tensor: Tensor) -> AbstractContextManager[object]:

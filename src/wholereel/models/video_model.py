@@ -237,7 +237,7 @@ class VideoModel(nn.Module):
                 x_BCTHW = x_BNCTHW.flatten(0, 1)
                 continue
             places.append(block.pushed_into(earlier, self.view(place).seen(x_BNCTHW), valid_BN, order_BN=order_BN))
-            x_BCTHW = self.infuse_at(index, x_BNCTHW, places[-1]).flatten(0, 1)
+            x_BCTHW = self.infuse_at(index, x_BNCTHW, places[-1], valid_BN).flatten(0, 1)
         return self.run_segment(len(self.places), x_BCTHW).unflatten(0, batch_clips), VideoState(tuple(places))
 
     def _one_after_the_other(
@@ -261,7 +261,7 @@ class VideoModel(nn.Module):
             one = slice(n, n + 1)
             push = self.push_at(index, x_BNCTHW[:, one], valid_BN[:, one], order_BN=order_BN[:, one])
             memory = push if memory is None else memory.merge(push)
-            infused.append(self.infuse_at(index, x_BNCTHW[:, one], memory))
+            infused.append(self.infuse_at(index, x_BNCTHW[:, one], memory, valid_BN[:, one]))
         check_all(memory.clips_B > 0, NO_CLIP)
         return torch.cat(infused, 1), memory
 
@@ -291,12 +291,13 @@ class VideoModel(nn.Module):
         place, block = self.blocks()[index]
         return block.query(self.view(place).seen(x_BNCTHW))
 
-    def infuse_at(self, index: int, x: Tensor, memory: PlaceState) -> Tensor:
+    def infuse_at(self, index: int, x: Tensor, memory: PlaceState, valid_BN: Tensor | None = None) -> Tensor:
         """What segment `index` + 1 reads: the clips infused by block `index` with a memory that they have pushed into.
 
         Args:
             x: what segment `index` gave, `BNCTHW` or `BCTHW`.
             memory: of block `index`.
+            valid_BN: bool; see `CollaborativeMemory.infuse`.
         Returns: the infused maps, with the axes of `x`; in front of the head their means, as maps of one position.
         """
         place, block = self.blocks()[index]
@@ -310,7 +311,8 @@ class VideoModel(nn.Module):
         else:
             gated = block.infusion == "gate"
             asks_BNCTHW = view.seen(x_BNCTHW) if gated else view.channels(x_BNCTHW)
-            infused = block.infuse(block.popped_for_infusion(memory, asks_BNCTHW), x_BNCTHW, spread=view.spread)
+            popped = block.popped_for_infusion(memory, asks_BNCTHW)
+            infused = block.infuse(popped, x_BNCTHW, valid_BN, spread=view.spread)
             if place == LAST and not self.keeps_map:  # statistics of a norm are those of positions, not of their mean
                 infused = self._pooled(infused)[..., None, None, None].to(x.dtype)
         return infused[:, 0] if x.ndim == 5 else infused
@@ -344,7 +346,9 @@ class VideoModel(nn.Module):
                     maps[n] = maps[n] if place == LAST else x_BCTHW
                 memory = merge_clips([states[index] for states in pushes], valid_BN)
                 if place != LAST:
-                    maps = [self.infuse_at(index, x_BCTHW, memory) for x_BCTHW in maps]
+                    for n, x_BCTHW in enumerate(maps):
+                        valid_B1 = None if valid_BN is None else valid_BN[:, n : n + 1]
+                        maps[n] = self.infuse_at(index, x_BCTHW, memory, valid_B1)
         return tuple(VideoState(tuple(states)) for states in pushes)
 
     def encode(self, clip_BCTHW: Tensor, *, order_B: Tensor | None = None) -> Summary:

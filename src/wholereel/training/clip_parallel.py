@@ -21,7 +21,7 @@ from wholereel.errors import DataError
 from wholereel.memory.state import CollaborativeState, VideoState
 from wholereel.training.distributed import Ranks
 
-__all__ = ["fill_gradients", "gather_values", "is_sum", "sum_states", "tensors_in"]
+__all__ = ["check_same_videos", "fill_gradients", "gather_values", "is_sum", "sum_states", "tensors_in"]
 
 T = TypeVar("T")
 ALIGNED = 16  # bytes: every tensor in a message begins at a multiple, so that it can be looked at in its own type
@@ -57,21 +57,17 @@ def sum_states(state: T, ranks: Ranks) -> T:
     return state if ranks.clip_parallel == 1 else map_tensors(state, total)
 
 
-def gather_values(own: Sequence[T], ranks: Ranks, device: torch.device, *, ids: tuple[str, ...] = ()) -> list[T]:
+def gather_values(own: Sequence[T], ranks: Ranks, device: torch.device) -> list[T]:
     """The values of all processes that share a video, in their order; one's own are the very objects.
 
     Args:
         own: nestings of tensors, of any shapes and types; not the same ones on all processes.
         device: where messages travel, and where the others' tensors are.
-        ids: of the videos that the values are about.
-    Raises: DataError: another process has other videos.
     """
     if ranks.clip_parallel == 1:
         return list(own)
-    heads: list[Any] = [None] * ranks.clip_parallel
-    dist.all_gather_object(heads, (ids, [map_tensors(value, _shape) for value in own]), group=ranks.clip_group)
-    _check_same_videos([theirs for theirs, _ in heads])
-    shapes = [each for _, each in heads]
+    shapes: list[Any] = [None] * ranks.clip_parallel
+    dist.all_gather_object(shapes, [map_tensors(value, _shape) for value in own], group=ranks.clip_group)
     packed = [_bytes(tensor.detach()) for tensor in tensors_in(list(own))]
     lengths = [sum(_aligned(tensor) for tensor in tensors_in(each)) for each in shapes]
     message = torch.cat([*packed, torch.empty(0, dtype=torch.uint8, device=device)])
@@ -100,8 +96,18 @@ def fill_gradients(parameters: Iterable[nn.Parameter], ranks: Ranks, device: tor
             parameter.grad = torch.zeros_like(parameter)
 
 
-def _check_same_videos(ids: list[tuple[str, ...]]) -> None:
-    """A part of a file that one process alone reads may be broken, and only there another video takes its place."""
+def check_same_videos(own: tuple[str, ...], ranks: Ranks) -> None:
+    """Compare the videos of a batch before anything about them is exchanged.
+
+    A part of a file that one process alone reads may be broken, and only there another video takes its place.
+    Args:
+        own: ids of this process's videos.
+    Raises: DataError: another process has other videos.
+    """
+    if ranks.clip_parallel == 1:
+        return
+    ids: list[Any] = [None] * ranks.clip_parallel
+    dist.all_gather_object(ids, own, group=ranks.clip_group)
     for theirs in ids[1:]:
         for a, b in zip(ids[0], theirs, strict=True):
             if a != b:

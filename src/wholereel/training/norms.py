@@ -82,6 +82,11 @@ class SyncedBatchNorm(_BatchNorm):
         axes = [0, *range(2, x.ndim)]
         shape = (1, -1, *[1] * (x.ndim - 2))
         count = _summed(wide.new_tensor(float(x.numel() // x.shape[1])), self.group)
+        if count <= 1:  # as `nn.BatchNorm3d` does; this twin runs on CPUs, where a look at the number costs nothing
+            raise ValueError(
+                f"expected more than one value per channel over all processes when training, got {tuple(x.shape)}; "
+                "take more videos a step, or optim.norm=frozen"
+            )
         mean = _summed(wide.sum(axes), self.group) / count
         centred = wide - mean.view(shape)
         variance = _summed(centred.square().sum(axes), self.group) / count

@@ -31,7 +31,14 @@ from wholereel.memory.state import PlaceState, VideoState
 from wholereel.models.video_model import merge_clips
 from wholereel.ops.checks import check_all
 from wholereel.tasks.task import ClipSummary, Task
-from wholereel.training.clip_parallel import fill_gradients, gather_values, is_sum, sum_states, tensors_in
+from wholereel.training.clip_parallel import (
+    check_same_videos,
+    fill_gradients,
+    gather_values,
+    is_sum,
+    sum_states,
+    tensors_in,
+)
 from wholereel.training.distributed import Ranks
 from wholereel.training.norms import running_statistics_kept
 from wholereel.training.randomness import draw_seeds, seeded
@@ -85,6 +92,7 @@ class Exact:
     def backward(self, task: Task, batch: ClipBatch, scale: Scale, step: Step) -> Losses:
         """Two passes over the clips, one optimiser step."""
         check_all(batch.valid_BN.any(1), NO_CLIP)
+        check_same_videos(batch.ids, self.ranks)
         engine = _Engine(task, batch, scale, self.autocast, self.resident, self.ranks)
         losses = engine.through_summaries() if task.model.summarises else engine.through_maps()
         fill_gradients(task.parameters(), self.ranks, batch.valid_BN.device)
@@ -132,7 +140,7 @@ class _Engine:
         memories = shared.complete(len(self.all_parts))
         leaves = [_leaves(summary) for summary in summaries]
         with self.autocast():
-            everybody = gather_values(leaves, self.ranks, self.device, ids=self.batch.ids)
+            everybody = gather_values(leaves, self.ranks, self.device)
             outputs = [
                 self.task.read(summary, memory, self.batch, part)
                 for summary, memory, part in zip(everybody, memories, self.all_parts, strict=True)
@@ -167,7 +175,7 @@ class _Engine:
                     memories.append(shared[index].complete(len(self.parts)))
         outputs = [_leaves(output) for output in maps.pop()]
         with self.autocast():
-            everybody = gather_values(outputs, self.ranks, self.device, ids=self.batch.ids)
+            everybody = gather_values(outputs, self.ranks, self.device)
             losses = self.task.judge(everybody, self.batch)
         self._judged(losses, outputs)
         with running_statistics_kept(self.model):
@@ -192,7 +200,7 @@ class _Engine:
             if x_BNCTHW is None or memory is None:
                 x_BNCTHW = self.task.inputs(self.batch, part)
             else:
-                x_BNCTHW = model.infuse_at(index - 1, x_BNCTHW, memory)
+                x_BNCTHW = model.infuse_at(index - 1, x_BNCTHW, memory, valid_BN[:, part])
             x_BNCTHW = model.run_segment(index, x_BNCTHW.flatten(0, 1)).unflatten(0, x_BNCTHW.shape[:2])
             if index == len(model.places):
                 return self.task.finish(x_BNCTHW, self.batch, part), None
