@@ -3,6 +3,7 @@
 import csv
 import importlib
 import json
+import shutil
 from dataclasses import replace
 
 import pytest
@@ -33,9 +34,16 @@ def small():
     return replace(recipe, stages=stages)
 
 
-def test_a_small_run_of_the_recipe(tmp_path):
-    out = tmp_path / "run"
-    done = run_recipe(small(), out, devices="cpu", workers=1, stream=None)
+@pytest.fixture(scope="module")
+def out(tmp_path_factory):
+    """A small run of the recipe."""
+    out = tmp_path_factory.mktemp("rooms") / "run"
+    run_recipe(small(), out, devices="cpu", workers=1, stream=None)
+    return out
+
+
+def test_a_small_run_of_the_recipe(out):
+    done = run_recipe(small(), out, devices="cpu", resume=True, stream=None)
     prepared = json.loads((out / "keys" / "prepared.json").read_text())
     assert {split: counts["found"] for split, counts in prepared["counts"].items()} == {
         "train": 55,
@@ -54,7 +62,36 @@ def test_a_small_run_of_the_recipe(tmp_path):
     assert package["model"]["boxes"]["read"] == "roi"
     assert package["input"]["clips"]["window"] == 16.0
     assert package["extra"]["strategy"]["gradient"] == "exact"
-    assert run_recipe(small(), out, devices="cpu", resume=True, stream=None) == done
+
+
+def test_the_recipe_that_compares_gradients():
+    """It begins with the same single clips, and its exact memory is the recipe's own."""
+    ours, other = load_recipe("ava_rooms", seed=2).stages, load_recipe("ava_rooms_gradients", seed=2).stages
+    for name in ("trimmed", "ava_rooms", "keys", "pretrain", "clip_level"):
+        assert other[name] == ours[name]
+    assert other["exact"] == ours["collaborative_memory"]
+    check_train(other["truncated"])
+    assert apply_overrides(other["truncated"], ["model.memory.detach=false"]) == other["exact"]
+    for name in ("exact", "truncated"):
+        assert other[f"test_{name}"].model == f"stage:{name}"
+
+
+def test_a_small_run_in_order(out, tmp_path):
+    """MeMViT on the same rooms: pictures that are wider than high, key frames as steps of streams."""
+    recipe = load_recipe("memvit_ava_rooms", seed=3)
+    stages = {**recipe.stages, **{name: small().stages[name] for name in ("trimmed", "ava_rooms")}}
+    for name in ("trimmed", "ava_rooms", "keys"):
+        shutil.copytree(out / name, tmp_path / name)
+    for name in ("pretrain", "memory", "memory_free"):
+        stages[name] = apply_overrides(stages[name], ["model.options.width=8", "epochs=1", "batch=2", "data.limit=4"])
+    for name in ("test_memory", "test_memory_free"):
+        stages[name] = apply_overrides(stages[name], ["data.limit=5"])
+    done = run_recipe(replace(recipe, stages=stages), tmp_path, devices="cpu", resume=True, stream=None)
+    for name in ("test_memory", "test_memory_free"):
+        results = json.loads((tmp_path / name / "results.json").read_text())
+        assert done[name]["evaluated"] == results["evaluated"] == 5
+    package = json.loads((tmp_path / "memory" / "last" / "model.json").read_text())
+    assert package["model"]["options"]["reach"] == 16
 
 
 def test_the_recipe_is_as_it_says():

@@ -1,4 +1,4 @@
-"""MeMViT on generated worlds whose ceilings are proved: cue_probe, order2, kitchen (pages: `docs/worlds/`).
+"""MeMViT on generated worlds whose ceilings are proved: cue_probe, order2, kitchen, ava_rooms (`docs/worlds/`).
 
 Each recipe pre-trains a tiny network without memory on trimmed clips, then trains it on streams with memory and the
 same network without. Settings were found on training and validation splits; tests are read once.
@@ -173,40 +173,45 @@ def memvit_kitchen(seed: int = 0) -> Recipe:
 def memvit_ava_rooms(seed: int = 0) -> Recipe:
     """What people do and what they carry, key frame after key frame: what was picked up was shown earlier.
 
-    Source: our world, `docs/worlds/ava_rooms.md`; boxes as in arXiv 2201.08383 (AVA), on a tiny network. All blocks
-    remember eight key frames, a second apart, and the block over boxes as many.
+    Source: our world, `docs/worlds/ava_rooms.md`; boxes as in arXiv 2201.08383 (AVA), on a tiny network that begins
+    with boxes in trimmed clips. The block over boxes remembers those of sixteen key frames, a second apart; blocks over
+    pictures remember nothing (our choice: they see nothing that boxes do not, and a clip costs less).
     Expected: mAP above that of one clip (0.746, `docs/worlds/ava_rooms.md`). Measured: not yet.
     Command: `wholereel train memvit_ava_rooms --out runs/memvit_ava_rooms`.
     """
     clips = Clips(frames=2, stride=4)  # seconds -0.5 and 0 of the key frame
     whole = Augment(short_side=(96, 96), crop=0, flip=0.0)
-    streams = Streams(steps="samples")
-    data = Data(root="stage:keys", clips=clips, augment=whole, cache=True, workers=0, streams=streams)
+    data = Data(root="stage:keys", clips=clips, augment=whole, cache=True, workers=0, streams=TRIMMED)
     views = Views(clips=clips, short_side=96, crop=0)
-    options = {"frames": 2, "crop": 96, "width": 24, "boxes": True, "reach": 8}
-    with_memory = Train(
-        model=Model("memvit_tiny", options=options),
-        data=data,
+    options = {"frames": 2, "crop": 96, "width": 24, "boxes": True, "remember": False, "reach": 16}
+    alone = Model("memvit_tiny", options={**options, "reach": 0})
+    pretrain = Train(
+        model=alone,
+        data=replace(data, root="stage:trimmed"),
         task=Task("stream_detect", multi_label=True),
         strategy=Strategy("sequential"),
         optim=Optim("adamw", lr=2e-3, weight_decay=0.05, warmup=1.0, clip_norm=1.0),
-        val=replace(data, split="val"),
         views=views,
-        epochs=10,
-        validate_every=5,
-        batch=10,
+        epochs=8,
+        batch=32,
         seed=seed,
     )
-    without = replace(with_memory, model=Model("memvit_tiny", options={**options, "reach": 0}))
     test = replace(data, split="test")
     stages: dict[str, Stage] = {
+        "trimmed": World("ava_rooms_clips", seed=seed),
         "ava_rooms": World("ava_rooms", seed=seed),
         "keys": Prepare("ava_v2.2", root="stage:ava_rooms", options={"layout": "segments"}),
-        "memory": with_memory,
-        "memory_free": without,
-        "test_memory": Evaluate("stage:memory", test, views=views),
-        "test_memory_free": Evaluate("stage:memory_free", test, views=views),
+        "pretrain": pretrain,
     }
-    return Recipe(
-        "memvit_ava_rooms", stages, "MeMViT: boxes at key frames in order, with and without memory", main="memory"
-    )
+    for name, model in (("memory", replace(alone, options=options)), ("memory_free", alone)):
+        stages[name] = replace(
+            pretrain,
+            model=replace(model, weights="stage:pretrain"),
+            data=data,
+            optim=replace(pretrain.optim, lr=1e-3, warmup=0.2, frozen=("patch_embed.", "cls_token", "blocks.")),
+            epochs=4,
+            batch=10,
+        )
+        stages[f"test_{name}"] = Evaluate(f"stage:{name}", test, views=views)
+    summary = "MeMViT: boxes at key frames in order, with and without memory"
+    return Recipe("memvit_ava_rooms", stages, summary, main="memory")
