@@ -2,7 +2,7 @@
 
     python benchmarks/staircase.py --seeds 0 1 2 --out runs/staircase
 
-The first seed runs the recipe as it is. The others train on the same world, from the same network of trimmed clips,
+The first seed runs the recipe as it is. The others train on the same worlds, from the same network of trimmed clips,
 with seeds of their own for initial weights, order of videos, crops and flips. A killed command goes on where it was.
 """
 
@@ -22,7 +22,7 @@ from typing import Any
 
 import torch
 
-from wholereel.config import Data, Evaluate, Recipe, Stage, Train
+from wholereel.config import Data, Evaluate, Recipe, Stage, Train, World
 from wholereel.datasets.worlds.cue_probe import GAPS, staircase
 from wholereel.recipes.memvit_worlds import SUPPORTS, memvit_cue_probe
 from wholereel.recipes.runner import run_recipe
@@ -33,19 +33,20 @@ WORLD, PRETRAIN = "cue_probe", "pretrain"
 
 
 def of_seed(seed: int, first: int, home: Path) -> Recipe:
-    """The recipe of a seed; all but the first read the first one's world and pre-trained network."""
+    """The recipe of a seed; all but the first read the first one's worlds and pre-trained network."""
     recipe = memvit_cue_probe(first)
     if seed == first:
         return recipe
-    stages = {name: _with_seed(stage, seed, home) for name, stage in recipe.stages.items() if "support" in name}
+    own = {name: stage for name, stage in recipe.stages.items() if name != PRETRAIN and not isinstance(stage, World)}
+    stages = {name: _with_seed(stage, seed, home) for name, stage in own.items()}
     return replace(recipe, name=f"staircase_seed{seed}", stages=stages)
 
 
 def _with_seed(stage: Stage, seed: int, home: Path) -> Stage:
     if isinstance(stage, Evaluate):
         return replace(stage, data=_at(stage.data, home))
-    assert isinstance(stage, Train)
-    assert stage.val is not None
+    if not isinstance(stage, Train) or stage.val is None:
+        raise TypeError(f"expected trainings with validation and evaluations, got {stage}")
     weights = stage.model.weights
     if weights == f"stage:{PRETRAIN}":
         weights = f"file:{home / PRETRAIN / 'best'}"
@@ -54,7 +55,7 @@ def _with_seed(stage: Stage, seed: int, home: Path) -> Stage:
 
 
 def _at(data: Data, home: Path) -> Data:
-    return replace(data, root=str(home / WORLD))
+    return replace(data, root=str(home / data.root.removeprefix("stage:")))
 
 
 def measure(seed: int, first: int, out: Path) -> dict[int, dict[str, Any]]:

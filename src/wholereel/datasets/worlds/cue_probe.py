@@ -7,7 +7,7 @@ s earlier clips answers the share of gaps up to s, and guesses the rest: a stair
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from fractions import Fraction
 from functools import partial
@@ -29,11 +29,13 @@ from wholereel.datasets.worlds.stream_clips import (
     paint_flash,
     shape_record,
 )
+from wholereel.errors import ConfigError
 
 __all__ = ["GAPS", "Block", "CueProbe", "CueProbeScene", "staircase"]
 
 GAPS = (1, 2, 4, 8, 16)
 CLIPS = 40
+BUSY = sum(gap + 1 for gap in GAPS)  # clips that belong to blocks, at most
 
 
 @dataclass(frozen=True)
@@ -75,6 +77,9 @@ class CueProbe(World[CueProbeScene]):
 
     Args:
         size: side of the square canvas in pixels, even, at least 32.
+        longest: gaps are those up to this one; where it is less than 16, as many rounds of them as 36 clips hold. Gaps
+            of one clip are asked 18 times in a stream, so that a memory can learn to be asked before it has to wait.
+    Raises: ConfigError: `longest` is no gap.
     """
 
     name: ClassVar[str] = "cue_probe"
@@ -88,9 +93,22 @@ class CueProbe(World[CueProbeScene]):
     companions: ClassVar[tuple[str, ...]] = ("cue_probe_clips",)
 
     size: int = 64
+    longest: int = GAPS[-1]
 
     def __post_init__(self) -> None:
         check_size(self.size)
+        if self.longest not in GAPS:
+            raise ConfigError(f"cue_probe: longest must be one of {GAPS}, got {self.longest}")
+
+    @property
+    def gaps(self) -> tuple[int, ...]:
+        """The different gaps, ascending."""
+        return GAPS[: GAPS.index(self.longest) + 1]
+
+    @property
+    def rounds(self) -> int:
+        """How often a stream asks about each gap."""
+        return BUSY // sum(gap + 1 for gap in self.gaps)
 
     @property
     def block(self) -> int:
@@ -98,10 +116,11 @@ class CueProbe(World[CueProbeScene]):
         return ANSWERS
 
     def sample(self, seed: int, split: str, index: int) -> CueProbeScene:
-        answers = {gap: self._balanced_answer(seed, split, index, gap) for gap in GAPS}
+        asked = [(gap, turn) for turn in range(self.rounds) for gap in self.gaps]
+        answers = [self._balanced_answer(seed, split, index, gap, turn) for gap, turn in asked]
         generator = generator_of(seed, self.name, split, index)
         name, paint_seed = (int(n) for n in generator.integers(0, 2**64, size=2, dtype=np.uint64))
-        blocks = draw_blocks(answers, generator)
+        blocks = draw_blocks([gap for gap, _ in asked], answers, generator)
         flashes = tuple(draw_flash(block.cue, block.cue_clip, generator) for block in blocks)
         kinds = {block.probe_clip: block.probe for block in blocks}
         cues = {block.cue_clip for block in blocks}
@@ -136,11 +155,11 @@ class CueProbe(World[CueProbeScene]):
         }
 
     def ceilings(self) -> dict[str, float]:
-        return {f"support_{support}": float(staircase(support)) for support in (0, *GAPS)}
+        return {f"support_{support}": float(staircase(support, self.gaps)) for support in (0, *self.gaps)}
 
     def oracles(self) -> dict[str, Oracle]:
         """Predict the answers of a stream's probes from the cues at most `support` clips back."""
-        return {f"support_{support}": partial(answer_with_support, support) for support in (0, *GAPS)}
+        return {f"support_{support}": partial(answer_with_support, support) for support in (0, *self.gaps)}
 
     def right(self, scene: CueProbeScene, prediction: Any) -> float:
         """Share of right answers among the stream's probes."""
@@ -152,28 +171,33 @@ class CueProbe(World[CueProbeScene]):
         first = min(min(block.cue_clip for block in scene.blocks if block.gap in (1, 2, 4)), CLIPS - 8)
         return [clip * CLIP_FRAMES + CLIP_FRAMES // 2 for clip in range(first, first + 8)]
 
-    def _balanced_answer(self, seed: int, split: str, index: int, gap: int) -> int:
+    def _balanced_answer(self, seed: int, split: str, index: int, gap: int, turn: int) -> int:
         block, place = divmod(index, ANSWERS)
-        generator = generator_of(seed, f"{self.name} answers {gap}", self.known_split(split), block)
+        stream = f"{self.name} answers {gap}" + (f" turn {turn}" if turn else "")
+        generator = generator_of(seed, stream, self.known_split(split), block)
         return int(generator.permutation(ANSWERS)[place])
 
 
-def staircase(support: int) -> Fraction:
+def staircase(support: int, gaps: Sequence[int] = GAPS) -> Fraction:
     """Best accuracy of a system that sees a probe's clip and the `support` clips before it, all gaps equally often."""
-    return Fraction(sum(Fraction(1) if gap <= support else Fraction(1, ANSWERS) for gap in GAPS), len(GAPS))
+    return Fraction(sum(Fraction(1) if gap <= support else Fraction(1, ANSWERS) for gap in gaps), len(gaps))
 
 
-def draw_blocks(answers: Mapping[int, int], generator: np.random.Generator) -> tuple[Block, ...]:
-    """Order of the gaps, the spare clips between them, and the cues; a cue tells nothing about its answer."""
-    gaps = [GAPS[place] for place in generator.permutation(len(GAPS))]
+def draw_blocks(gaps: Sequence[int], answers: Sequence[int], generator: np.random.Generator) -> tuple[Block, ...]:
+    """Order of the blocks, the spare clips between them, and the cues; a cue tells nothing about its answer.
+
+    Args:
+        gaps, answers: of each block.
+    """
+    order = generator.permutation(len(gaps)).tolist()
     spare = CLIPS - sum(gap + 1 for gap in gaps)
     # Each spare clip goes before a block, or behind the last, with equal probability.
-    before = np.bincount(generator.integers(0, len(GAPS) + 1, size=spare), minlength=len(GAPS) + 1)
-    cues = generator.integers(0, ANSWERS, size=len(GAPS))
+    before = np.bincount(generator.integers(0, len(gaps) + 1, size=spare), minlength=len(gaps) + 1)
+    cues = generator.integers(0, ANSWERS, size=len(gaps))
     blocks, clip = [], 0
-    for gap, skipped, cue in zip(gaps, before.tolist(), cues.tolist(), strict=False):
+    for place, skipped, cue in zip(order, before.tolist(), cues.tolist(), strict=False):
         clip += skipped
-        answer = answers[gap]
+        gap, answer = gaps[place], answers[place]
         blocks.append(Block(gap, clip, cue, (answer - cue) % ANSWERS, answer))
         clip += gap + 1
     return tuple(blocks)
