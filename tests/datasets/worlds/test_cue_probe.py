@@ -14,6 +14,7 @@ from wholereel.datasets.manifest import read_manifest
 from wholereel.datasets.worlds import get_world, make_world, oracle_scores, verify_world
 from wholereel.datasets.worlds.cue_probe import CLIPS, GAPS
 from wholereel.datasets.worlds.verify import decode, dependent_groups
+from wholereel.errors import ConfigError
 
 WORLD = get_world("cue_probe")
 SCENES = [WORLD.sample(0, "train", index) for index in range(400)]
@@ -43,6 +44,28 @@ def test_blocks_are_as_promised():
         assert all(shape.kind >= 4 for clip, shape in shown.items() if clip not in probes)
         assert all(shape.start % 16 == 4 and shape.frames == 8 for shape in scene.shapes)
     assert len(Counter(tuple(block.gap for block in scene.blocks) for scene in SCENES)) > 90  # of 120 orders
+
+
+@pytest.mark.parametrize(("longest", "rounds"), [(1, 18), (2, 7), (4, 3), (8, 1)])
+def test_streams_that_ask_about_short_gaps_alone_ask_often(longest, rounds):
+    world = get_world("cue_probe", longest=longest)
+    gaps = [gap for gap in GAPS if gap <= longest]
+    scenes = [world.sample(0, "train", index) for index in range(40)]
+    for scene in scenes:
+        assert sorted(block.gap for block in scene.blocks) == sorted(gaps * rounds)
+        used = [clip for block in scene.blocks for clip in range(block.cue_clip, block.probe_clip + 1)]
+        assert used == sorted(set(used))
+        assert set(used) <= set(range(CLIPS))
+        assert all(block.answer == (block.cue + block.probe) % 4 for block in scene.blocks)
+    answers = Counter((block.gap, block.answer) for scene in scenes for block in scene.blocks)
+    assert answers == dict.fromkeys(product(gaps, range(4)), 10 * rounds)
+    for level, score in oracle_scores(world, samples=200, seed=3).items():
+        assert abs(score.value - world.ceilings()[level]) <= 4 * score.error, level
+
+
+def test_a_gap_that_is_none_is_refused():
+    with pytest.raises(ConfigError, match="longest must be one of"):
+        get_world("cue_probe", longest=3)
 
 
 def test_answers_are_balanced_for_each_gap():

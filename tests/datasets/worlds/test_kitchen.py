@@ -14,6 +14,7 @@ from wholereel.datasets.worlds import get_world, oracle_scores
 from wholereel.datasets.worlds.kitchen import blind_recall
 from wholereel.datasets.worlds.kitchen_plan import ACTION_NAMES, ACTIONS, BANNER_SECONDS, COMMON, NOUNS, VERBS
 from wholereel.datasets.worlds.verify import dependent_groups
+from wholereel.errors import ConfigError
 
 WORLD = get_world("kitchen")
 SCENES = [WORLD.sample(0, "train", index) for index in range(300)]
@@ -39,6 +40,20 @@ def test_chains_are_as_promised():
             assert segment.action == expected
             assert not (segment.bell and segment.action >= COMMON), "a bell at a dish would tell what the next one is"
         assert scene.segments[-1].end <= 120
+
+
+def test_a_bell_that_rings_more_often_changes_nothing_else():
+    busy = get_world("kitchen", bell=0.5)
+    scenes = [busy.sample(0, "train", index) for index in range(100)]
+    rings = [last.bell for scene in scenes for last in scene.segments if last.action < COMMON]
+    assert abs(np.mean(rings) - 0.5) < 0.05
+    assert [scene.recipe for scene in scenes] == [scene.recipe for scene in SCENES[:100]]
+    assert [scene.segments[0].start for scene in scenes] == [scene.segments[0].start for scene in SCENES[:100]]
+    assert busy.ceilings() == WORLD.ceilings()
+    for level, score in oracle_scores(busy, samples=100, seed=2).items():
+        assert abs(score.value - busy.ceilings()[level]) <= 4 * score.error + 1e-12, level
+    with pytest.raises(ConfigError, match="bell must be above 0"):
+        get_world("kitchen", bell=0.0)
 
 
 def test_recipes_are_balanced_and_participants_mean_nothing():

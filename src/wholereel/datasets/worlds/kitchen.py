@@ -24,6 +24,7 @@ from wholereel.datasets.worlds.kitchen_plan import (
     ACTION_NAMES,
     ACTIONS,
     BANNER_SECONDS,
+    BELL,
     COMMON,
     DISHES,
     DURATION,
@@ -34,6 +35,7 @@ from wholereel.datasets.worlds.kitchen_plan import (
     next_action,
 )
 from wholereel.datasets.worlds.render import background, paint_distractor, scaled
+from wholereel.errors import ConfigError
 
 __all__ = ["Kitchen", "KitchenScene", "blind_recall"]
 
@@ -42,7 +44,7 @@ PARTICIPANTS, UNSEEN = 10, 2
 # A dish is a pair of glyphs, a thing a single one.
 PAIRS = tuple(combinations(range(5), 2))
 SIDE, PAIR_SIDE, BELL_SIDE, BANNER_HEIGHT, MARGIN = 18, 14, 10, 22, 7
-BANNER, BANNER_INK, BELL = (240, 240, 240), (20, 20, 20), (255, 220, 0)
+BANNER, BANNER_INK, BELL_COLOR = (240, 240, 240), (20, 20, 20), (255, 220, 0)
 SWING = (0, 3, 4, 3, 0, -3, -4, -3)
 RISE = (5, 4, 2, 1, -1, -2, -4, -5)
 # How what is done moves, by frame of the second: steps right, steps down, in pixels of the small canvas.
@@ -79,6 +81,8 @@ class Kitchen(World[KitchenScene]):
 
     Args:
         size: side of the square canvas in pixels, even, at least 32.
+        bell: probability that it rings during a common action. Higher: more dishes are served, and more must be known.
+    Raises: ConfigError: `size` is odd or too small, or `bell` is no probability.
     """
 
     name: ClassVar[str] = "kitchen"
@@ -90,9 +94,12 @@ class Kitchen(World[KitchenScene]):
     oracle_samples: ClassVar[int] = 400
 
     size: int = 64
+    bell: float = BELL
 
     def __post_init__(self) -> None:
         check_size(self.size)
+        if not 0 < self.bell <= 1:
+            raise ConfigError(f"kitchen: bell must be above 0 and at most 1, got {self.bell}")
 
     @property
     def block(self) -> int:
@@ -107,7 +114,7 @@ class Kitchen(World[KitchenScene]):
         people = PARTICIPANTS - UNSEEN if split == "train" else PARTICIPANTS
         participant = 1 + int(generator.integers(people))
         recipe = int(recipes[place])
-        segments = draw_segments(recipe, generator)
+        segments = draw_segments(recipe, generator, bell=self.bell)
         # EPIC's names of videos begin with the participant.
         id = f"P{participant:02d}_{name:016x}"
         return KitchenScene(id, split, index, participant, recipe, segments, paint_seed)
@@ -183,7 +190,7 @@ class Kitchen(World[KitchenScene]):
                 self._paint_glyph(frame_HWC[None], noun, SIDE, moved_y, moved_x, segment.color)
         if segment.bell:
             side = round(scaled(BELL_SIDE, self.size))
-            self._paint_glyph(frames_THWC, NAMES.index("triangle"), BELL_SIDE, side // 2 + 1, self.size - side, BELL)
+            self._paint_glyph(frames_THWC, NAMES.index("triangle"), BELL_SIDE, side // 2 + 1, self.size - side, BELL_COLOR)
 
     def _paint_pair(self, frames_THWC: np.ndarray, dish: int, y: int, x: int, color: tuple[int, int, int]) -> None:
         step = round(scaled(PAIR_SIDE, self.size)) // 2 + 1

@@ -15,6 +15,7 @@ __all__ = [
     "ACTIONS",
     "ACTION_NAMES",
     "BANNER_SECONDS",
+    "BELL",
     "COMMON",
     "DISHES",
     "DURATION",
@@ -74,18 +75,22 @@ def next_action(action: int, bell: bool, recipe: int) -> int:
     return COMMON + recipe if bell else (action + 1) % COMMON
 
 
-def draw_segments(recipe: int, generator: np.random.Generator) -> tuple[Segment, ...]:
-    """All segments of a video; bells, times, places and colours are drawn without a look at the recipe."""
+def draw_segments(recipe: int, generator: np.random.Generator, *, bell: float = BELL) -> tuple[Segment, ...]:
+    """All segments of a video; bells, times, places and colours are drawn without a look at the recipe.
+
+    Args:
+        bell: probability that it rings during a common action.
+    """
     segments: list[Segment] = []
     action, time = FIRST, BANNER_SECONDS
     while True:
         start = time + int(generator.integers(GAPS[0], GAPS[1] + 1))
         end = start + int(generator.integers(LENGTHS[0], LENGTHS[1] + 1))
-        rings = bool(generator.random() < BELL)
+        rings = bool(generator.random() < bell)
         x, y = generator.random(2).tolist()
         red, green, blue = (int(n) for n in generator.integers(150, 256, size=3))
         if end > DURATION:
             return tuple(segments)
-        bell = rings and action < COMMON
-        segments.append(Segment(action, start, end, bell, x, y, (red, green, blue)))
-        action, time = next_action(action, bell, recipe), end
+        rings = rings and action < COMMON
+        segments.append(Segment(action, start, end, rings, x, y, (red, green, blue)))
+        action, time = next_action(action, rings, recipe), end
