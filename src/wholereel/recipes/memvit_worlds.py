@@ -108,7 +108,7 @@ def memvit_cue_probe(seed: int = 0) -> Recipe:
         return replace(streaming(data, model, epochs=epochs, lr=lr, seed=seed), batch=40)
 
     longest = SUPPORTS[-1]
-    stages["learn"] = stage(short, longest, "pretrain", epochs=2, lr=2e-3)
+    stages["learn"] = stage(short, longest, "pretrain", epochs=4, lr=2e-3)
     stages[f"support_{longest}"] = stage(data, longest, "learn", epochs=2, lr=2e-3)
     part = replace(data, limit=120)
     for support in SUPPORTS[-2::-1]:
