@@ -109,11 +109,11 @@ def memvit_cue_probe(seed: int = 0) -> Recipe:
 
     longest = SUPPORTS[-1]
     stages["learn"] = stage(short, longest, "pretrain", epochs=4, lr=2e-3)
-    stages[f"support_{longest}"] = stage(data, longest, "learn", epochs=2, lr=2e-3)
-    part = replace(data, limit=120)
+    stages[f"support_{longest}"] = stage(data, longest, "learn", epochs=3, lr=2e-3)
+    part = replace(data, limit=160)
     for support in SUPPORTS[-2::-1]:
         source = f"support_{longest}" if support else "pretrain"
-        one = stage(part, support, source, epochs=1, lr=5e-4)
+        one = stage(part, support, source, epochs=1, lr=1e-3)
         stages[f"support_{support}"] = replace(one, val=replace(data, split="val"))
     stages |= {f"test_support_{support}": measured(f"support_{support}", data) for support in SUPPORTS}
     summary = "MeMViT: how many clips back a memory reaches, step by step"
