@@ -3,7 +3,8 @@
     python benchmarks/effects.py memory_worlds --seeds 0 1 2 --out runs/effects
     python benchmarks/effects.py weizmann --data WEIZMANN --seeds 0 1 2 3 4 --out runs/effects
 
-A killed command goes on where it was. The result file holds every seed's numbers, mean, sample standard deviation and
+With `--share`, worlds and pre-trained networks are made by the first seed alone, and the result says so. A killed
+command goes on where it was. The result file holds every seed's numbers, mean, sample standard deviation and
 the number of test videos; nothing is left out.
 """
 
@@ -21,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from shared_stages import without_shared
 
 from wholereel.recipes import load_recipe
 from wholereel.recipes.overrides import apply_overrides
@@ -39,10 +41,21 @@ METRICS = (
 )
 
 
-def measure(name: str, seed: int, out: Path, data: Path | None, changes: list[str]) -> dict[str, dict[str, float]]:
-    """Run one seed. Returns: metrics and number of samples (videos, or key frames) by evaluation stage."""
+def measure(
+    name: str, seed: int, out: Path, data: Path | None, changes: list[str], shared: list[str], home: Path
+) -> dict[str, dict[str, float]]:
+    """Run one seed. Returns: metrics and number of samples (videos, or key frames) by evaluation stage.
+
+    Args:
+        shared, home: stages that are read from the run `home`, where that is another seed's.
+    """
     recipe = apply_overrides(load_recipe(name, seed=seed), changes)
     run = out / f"{name}_seed{seed}"
+    if shared and run != home:
+        recipe = without_shared(recipe, shared, home.resolve())
+        run.mkdir(parents=True, exist_ok=True)
+        if not (run / "cache").exists():
+            (run / "cache").symlink_to(home.resolve() / "cache")  # frames of the same videos
     done = run_recipe(recipe, run, data=data, resume=True, devices="cpu")
     evaluated = [stage for stage, result in done.items() if "evaluated" in result]
     return {stage: {**read_results(run / stage)["metrics"], "videos": done[stage]["evaluated"]} for stage in evaluated}
@@ -69,11 +82,17 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="where the runs are kept")
     parser.add_argument("--data", type=Path, help="for recipes that do not bring their own")
     parser.add_argument("--set", action="append", default=[], metavar="PATH=VALUE", help="change a setting")
+    parser.add_argument(
+        "--share", nargs="+", default=[], metavar="STAGE", help="stages that all seeds read from the first one's run"
+    )
     parser.add_argument("--result", type=Path, help="result file; beside this script by default")
     given = parser.parse_args()
     # Before the work: the code that runs is the one that stands here now, and a missing git is found at once.
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True)
-    seeds = {seed: measure(given.recipe, seed, given.out, given.data, given.set) for seed in given.seeds}
+    home = given.out / f"{given.recipe}_seed{given.seeds[0]}"
+    seeds = {
+        seed: measure(given.recipe, seed, given.out, given.data, given.set, given.share, home) for seed in given.seeds
+    }
     today = datetime.date.today().isoformat()
     words = [
         "python",
@@ -85,9 +104,11 @@ def main() -> None:
         given.out.name,
     ]
     words += ["--data", given.data.name] if given.data else []
+    words += ["--share", *given.share] if given.share else []
     words += [word for change in given.set for word in ("--set", change)]
+    same = f"; all seeds share {', '.join(given.share)} of the first" if given.share else ""
     result = {
-        "what": f"recipe {given.recipe}: every evaluation of every seed",
+        "what": f"recipe {given.recipe}: every evaluation of every seed{same}",
         "command": " ".join(words),
         "commit": commit.stdout.strip(),
         "date": today,

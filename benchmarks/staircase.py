@@ -21,41 +21,25 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from shared_stages import without_shared
 
-from wholereel.config import Data, Evaluate, Recipe, Stage, Train, World
+from wholereel.config import Recipe
 from wholereel.datasets.worlds.cue_probe import GAPS, staircase
 from wholereel.recipes.memvit_worlds import SUPPORTS, memvit_cue_probe
 from wholereel.recipes.runner import run_recipe
 from wholereel.report.charts import Mark, Series, line_chart
 
 ROOT = Path(__file__).parents[1]
-WORLD, PRETRAIN = "cue_probe", "pretrain"
+WORLD = "cue_probe"
+SHARED = ("trimmed", "pretrain", "short", WORLD)
 
 
 def of_seed(seed: int, first: int, home: Path) -> Recipe:
     """The recipe of a seed; all but the first read the first one's worlds and pre-trained network."""
-    recipe = memvit_cue_probe(first)
+    recipe = memvit_cue_probe(seed)
     if seed == first:
         return recipe
-    own = {name: stage for name, stage in recipe.stages.items() if name != PRETRAIN and not isinstance(stage, World)}
-    stages = {name: _with_seed(stage, seed, home) for name, stage in own.items()}
-    return replace(recipe, name=f"staircase_seed{seed}", stages=stages)
-
-
-def _with_seed(stage: Stage, seed: int, home: Path) -> Stage:
-    if isinstance(stage, Evaluate):
-        return replace(stage, data=_at(stage.data, home))
-    if not isinstance(stage, Train) or stage.val is None:
-        raise TypeError(f"expected trainings with validation and evaluations, got {stage}")
-    weights = stage.model.weights
-    if weights == f"stage:{PRETRAIN}":
-        weights = f"file:{home / PRETRAIN / 'best'}"
-    model = replace(stage.model, weights=weights)
-    return replace(stage, model=model, data=_at(stage.data, home), val=_at(stage.val, home), seed=seed)
-
-
-def _at(data: Data, home: Path) -> Data:
-    return replace(data, root=str(home / data.root.removeprefix("stage:")))
+    return replace(without_shared(recipe, SHARED, home), name=f"staircase_seed{seed}")
 
 
 def measure(seed: int, first: int, out: Path) -> dict[int, dict[str, Any]]:
