@@ -145,10 +145,10 @@ def memvit_order2(seed: int = 0) -> Recipe:
         "order2": World("order2", seed=seed, sizes={"train": 1284, "val": 132, "test": 702}),
         "clips": pretraining(trimmed, frames=4, epochs=6, seed=seed, weights="stage:pretrain"),
     }
-    for name, reach, epochs in (("memory", 8, 4), ("memory_free", 0, 2)):
+    for name, reach, epochs in (("memory", 8, 4), ("memory_free", 0, 1)):
         model = replace(network(4, reach), weights="stage:clips")
-        one = streaming(data, model, epochs=epochs, seed=seed)
-        stages[name] = replace(one, val=replace(data, split="val", streams=last))
+        one = streaming(data, model, epochs=epochs, lr=2e-3, seed=seed)
+        stages[name] = replace(one, val=replace(data, split="val", streams=last), batch=32)
         stages[f"test_{name}"] = measured(name, data, streams=last)
     return Recipe("memvit_order2", stages, "MeMViT: order of two events, with and without memory", main="memory")
 
