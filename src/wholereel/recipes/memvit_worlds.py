@@ -143,9 +143,9 @@ def memvit_order2(seed: int = 0) -> Recipe:
     stages = pretrained(seed) | {
         "events8": World("events8", seed=seed, sizes={"train": 3600, "val": 180, "test": 180}),
         "order2": World("order2", seed=seed, sizes={"train": 1284, "val": 132, "test": 702}),
-        "clips": pretraining(trimmed, frames=4, epochs=6, seed=seed, weights="stage:pretrain"),
+        "clips": pretraining(trimmed, frames=4, epochs=8, seed=seed, weights="stage:pretrain"),
     }
-    for name, reach, epochs in (("memory", 8, 4), ("memory_free", 0, 1)):
+    for name, reach, epochs in (("memory", 8, 5), ("memory_free", 0, 1)):
         model = replace(network(4, reach), weights="stage:clips")
         one = streaming(data, model, epochs=epochs, lr=2e-3, seed=seed)
         stages[name] = replace(one, val=replace(data, split="val", streams=last), batch=32)
