@@ -172,7 +172,7 @@ def memvit_kitchen(seed: int = 0) -> Recipe:
     stages = pretrained(seed) | {
         "busy": World("kitchen", seed=seed, sizes=often, options={"bell": 0.5}),
         "kitchen": World("kitchen", seed=seed),
-        "clips": pretraining(shown, frames=4, epochs=8, seed=seed, weights="stage:pretrain"),
+        "clips": pretraining(shown, frames=4, epochs=7, seed=seed, weights="stage:pretrain"),
     }
 
     def stage(data: Data, reach: int, source: str, epochs: int) -> Train:
@@ -180,9 +180,9 @@ def memvit_kitchen(seed: int = 0) -> Recipe:
         one = streaming(data, model, epochs=epochs, lr=2e-3, seed=seed)
         return replace(one, select="clip_recall5", validate_every=2)
 
-    stages["learn"] = stage(busy, 32, "clips", 6)
-    stages["memory"] = stage(data, 32, "learn", 6)
-    stages["memory_free"] = stage(data, 0, "clips", 6)
+    stages["learn"] = stage(busy, 32, "clips", 4)
+    stages["memory"] = stage(data, 32, "learn", 4)
+    stages["memory_free"] = stage(data, 0, "clips", 4)
     stages |= {f"test_{name}": measured(name, data) for name in ("memory", "memory_free")}
     return Recipe("memvit_kitchen", stages, "MeMViT: the next action, with and without memory", main="memory")
 
