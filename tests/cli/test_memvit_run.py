@@ -1,4 +1,4 @@
-"""A model with a memory of its own, from the command line: trained on streams, measured, run on a file, killed, gone on."""
+"""A model with a memory of its own, from the command line: trained on streams, measured, killed on a file, resumed."""
 
 from __future__ import annotations
 

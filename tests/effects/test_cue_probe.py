@@ -1,4 +1,4 @@
-"""A memory of sixteen clips learns to answer what the clip before decides; the same network without one is at chance."""
+"""A memory of sixteen clips learns what the clip before decides; the same network without memory is at chance."""
 
 from __future__ import annotations
 
