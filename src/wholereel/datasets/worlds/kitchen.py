@@ -44,7 +44,7 @@ PARTICIPANTS, UNSEEN = 10, 2
 # A dish is a pair of glyphs, a thing a single one.
 PAIRS = tuple(combinations(range(5), 2))
 SIDE, PAIR_SIDE, BELL_SIDE, BANNER_HEIGHT, MARGIN = 18, 14, 10, 22, 7
-BANNER, BANNER_INK, BELL_COLOR = (240, 240, 240), (20, 20, 20), (255, 220, 0)
+BANNER, BANNER_INK, RINGING = (240, 240, 240), (20, 20, 20), (255, 220, 0)
 SWING = (0, 3, 4, 3, 0, -3, -4, -3)
 RISE = (5, 4, 2, 1, -1, -2, -4, -5)
 # How what is done moves, by frame of the second: steps right, steps down, in pixels of the small canvas.
@@ -190,7 +190,7 @@ class Kitchen(World[KitchenScene]):
                 self._paint_glyph(frame_HWC[None], noun, SIDE, moved_y, moved_x, segment.color)
         if segment.bell:
             side = round(scaled(BELL_SIDE, self.size))
-            self._paint_glyph(frames_THWC, NAMES.index("triangle"), BELL_SIDE, side // 2 + 1, self.size - side, BELL_COLOR)
+            self._paint_glyph(frames_THWC, NAMES.index("triangle"), BELL_SIDE, side // 2 + 1, self.size - side, RINGING)
 
     def _paint_pair(self, frames_THWC: np.ndarray, dish: int, y: int, x: int, color: tuple[int, int, int]) -> None:
         step = round(scaled(PAIR_SIDE, self.size)) // 2 + 1
