@@ -32,7 +32,10 @@ MEMORIES = {"plain": None, "collaborative": config.Memory(dim=4, value="separate
 TASK_NAMES = (*TASKS, *STREAM_TASKS)
 # Of each architecture the one that is tried by default, narrow, and the names of all; they differ in depth and sizes.
 ARCHITECTURES: dict[str, tuple[str, tuple[str, ...]]] = {
-    "ResNets with 3-D and factorised convolutions": ("r2plus1d_18", ("mc?_18", "r3d_*", "r2plus1d_*", "resnet3d_*")),
+    "ResNets with 3-D and factorised convolutions": (
+        "r2plus1d_18",
+        ("mc?_18", "rmc?_18", "r3d_*", "r2plus1d_*", "resnet3d_*"),
+    ),
     "ResNets of pytorchvideo": ("r2plus1d_ptv_26", ("r2d_ptv_*", "r2plus1d_ptv_*")),
     "CSN": ("ir_csn_26", ("i?_csn_*",)),
     "CorrNet": ("corrnet_26", ("corrnet_*",)),

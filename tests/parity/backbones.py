@@ -18,7 +18,7 @@ PYSLOWFAST = {"yaml", "num_frames", "train_crop", "test_crop", "arch", "depth", 
 PYSLOWFAST |= {"fusion_kernel", "num_block_temp_kernel", "nonlocal_location", "nonlocal_inst", "nonlocal_pool"}
 PYSLOWFAST |= {"num_classes", "bn_eps", "head", "note", "inputs", "dropout", "mode", "loss", "bn_momentum"}
 NAMED = {"model", "depth", "num_classes", "bn_eps", "alpha", "fusion_kernel", "note", "pool1", "output", "mode", "loss"}
-NAMED |= {"conv1_stride_t", "pool1_stride_t", "pool2", "dropout", "bn_momentum", "num_frames", "frames"}
+NAMED |= {"groups", "conv1_stride_t", "pool1_stride_t", "pool2", "dropout", "bn_momentum", "num_frames", "frames"}
 
 
 def is_backbone(golden: Golden) -> bool:
@@ -179,14 +179,24 @@ def _vmz(golden: Golden, settings: dict[str, Any]) -> Case:
     options["in_channels"] = golden.meta["input_shapes"][0][1]
     family, depth = _family(settings), _depth(settings)
     model: ClipModel
-    if family in CSN_MODES:
-        model = csn.csn(CSN_MODES[family], depth, implementation=_exactly(settings), **options)
+    if _csn_mode(settings) is not None:
+        model = csn.csn(_csn_mode(settings), depth, implementation=_exactly(settings), **options)
+    elif family.startswith("rmc"):
+        model = video_resnet.torchvision_resnet(int(family[3:]) - 2, True, **options)
     elif family.startswith("mc"):
         model = video_resnet.torchvision_resnet(int(family[2:]) - 2, **options)
     else:
         kind = "2plus1d" if family == "r2plus1d" else "3d"
         model = video_resnet.vmz_resnet(kind, depth, 8, 112, kind == "3d" and depth not in (18, 34), **options)
     return Case(model, keys_of(model, OWN), _in_own(model), deep=depth > 100)
+
+
+def _csn_mode(settings: dict[str, Any]) -> Any:
+    """Mode of `models.csn.separated`, `None` for other families; the paper's study splits into `groups`."""
+    family = _family(settings)
+    if family not in CSN_MODES:
+        return None
+    return f"group:{settings['groups']}" if "groups" in settings else CSN_MODES[family]
 
 
 def _exactly(settings: dict[str, Any]) -> Any:
@@ -202,7 +212,7 @@ def _in_own(model: ClipModel) -> Any:
 def _csn(golden: Golden, settings: dict[str, Any], layout: str) -> Case:
     features = layout == "mmaction2"
     options = {option: settings[option] for option in ("num_classes", "bn_eps", "dropout") if option in settings}
-    model = csn.csn(CSN_MODES[_family(settings)], _depth(settings), implementation=_exactly(settings), **options)
+    model = csn.csn(_csn_mode(settings), _depth(settings), implementation=_exactly(settings), **options)
     prefixes = ("backbone.", "cls_head.") if features else ()
     keys = keys_of(model, build_layout(model, layout), *prefixes)
     stages = tuple(model.stages)
@@ -248,5 +258,8 @@ BUILDERS: dict[str, dict[str, Any]] = {
         "r2plus1d": _r2plus1d_mmaction2,
         **dict.fromkeys(CSN_MODES, partial(_csn, layout="mmaction2")),
     },
-    "vmz": dict.fromkeys(("r2plus1d", "r3d", "resnet3d", *(f"mc{x}" for x in range(2, 6)), *CSN_MODES), _vmz),
+    "vmz": dict.fromkeys(
+        ("r2plus1d", "r3d", "resnet3d", *(f"{mixed}{x}" for mixed in ("mc", "rmc") for x in range(2, 6)), *CSN_MODES),
+        _vmz,
+    ),
 }
