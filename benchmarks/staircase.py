@@ -97,12 +97,12 @@ def rows_of(seeds: dict[int, dict[int, dict[str, Any]]]) -> list[dict[str, Any]]
 
 
 def draw(rows: list[dict[str, Any]], file: Path) -> None:
-    """Mean accuracy by gap over the seeds, a line for each support; the band is their range."""
-    series = []
+    """Mean accuracy by gap over the seeds, a line for each support; the band is their range. Gaps are spread evenly."""
+    series, places = [], range(len(GAPS))
     for row in rows:
         values = [row["accuracy_by_gap"][gap] for gap in GAPS]
         means, lows, highs = ([f(one) for one in values] for f in (statistics.mean, min, max))
-        series.append(Series(row["name"], GAPS, means, lows, highs))
+        series.append(Series(row["name"], places, means, lows, highs))
     text = line_chart(
         series,
         title="Accuracy by how many clips ago the cue was shown",
@@ -110,6 +110,7 @@ def draw(rows: list[dict[str, Any]], file: Path) -> None:
         y_label="accuracy",
         marks=[Mark("guessing", 0.25)],
         y_range=(0.0, 1.0),
+        x_names={place: str(gap) for place, gap in zip(places, GAPS, strict=True)},
     )
     file.write_text(text + "\n")
 

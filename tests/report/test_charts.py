@@ -47,6 +47,14 @@ def test_line_chart_draws_lines_bands_gaps_and_levels():
     assert inside(root)
 
 
+def test_line_chart_names_places_of_its_axis():
+    series = [Series("a", [0, 1, 2], [0.1, 0.5, 0.7])]
+    root = parsed(line_chart(series, title="t", x_label="x", y_label="y", x_names={0: "one", 1: "two", 2: "four"}))
+    assert {"one", "two", "four"} <= set(words(root))
+    assert "2" not in words(root)
+    assert inside(root)
+
+
 def test_line_chart_of_one_point_and_of_none():
     assert inside(parsed(line_chart([Series("a", [3], [0.5])], title="t", x_label="x", y_label="y")))
     with pytest.raises(ValueError, match="'t' has no finite point"):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from wholereel.report.svg import (
@@ -72,10 +72,13 @@ def line_chart(
     y_label: str,
     marks: Sequence[Mark] = (),
     y_range: tuple[float, float] | None = None,
+    x_names: Mapping[float, str] | None = None,
     height: float = 300,
 ) -> str:
     """Several lines over a common axis, with bands and horizontal dashed levels.
 
+    Args:
+        x_names: what stands at which places of the x axis, where these are not its own numbers.
     Raises: ValueError: there is no finite point.
     """
     points = [
@@ -91,7 +94,8 @@ def line_chart(
     x_scale = Scale(*_widened(min(x for x, _ in points), max(x for x, _ in points), 0), box.left, box.right)
     y_scale = Scale(*(y_range or _widened(min(levels), max(levels), 0.06)), box.bottom, box.top)
     parts = [text(0, 16, title, size=15, weight=600), *legend]
-    parts += _axes(box, x_scale, y_scale, x_label, y_label)
+    names = x_names or {tick: format_number(tick) for tick in ticks(x_scale.low, x_scale.high, 6)}
+    parts += _axes(box, x_scale, y_scale, x_label, y_label, names)
     for mark, label_y in zip(marks, _spread([y_scale(mark.value) for mark in marks], 14), strict=True):
         y = y_scale(mark.value)
         parts += [line(box.left, y, box.right, y, colour=MUTED, width=1.2, dash="5 4")]
@@ -186,13 +190,15 @@ def _spoken(bar: Bar) -> str:
     return f"{bar.name} {bar.value:.3f}{interval} {bar.note}".strip()
 
 
-def _axes(box: Box, x_scale: Scale, y_scale: Scale, x_label: str, y_label: str) -> list[str]:
+def _axes(
+    box: Box, x_scale: Scale, y_scale: Scale, x_label: str, y_label: str, x_names: Mapping[float, str]
+) -> list[str]:
     parts = []
     for tick in ticks(y_scale.low, y_scale.high):
         parts += [line(box.left, y_scale(tick), box.right, y_scale(tick))]
         parts += [text(box.left - 8, y_scale(tick) + 4, format_number(tick), size=11, anchor="end", colour=MUTED)]
-    for tick in ticks(x_scale.low, x_scale.high, 6):
-        parts += [text(x_scale(tick), box.bottom + 18, format_number(tick), size=11, anchor="middle", colour=MUTED)]
+    for place, name in x_names.items():
+        parts += [text(x_scale(place), box.bottom + 18, name, size=11, anchor="middle", colour=MUTED)]
     parts += [line(box.left, box.bottom, box.right, box.bottom, colour=MUTED)]
     parts += [text((box.left + box.right) / 2, box.bottom + 37, x_label, size=12, anchor="middle", colour=MUTED)]
     middle = (box.top + box.bottom) / 2
