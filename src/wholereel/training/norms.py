@@ -1,10 +1,10 @@
-"""BatchNorm while training: batch statistics, frozen ones, those of all ranks, and passes that leave no trace."""
+"""BatchNorm while training: batch statistics, frozen ones, those of all ranks, precise ones, passes without trace."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -13,9 +13,10 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from wholereel.training.distributed import Ranks
 
-__all__ = ["SyncedBatchNorm", "prepare_norms", "running_statistics_kept", "set_training_mode"]
+__all__ = ["SyncedBatchNorm", "precise_statistics", "prepare_norms", "running_statistics_kept", "set_training_mode"]
 
 NormMode = Literal["train", "frozen", "sync"]
+Batch = TypeVar("Batch")
 
 
 def prepare_norms(module: nn.Module, mode: NormMode, *, ranks: Ranks, device: torch.device) -> None:
@@ -154,3 +155,39 @@ def running_statistics_kept(module: nn.Module) -> Iterator[None]:
     finally:
         for layer in layers:
             layer.track_running_stats = True
+
+
+@torch.no_grad()
+def precise_statistics(module: nn.Module, batches: Iterable[Batch], run: Callable[[Batch], object]) -> int:
+    """Running statistics anew, as the plain mean over batches (facebookresearch/SlowFast's precise BN takes 200).
+
+    The usual ones weigh the last batches most, which saw other weights. Everything else of the module is in evaluation
+    mode meanwhile (our choice; there it trains on), so that nothing is dropped.
+    Args:
+        module: its BatchNorm layers are changed in place; modes and momenta are given back.
+        batches: of training data. run: a forward of the module on one of them.
+    Returns: number of batches. Raises: ValueError: no batch; statistics are then as they were.
+    """
+    layers = [layer for layer in module.modules() if isinstance(layer, _BatchNorm) and layer.track_running_stats]
+    modes = {part: part.training for part in module.modules()}
+    before = [(layer.momentum, {name: buffer.clone() for name, buffer in layer.named_buffers()}) for layer in layers]
+    module.eval()
+    for layer in layers:
+        layer.train()
+        layer.reset_running_stats()
+        layer.momentum = None  # the mean of all so far
+    count = 0
+    try:
+        for batch in batches:
+            run(batch)
+            count += 1
+    finally:
+        for layer, (momentum, buffers) in zip(layers, before, strict=True):
+            layer.momentum = momentum
+            if count == 0:
+                layer.load_state_dict({**layer.state_dict(), **buffers})
+        for part, mode in modes.items():
+            part.training = mode
+    if count == 0:
+        raise ValueError("precise statistics need at least one batch")
+    return count
