@@ -1,7 +1,8 @@
-"""What the memory's parts can learn on numbers with known answers: exclusive or, key frame, and accuracy by number of
-clips. Tasks and models: `tests/effects/feature_tasks.py`.
+"""What the memory's parts can learn on small tasks with known answers: exclusive or of vectors and of moving squares, key
+frame, and accuracy by number of clips. Tasks and models: `tests/effects/feature_tasks.py`.
 
     python benchmarks/feature_tasks.py xor
+    python benchmarks/feature_tasks.py pixel_xor
     python benchmarks/feature_tasks.py key_frame
     python benchmarks/feature_tasks.py by_count
 
@@ -18,7 +19,7 @@ import os
 import platform
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ sys.path.insert(0, str(ROOT))  # the tasks live with the tests that hold their t
 from tests.effects import feature_tasks as tasks  # noqa: E402
 from wholereel.report.charts import Mark, Series, line_chart  # noqa: E402
 
-STEPS = {"xor": 1500, "key_frame": 2000, "by_count": 1500}
+STEPS = {"xor": 1500, "pixel_xor": 900, "key_frame": 2000, "by_count": 1500}
 TEST_CLIPS = (2, 3, 4, 6, 8, 12, 16, 32)
 TRAINED_WITH = {"N = 4": (4, 4), "N drawn from 2 to 8": (2, 8)}
 MEMORIES: dict[str, dict[str, str] | None] = {
@@ -43,9 +44,19 @@ MEMORIES: dict[str, dict[str, str] | None] = {
 
 
 def xor(seeds: list[int]) -> list[dict[str, Any]]:
+    return _exclusive_or({**tasks.CANNOT, **tasks.SOLVE}, seeds, STEPS["xor"], "vectors")
+
+
+def pixel_xor(seeds: list[int]) -> list[dict[str, Any]]:
+    return _exclusive_or(tasks.IN_PIXELS, seeds, STEPS["pixel_xor"], "pixels")
+
+
+def _exclusive_or(
+    named: Mapping[str, tuple[Any, Any]], seeds: list[int], steps: int, shown: str
+) -> list[dict[str, Any]]:
     rows = []
-    for name, (memory, read) in {**tasks.CANNOT, **tasks.SOLVE}.items():
-        found = [tasks.learn(memory, seed=seed, steps=STEPS["xor"], read=read) for seed in seeds]
+    for name, (memory, read) in named.items():
+        found = [tasks.learn(memory, seed=seed, steps=steps, read=read, shown=shown) for seed in seeds]
         rows.append(
             {
                 "name": name,
@@ -90,6 +101,7 @@ def by_count(seeds: list[int]) -> list[dict[str, Any]]:
 
 TABLES: dict[str, Callable[[list[int]], list[dict[str, Any]]]] = {
     "xor": xor,
+    "pixel_xor": pixel_xor,
     "key_frame": key_frame,
     "by_count": by_count,
 }

@@ -1,14 +1,16 @@
-"""Two tasks on numbers instead of pixels, whose answers are known: what the clips of a video can tell only together.
+"""Two small tasks whose answers are known: what the clips of a video can tell only together.
 
 *Exclusive or*: a video is N clips in random order. One shows object A with bit a, one object B with bit b, the others a
 distractor with a random bit. Labels are (a, b, a xor b). Sums over clips of anything that a clip knows alone call at
 most three of the four cases of the third label right (accuracy 0.75), and their best loss is ln 2; so the third label
-measures the exchange between clips and nothing else, and the first two show that a model learns at all.
+measures the exchange between clips and nothing else, and the first two show that a model learns at all. In numbers, a
+clip shows a vector of its object and bit; in pixels, a square whose colour is the object and whose direction the bit.
 
 *Key frame*: only clip 0 is judged, and it shows nothing. One of the others shows u p1 + v p2 with signs u and v, the
 label says whether they are equal; the rest shows a constant. So all that a backbone learns arrives through the memory.
 
-Tasks, sizes and thresholds are our own; no paper uses them. Extra axes: S positions (2 x 2), K labels.
+Tasks, sizes and thresholds are our own; no paper uses them. Extra axes: S positions (2 x 2), K labels, P pixels of a
+frame (12 x 12).
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ from torch import Tensor, nn
 
 from wholereel import config
 from wholereel.batches import ClipBatch, Losses, LossPart, Target
+from wholereel.layers.convolution import Conv3d
 from wholereel.memory import CollaborativeMemory, CollaborativeState, VideoState
 from wholereel.models.clip_model import ClipModel, ModelInfo
 from wholereel.models.video_model import VideoModel, merge_clips
@@ -31,33 +34,67 @@ from wholereel.tasks.classification import ClassificationTask
 from wholereel.training.strategies import create_strategy
 
 CHANNELS, WIDTH, CLIPS, BATCH, NOISE = 12, 32, 4, 32, 0.3
+SIDE, FRAMES, SQUARE, PIXEL_NOISE = 12, 4, 3, 0.1
 XOR = 2  # column of the third label
 LN2 = math.log(2)
 
 Read = Callable[[CollaborativeMemory, Tensor], Tensor]
+Show = Callable[[Tensor, Tensor, torch.Generator], Tensor]  # objects_BN, bits_BN -> clips_BNCTHW
 
 # -------------------------------------------------------------------------------------------------------- exclusive or
 
 
-def videos(count: int, codes_CKD: Tensor, generator: torch.Generator, clips: int = CLIPS) -> tuple[Tensor, Tensor]:
+def videos(count: int, show: Show, generator: torch.Generator, clips: int = CLIPS) -> tuple[Tensor, Tensor]:
     """Clips and labels.
 
     Args:
-        codes_CKD: vector of each object (A, B, distractor) and bit.
+        show: makes clips of objects (A, B, distractor) and bits.
         clips: N, at least 2.
-    Returns: clips_BNCTHW with T = 1, H = W = 2; labels_BK, float32.
+    Returns: clips_BNCTHW; labels_BK, float32.
+    """
+    objects_BN = torch.tensor([0, 1] + [2] * (clips - 2)).expand(count, -1)
+    bits_BN = torch.randint(2, (count, clips), generator=generator)
+    labels_BK = torch.stack([bits_BN[:, 0], bits_BN[:, 1], bits_BN[:, 0] ^ bits_BN[:, 1]], dim=1).float()
+    order_BN = torch.rand(count, clips, generator=generator).argsort(1)
+    return show(objects_BN.gather(1, order_BN), bits_BN.gather(1, order_BN), generator), labels_BK
+
+
+def vectors(generator: torch.Generator) -> Show:
+    """A clip of T = 1, H = W = 2 with its object's and bit's vector, drawn once, at one of the four positions."""
+    codes_CKD = torch.randn(3, 2, CHANNELS, generator=generator)
+
+    def show(objects_BN: Tensor, bits_BN: Tensor, generator: torch.Generator) -> Tensor:
+        place_BN = torch.randint(4, objects_BN.shape, generator=generator)
+        return _placed(codes_CKD[objects_BN, bits_BN], place_BN, generator)
+
+    return show
+
+
+def moving_squares(generator: torch.Generator) -> Show:
+    """A clip of T = 4, H = W = 12 in which a 3 x 3 square of the object's colour moves left (0) or right (1).
+
+    It takes the same four places in either direction, two pixels apart: only their order shows the bit.
     """
 
-    def below(high: int, *shape: int) -> Tensor:
-        return torch.randint(high, shape, generator=generator)
+    def show(objects_BN: Tensor, bits_BN: Tensor, generator: torch.Generator) -> Tensor:
+        left_BN = torch.randint(SIDE - SQUARE - 2 * (FRAMES - 1) + 1, objects_BN.shape, generator=generator)
+        top_BN = torch.randint(SIDE - SQUARE + 1, objects_BN.shape, generator=generator)
+        steps_BNT = torch.arange(FRAMES).expand(*bits_BN.shape, -1)
+        steps_BNT = torch.where(bits_BN[..., None] == 1, steps_BNT, FRAMES - 1 - steps_BNT)
+        columns_BNTW = _between(left_BN[..., None] + 2 * steps_BNT)
+        rows_BNTH = _between(top_BN[..., None].expand_as(steps_BNT))
+        square_BNTHW = (rows_BNTH[..., None] & columns_BNTW[..., None, :]).float()
+        colour_BNC = F.one_hot(objects_BN, 3).float()
+        noise_BNCTHW = PIXEL_NOISE * torch.randn(*objects_BN.shape, 3, FRAMES, SIDE, SIDE, generator=generator)
+        return noise_BNCTHW + colour_BNC[..., None, None, None] * square_BNTHW[:, :, None]
 
-    objects_BN = torch.tensor([0, 1] + [2] * (clips - 2)).expand(count, -1)
-    bits_BN = below(2, count, clips)
-    labels_BK = torch.stack([bits_BN[:, 0], bits_BN[:, 1], bits_BN[:, 0] ^ bits_BN[:, 1]], dim=1).float()
-    shown_BND = codes_CKD[objects_BN, bits_BN]
-    order_BN = torch.rand(count, clips, generator=generator).argsort(1)
-    shown_BND = shown_BND.gather(1, order_BN[..., None].expand(-1, -1, CHANNELS))
-    return _placed(shown_BND, below(4, count, clips), generator), labels_BK
+    return show
+
+
+def _between(begin: Tensor) -> Tensor:
+    """Which of `SIDE` pixels lie in a square that begins there, on a last axis."""
+    pixel_P, begin = torch.arange(SIDE), begin[..., None]
+    return (pixel_P >= begin) & (pixel_P < begin + SQUARE)
 
 
 def _placed(shown_BND: Tensor, place_BN: Tensor, generator: torch.Generator) -> Tensor:
@@ -91,13 +128,25 @@ def read_truncated(block: CollaborativeMemory, x_BNCTHW: Tensor) -> Tensor:
     return pooled.unflatten(0, (batch, clips)).squeeze(2)
 
 
-class Model(nn.Module):
-    """Two 1 x 1 convolutions, perhaps a memory, a pooling classifier."""
+def two_pointwise() -> nn.Module:
+    """For vectors: two 1 x 1 convolutions."""
+    return nn.Sequential(nn.Conv3d(CHANNELS, 64, 1), nn.ReLU(), nn.Conv3d(64, WIDTH, 1), nn.ReLU())
 
-    def __init__(self, block: CollaborativeMemory | None, read: Read) -> None:
+
+def three_cubes() -> nn.Module:
+    """For pixels: three 3 x 3 x 3 convolutions with GroupNorm, halving rows and columns twice."""
+    layers: list[nn.Module] = []
+    for planes, out, stride in ((3, 16, (1, 2, 2)), (16, WIDTH, (1, 2, 2)), (WIDTH, WIDTH, 1)):
+        layers += [Conv3d(planes, out, 3, stride, 1, bias=False), nn.GroupNorm(4, out), nn.ReLU()]
+    return nn.Sequential(*layers)
+
+
+class Model(nn.Module):
+    """A backbone, perhaps a memory, a pooling classifier."""
+
+    def __init__(self, backbone: nn.Module, block: CollaborativeMemory | None, read: Read) -> None:
         super().__init__()
-        self.backbone = nn.Sequential(nn.Conv3d(CHANNELS, 64, 1), nn.ReLU(), nn.Conv3d(64, WIDTH, 1), nn.ReLU())
-        self.block, self.read = block, read
+        self.backbone, self.block, self.read = backbone, block, read
         self.head = nn.Linear(WIDTH, 3)
 
     def forward(self, clips_BNCTHW: Tensor) -> Tensor:
@@ -132,25 +181,28 @@ def learn(
     last: int = 100,
     clips: tuple[int, int] = (CLIPS, CLIPS),
     test_clips: tuple[int, ...] = (CLIPS,),
+    shown: str = "vectors",
 ) -> Learned:
     """Train one model; a pure function of its arguments.
 
     Args:
+        shown: of `SHOWN`.
         clips: smallest and largest N in training; it is drawn for each step.
         test_clips: N of the tests.
     """
     generator = torch.Generator().manual_seed(1000 + seed)
-    codes_CKD = torch.randn(3, 2, CHANNELS, generator=generator)
+    begin, backbone = SHOWN[shown]
+    show = begin(generator)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         block = None if memory is None else CollaborativeMemory(WIDTH, 16, position_norm="mean", **memory)
-        model = Model(block, read)
+        model = Model(backbone(), block, read)
     counts = torch.randint(clips[0], clips[1] + 1, (steps,), generator=torch.Generator().manual_seed(seed)).tolist()
     optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     losses = []
     for count in counts:
-        clips_BNCTHW, labels_BK = videos(BATCH, codes_CKD, generator, count)
+        clips_BNCTHW, labels_BK = videos(BATCH, show, generator, count)
         loss_BK = F.binary_cross_entropy_with_logits(model(clips_BNCTHW), labels_BK, reduction="none")
         optimizer.zero_grad()
         loss_BK.mean().backward()
@@ -160,12 +212,17 @@ def learn(
     by_count = {}
     with torch.no_grad():
         for count in test_clips:
-            clips_BNCTHW, labels_BK = videos(2000, codes_CKD, generator, count)
+            clips_BNCTHW, labels_BK = videos(2000, show, generator, count)
             right_K = ((model(clips_BNCTHW) > 0) == labels_BK.bool()).float().mean(0)
             by_count[count] = tuple(right_K.tolist())
     return Learned(sum(losses[-last:]) / last, by_count)
 
 
+# What clips show, and the backbone that looks at it.
+SHOWN: dict[str, tuple[Callable[[torch.Generator], Show], Callable[[], nn.Module]]] = {
+    "vectors": (vectors, two_pointwise),
+    "pixels": (moving_squares, three_cubes),
+}
 SEPARATE = {"interaction": "assoc", "value": "separate", "infusion": "gate"}
 # Name of a row -> memory, how it is read.
 SOLVE: dict[str, tuple[dict[str, str], Read]] = {
@@ -179,6 +236,10 @@ CANNOT: dict[str, tuple[dict[str, str] | None, Read]] = {
     "none (late averaging)": (None, read_together),
     "avg, residual": ({"interaction": "avg", "infusion": "residual"}, read_together),
     "assoc separate, gate, own push only": (SEPARATE, read_own_push),
+}
+
+IN_PIXELS: dict[str, tuple[dict[str, str] | None, Read]] = {
+    name: {**CANNOT, **SOLVE}[name] for name in ("none (late averaging)", "assoc separate, gate")
 }
 
 

@@ -9,12 +9,15 @@ from torch import nn
 from tests.effects.feature_tasks import (
     CANNOT,
     CLIPS,
+    IN_PIXELS,
     SEPARATE,
     SOLVE,
+    SQUARE,
     WIDTH,
     XOR,
     is_at_the_bound,
     learn,
+    moving_squares,
     read_own_push,
     read_together,
     read_truncated,
@@ -62,3 +65,29 @@ def test_rows_that_add_up_cannot(row):
     learned = [learn(memory, seed=seed, steps=1500, read=read) for seed in range(3)]
     print(row, learned)
     assert all(is_at_the_bound(one) for one in learned), learned
+
+
+def test_the_frames_of_a_moving_square_tell_its_colour_and_only_their_order_the_direction():
+    show = moving_squares(torch.Generator())
+    objects_BN, bits_BN = torch.tensor([[0, 1, 2]]).expand(2, -1), torch.tensor([[0] * 3, [1] * 3])
+    left, right = (
+        show(objects_BN[i : i + 1], bits_BN[i : i + 1], torch.Generator().manual_seed(0)).gt(0.5) for i in range(2)
+    )
+    assert torch.equal(left, right.flip(3))
+    assert not torch.equal(left, right)
+    assert left[0].sum((3, 4)).tolist() == [[[SQUARE**2 * (n == c)] * 4 for c in range(3)] for n in range(3)]
+    columns = right[0, 0, 0].any(1).long().argmax(1).tolist()
+    assert columns == [columns[0] + 2 * t for t in range(4)]
+
+
+@pytest.mark.effects
+@pytest.mark.parametrize("row", IN_PIXELS)
+def test_moving_squares(row):
+    """About 25 s of one core for each of the three seeds."""
+    memory, read = IN_PIXELS[row]
+    learned = [learn(memory, seed=seed, steps=900, read=read, shown="pixels") for seed in range(3)]
+    print(row, learned)
+    if memory is None:
+        assert all(is_at_the_bound(one) for one in learned), learned
+    else:
+        assert all(min(one.accuracies) >= 0.95 for one in learned), learned
