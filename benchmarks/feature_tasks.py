@@ -1,5 +1,5 @@
-"""What the memory's parts can learn on small tasks with known answers: exclusive or of vectors and of moving squares, key
-frame, and accuracy by number of clips. Tasks and models: `tests/effects/feature_tasks.py`.
+"""What the memory's parts can learn on small tasks with known answers: exclusive or of vectors and of moving squares,
+key frame, and accuracy by number of clips. Tasks and models: `tests/effects/feature_tasks.py`.
 
     python benchmarks/feature_tasks.py xor
     python benchmarks/feature_tasks.py pixel_xor
