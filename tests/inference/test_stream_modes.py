@@ -88,6 +88,22 @@ def test_networks_of_tokens_and_of_two_pathways_too(short, name):
             torch.testing.assert_close(causal[-1].scores_K, offline.clip_scores_NK[-1], rtol=0, atol=5e-6)
 
 
+def test_late_read_keeps_so_many_bytes_a_clip(packages, short):
+    """Its query and its features in single precision, its number and times in double; in blocks of 256 clips."""
+    package_ = packages["last"]
+    engine = Stream(package_, device="cpu", mode="late_read")._engine
+    track, clip = engine.track(), assembled(short, package_, None)[0]
+    width, keys = package_.model.clip_model.num_features, package_.model.blocks()[0][1].mem_dim
+    for number in range(300):
+        engine.judge_clips([track], [replace(clip, number=number)])
+        if number in (0, 255, 256, 299):
+            held = track.state.queries.nbytes + track.state.pooled.nbytes + track._times.nbytes
+            assert held == -(-(number + 1) // 256) * 256 * (4 * (keys + width) + 24)
+    assert sum(tensor.numel() for tensor in track.state.memory.as_dict().values()) < 10 * keys * width
+    lists = [value for value in [*vars(track).values(), *vars(track.state).values()] if isinstance(value, list)]
+    assert lists == []
+
+
 @pytest.mark.parametrize("settings", [{"mode": "two_sweep"}, {"mode": "late_read"}, {"mode": "causal", "hop": 3}])
 @pytest.mark.parametrize("rate", [None, 7.0])
 def test_parts_that_were_read_apart_merge_to_the_whole(packages, video, tmp_path, settings, rate):

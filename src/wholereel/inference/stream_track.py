@@ -17,6 +17,7 @@ from torch import Tensor
 
 from wholereel.config import Clips
 from wholereel.errors import ConfigError
+from wholereel.inference.clip_rows import Rows
 from wholereel.inference.predictor import find_package, package_views, precision_context
 from wholereel.inference.stream_judges import Judge, JudgeSettings, Mode, create_judge
 from wholereel.inference.stream_scores import ClipScore, Scoring, VideoTotals, frame_seconds
@@ -152,7 +153,7 @@ class Track:
         self.totals = VideoTotals(engine.scoring)
         self.sweep, self.first, self.frames, self.said = 0, 0, 0, 0
         self.stop: int | None = None
-        self._times: list[tuple[int, float, float]] = []  # of clips that are said again
+        self._times = Rows()  # of clips that are said again: number, begin, end
         self._refreshed_K, self._refreshed_at = self.totals.scores(), 0
         self.judged_until = -math.inf
 
@@ -207,7 +208,7 @@ class Track:
         self.totals.add(logits)
         self.judged_until = clip.end
         if not final:
-            self._times.append((clip.number, clip.begin, clip.end))
+            self._times.append(torch.tensor([clip.number, clip.begin, clip.end], dtype=torch.float64))
         said = self._score(clip.number, clip.begin, clip.end, scoring.clip(logits), self._running_scores(), final)
         return replace(said, frame_scores_TK=frame_scores_TK, frame_seconds_T=frame_seconds_T)
 
@@ -217,8 +218,10 @@ class Track:
         if logits_NK is None:
             return []
         scores_NK, video_K = self.engine.scoring.probabilities(logits_NK), self.engine.scoring.aggregate(logits_NK)
-        clips = zip(self._times, scores_NK, strict=True)
-        return [self._score(number, begin, end, scores_K, video_K, True) for (number, begin, end), scores_K in clips]
+        clips = zip(self._times.joined().tolist(), scores_NK, strict=True)
+        return [
+            self._score(int(number), begin, end, scores_K, video_K, True) for (number, begin, end), scores_K in clips
+        ]
 
     def video_scores(self) -> Tensor:
         """Probabilities (K) of everything seen so far; NaN before the first clip."""
@@ -242,7 +245,8 @@ class Track:
         self.totals.merge(other.totals)
         self.said += other.said
         self.first, self.stop, self.assembler = earlier.first, later.stop, later.assembler
-        self._times = earlier._times + later._times
+        times = [*earlier._times.parts(), *later._times.parts()]
+        self._times = Rows(torch.cat(times)) if times else Rows()
         self._refreshed_at = 0
 
     def tensors(self) -> dict[str, Tensor]:
@@ -253,8 +257,8 @@ class Track:
         stop = -1 if self.stop is None else self.stop
         named["place"] = torch.tensor([self.sweep, self.first, stop, self.frames, self._refreshed_at, self.said])
         named["refreshed"] = self._refreshed_K
-        if self._times:
-            named["times"] = torch.tensor(self._times, dtype=torch.float64)
+        if self._times.count:
+            named["times"] = self._times.joined()
         return named
 
     def load(self, named: dict[str, Tensor]) -> None:
@@ -268,8 +272,7 @@ class Track:
         self.sweep, self.first, stop, self.frames, self._refreshed_at, self.said = named["place"].tolist()
         self.stop = None if stop < 0 else stop
         self._refreshed_K = named["refreshed"]
-        times = named["times"].tolist() if "times" in named else []
-        self._times = [(int(number), begin, end) for number, begin, end in times]
+        self._times = Rows(named.get("times"))
 
     def _running_scores(self) -> Tensor:
         if self.engine.judge.final:
