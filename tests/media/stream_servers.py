@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import socket
+import socketserver
+import struct
 import sys
 import threading
 import time
@@ -115,6 +118,71 @@ class _Answer(SimpleHTTPRequestHandler):
 
     def log_message(self, format: str, *args: object) -> None:
         """Quiet."""
+
+
+class Camera(socketserver.ThreadingTCPServer):
+    """An RTSP server that is pulled from: transport streams in RTP over the same connection, then it closes.
+
+    Attributes:
+        stream: an MPEG transport stream. password: of user "someone", if any is wanted.
+        asked: methods so far.
+    """
+
+    daemon_threads = True
+    allow_reuse_address = True
+
+    def __init__(self, stream: bytes, password: str = "") -> None:
+        super().__init__(("127.0.0.1", 0), _Played)
+        self.stream, self.password, self.asked = stream, password, []
+        threading.Thread(target=self.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
+
+    def url(self, user: str = "") -> str:
+        return f"rtsp://{user}127.0.0.1:{self.server_address[1]}/live"
+
+    def __exit__(self, *exception: object) -> None:
+        self.shutdown()
+        self.server_close()
+
+
+class _Played(socketserver.StreamRequestHandler):
+    def handle(self) -> None:
+        camera: Camera = self.server  # type: ignore[assignment]
+        while (request := self.rfile.readline().decode().split()) and len(request) > 1:
+            headers = {}
+            while line := self.rfile.readline().decode().strip():
+                name, _, value = line.partition(":")
+                headers[name.lower()] = value.strip()
+            method = request[0]
+            camera.asked.append(method)
+            wanted = "Basic " + base64.b64encode(f"someone:{camera.password}".encode()).decode()
+            if camera.password and method != "OPTIONS" and headers.get("authorization") != wanted:
+                self._answer(headers, "401 Unauthorized", {"WWW-Authenticate": 'Basic realm="camera"'})
+                continue
+            if method == "DESCRIBE":
+                described = "v=0\r\no=- 0 0 IN IP4 127.0.0.1\r\ns=camera\r\nt=0 0\r\nm=video 0 RTP/AVP 33\r\n"
+                self._answer(headers, "200 OK", {"Content-Type": "application/sdp"}, described)
+            elif method == "SETUP":
+                self._answer(headers, "200 OK", {"Transport": "RTP/AVP/TCP;unicast;interleaved=0-1", "Session": "1"})
+            elif method == "OPTIONS":
+                self._answer(headers, "200 OK", {"Public": "OPTIONS, DESCRIBE, SETUP, PLAY, TEARDOWN"})
+            else:
+                self._answer(headers, "200 OK", {"Session": "1"})
+            if method in ("PLAY", "TEARDOWN"):
+                if method == "PLAY":
+                    self._play(camera.stream)
+                return
+
+    def _answer(self, asked: dict[str, str], status: str, headers: dict[str, str], body: str = "") -> None:
+        headers = {"CSeq": asked.get("cseq", "0"), **headers, "Content-Length": str(len(body))}
+        lines = [f"RTSP/1.0 {status}", *(f"{name}: {value}" for name, value in headers.items())]
+        self.wfile.write(("\r\n".join(lines) + "\r\n\r\n" + body).encode())
+
+    def _play(self, stream: bytes) -> None:
+        size = 7 * 188  # whole packets of the transport stream
+        with contextlib.suppress(ConnectionError):
+            for number, begin in enumerate(range(0, len(stream), size)):
+                packet = struct.pack("!BBHII", 0x80, 33, number % 2**16, number * 900, 1) + stream[begin : begin + size]
+                self.wfile.write(struct.pack("!cBH", b"$", 0, len(packet)) + packet)
 
 
 if __name__ == "__main__":  # for protocols whose two ends cannot live in one process

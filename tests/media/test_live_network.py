@@ -16,7 +16,7 @@ import torch
 
 from tests.media import stream_servers
 from tests.media.nasty_files import moving
-from tests.media.stream_servers import RATE, Web, free_port, free_udp_port, send, sending
+from tests.media.stream_servers import RATE, Camera, Web, free_port, free_udp_port, send, sending
 from wholereel.errors import VideoError
 from wholereel.media.frame_queue import PushedFrames
 from wholereel.media.frames import Frames
@@ -141,6 +141,26 @@ def test_a_camera_that_calls_us_and_calls_again():
     thread.join()
     assert source.connections == 2
     assert len(found) == 60
+
+
+def test_a_camera_that_is_pulled_from_and_closes(folder):
+    """RTSP as most cameras speak it: described, set up and played over one connection, and again after it closed."""
+    lines = []
+    with Camera((folder / "live.ts").read_bytes(), password="s3cret") as camera:
+        source = LiveSource(camera.url("someone:s3cret@"), policy="block", give_up=10, log=lines.append)
+        found = read(source, 45)  # of two connections of 30 frames
+        assert camera.asked.count("PLAY") == source.connections == 2
+        with pytest.raises(VideoError, match=r"rtsp://\*\*\*@.*the server wants other credentials"):
+            read(LiveSource(camera.url("someone:wr0ng@"), give_up=30, log=lines.append))
+    with VideoReader(folder / "live.ts") as reader:
+        expected = reader.read(indices=range(30))
+    first = int(found.seconds_T.diff().argmax()) + 1  # frames of the first connection
+    assert 28 <= first <= 30  # a picture that waits for its successor may be lost where the camera hangs up
+    for begin, count in ((0, first), (first, 45 - first)):
+        assert torch.equal(found.pixels_TCHW[begin : begin + count], expected.pixels_TCHW[:count])
+        steps = found.seconds_T[begin : begin + count].diff()
+        torch.testing.assert_close(steps, expected.seconds_T[:count].diff(), rtol=0, atol=1e-3)
+    assert not any(secret in line for line in lines for secret in ("someone", "s3cret", "wr0ng"))
 
 
 def test_passwords_are_used_and_never_shown(folder):
