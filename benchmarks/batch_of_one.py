@@ -68,6 +68,9 @@ def compare(name: str, rounds: int) -> dict[str, Any]:
     model_name, options, (frames, side), clips = CASES[name]
     torch.manual_seed(0)
     model = create_model(model_name, num_classes=10, **options).eval()  # constant BatchNorm, no dropout
+    for norm in model.modules():
+        if isinstance(norm, nn.BatchNorm3d):
+            nn.init.ones_(norm.weight)  # residual branches that begin at zero would hide what they compute
     x_BCTHW = torch.randn(clips, 3, frames, side, side)
     row: dict[str, Any] = {"name": name, "model": model_name, "clips": clips, "input": [frames, side, side]}
     for what, function in {"forward": forward, "step": step}.items():

@@ -8,9 +8,8 @@ those of `full`; then the strategies take turns, and the best of several rounds 
 - held_mb: largest amount that autograd keeps for the backward pass, without the weights (counted by saved-tensor hooks)
 - peak_mb: on a GPU, the allocator's peak above what was allocated before the step
 - gradient_error: relative L2 difference from `full`; `multi_iteration` is truncated by design
-- `full, clip by clip` is one graph of all clips whose forwards run one clip at a time: the terms of `exact`. PyTorch
-  computes convolutions of a single clip on a slower way than those of a batch, so `full` gains from its larger batch,
-  and `exact` does with `strategy.resident=2`
+- `full, clip by clip` is one graph of all clips whose forwards run one clip at a time: the terms of `exact`. `full`
+  itself gains from its larger batch where layers are small, and `exact` does with `strategy.resident=2`, or `--videos 2`
 
     python benchmarks/video_level.py
     python benchmarks/video_level.py --device cuda --bf16 --model slowfast_8x8_50 --frames 32 --side 224 --gpu-report

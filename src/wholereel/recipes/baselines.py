@@ -90,7 +90,7 @@ def match8_baselines(seed: int = 0) -> Recipe:
     """Five ways to learn `match8` from one pre-trained network with the same number of clips seen.
 
     Ceilings of the world: 9/14 for whatever adds clips up (clip level, late averaging), 1.0 for what lets them meet.
-    Source: module. Measured: not run here in full. Cost: three minutes on one core.
+    Source: module. Measured, seed 0 only: docs/papers/collaborative_memory.md. Cost: 17 minutes of one core.
     Command: `wholereel train match8_baselines --out runs/match8_baselines`.
     """
     base = video_stages("match8", seed=seed)
@@ -114,7 +114,13 @@ def match8_baselines(seed: int = 0) -> Recipe:
             bank_width=64,
         ),
     }
-    return Recipe("match8_baselines", stages, "memory and its relatives at equal compute", main="collaborative_memory")
+    return Recipe(
+        "match8_baselines",
+        stages,
+        "memory and its relatives at equal compute",
+        main="collaborative_memory",
+        measured="docs/papers/collaborative_memory.md",
+    )
 
 
 def weizmann_baselines(seed: int = 0) -> Recipe:
