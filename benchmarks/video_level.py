@@ -9,7 +9,7 @@ those of `full`; then the strategies take turns, and the best of several rounds 
 - peak_mb: on a GPU, the allocator's peak above what was allocated before the step
 - gradient_error: relative L2 difference from `full`; `multi_iteration` is truncated by design
 - `full, clip by clip` is one graph of all clips whose forwards run one clip at a time: the terms of `exact`. `full`
-  itself gains from its larger batch where layers are small, and `exact` does with `strategy.resident=2`, or `--videos 2`
+  gains from its larger batch where layers are small, and `exact` does with `strategy.resident=2`, or `--videos 2`
 
     python benchmarks/video_level.py
     python benchmarks/video_level.py --device cuda --bf16 --model slowfast_8x8_50 --frames 32 --side 224 --gpu-report
