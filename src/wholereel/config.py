@@ -62,6 +62,8 @@ class Clips:
         window: of sets of key frames: seconds over which the middles of the clips are spread, half of them on each side
             of the key frame (N odd); `None` = one after another without gaps. Clips whose middle lies outside the film
             are masked.
+        window_side: of a window: on both sides of the key frame, or all before it (`"before"`): the key frame's clip is
+            then the last one, and no score depends on what comes later.
         window_grid: distances from the key frame are rounded to whole multiples of so many seconds, so that key frames
             share clips (1 = clips of a film are encoded once a second); `None` = not rounded.
         legacy_span: of `classic` and `offset`: a view spans `ceil(stride * (T - 1) / frame_rate)` seconds in frames of
@@ -77,6 +79,7 @@ class Clips:
     least: int | None = None
     hop: float | None = None
     window: float | None = None
+    window_side: Literal["both", "before"] = "both"
     window_grid: float | None = None
     legacy_span: bool = False
 

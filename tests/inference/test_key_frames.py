@@ -19,6 +19,7 @@ from wholereel.tasks.detection import DetectionTask
 
 RATE, HEIGHT, WIDTH, SECONDS = 8, 32, 40, 20
 CLIPS = Clips(count=5, frames=4, stride=2, window=8.0, window_grid=1.0)
+BEFORE = replace(CLIPS, window_side="before")
 BOX, OTHER = (0.1, 0.2, 0.5, 0.9), (0.4, 0.0, 1.0, 0.7)
 MEMORY = config.Memory(dim=6, value="separate", position_norm="sum")
 
@@ -45,7 +46,7 @@ def package(memory=MEMORY, read="roi", clips=CLIPS) -> Package:
         torch.manual_seed(0)
         model = build_model(spec, CLASSES).eval()
         for parameter in model.memories.parameters():
-            torch.nn.init.normal_(parameter, std=3.0 * parameter.shape[-1] ** -0.5)
+            torch.nn.init.normal_(parameter, std=2.0 * parameter.shape[-1] ** -0.5)
     task = config.Task("detect", multi_label=True)
     return Package(model, spec, tuple("xyz"), task, clips, HEIGHT, 0, (0.5,) * 3, (0.25,) * 3, {})
 
@@ -60,7 +61,9 @@ def judged(films, given, **options):
 
 
 @pytest.mark.parametrize("read", ["clip", "roi"])
-@pytest.mark.parametrize("clips", [CLIPS, replace(CLIPS, window_grid=None, window=5.0), replace(CLIPS, frame_rate=6.0)])
+@pytest.mark.parametrize(
+    "clips", [CLIPS, replace(CLIPS, window_grid=None, window=5.0), replace(CLIPS, frame_rate=6.0), BEFORE]
+)
 def test_clips_encoded_once_give_what_windows_give(films, read, clips):
     given = package(read=read, clips=clips)
     kept, direct = judged(films, given), judged(films, given, share=False)
@@ -69,15 +72,16 @@ def test_clips_encoded_once_give_what_windows_give(films, read, clips):
         torch.testing.assert_close(one.scores_RK, other.scores_RK, rtol=1e-4, atol=1e-5)
         assert one.clips_read == other.clips_read
     assert max((one.scores_RK - 0.5).abs().max() for one in kept if len(one.scores_RK)) > 0.01
-    if clips.window_grid == 1.0 and clips.frame_rate is None:
+    if clips == CLIPS:
         # Once per second of film (and for the key frame in between once more for each of its clips in the film).
         assert sum(one.clips_encoded for one in kept) == SECONDS + 9 + 3 + 3
         assert sum(one.clips_read for one in kept) == sum(one.clips_encoded for one in direct) > 3 * (SECONDS + 9)
 
 
-def test_a_window_is_what_training_reads(films):
+@pytest.mark.parametrize("clips", [CLIPS, BEFORE])
+def test_a_window_is_what_training_reads(films, clips):
     """The task on a batch of the data set gives the scores of the evaluation."""
-    given = package()
+    given = package(clips=clips)
     samples = tuple(
         Sample(
             f"{f}/{k}",
@@ -93,7 +97,7 @@ def test_a_window_is_what_training_reads(films):
         for k, key in enumerate(film.keys)
         if key.boxes
     )
-    data = Data(clips=CLIPS, augment=Augment((HEIGHT, HEIGHT), 0), workers=0)
+    data = Data(clips=clips, augment=Augment((HEIGHT, HEIGHT), 0), workers=0)
     dataset = ClipDataset(
         Manifest(samples, {"label": tuple("xyz")}, films[0].path.parent, True), data, train=False, seed=0
     )
@@ -103,6 +107,17 @@ def test_a_window_is_what_training_reads(films):
         batch = collate([dataset[0, index]])
         expected = next(one_by_one)
         torch.testing.assert_close(task.predict(batch).scores["label"], expected.scores_RK, rtol=1e-4, atol=1e-5)
+
+
+def test_a_window_before_the_key_frame_knows_nothing_of_later_clips(films):
+    """A film that ends after second 12 gives the same scores up to 10; with clips on both sides it does not."""
+    film = replace(films[0], keys=tuple(key for key in films[0].keys if key.seconds <= 10))
+    for clips, same in ((BEFORE, True), (CLIPS, False)):
+        given = package(clips=clips)
+        whole, cut = (judged((one,), given) for one in (film, replace(film, end=12.0)))
+        equal = [torch.allclose(a.scores_RK, b.scores_RK, atol=1e-6) for a, b in zip(whole, cut, strict=True)]
+        assert all(equal[:7])
+        assert all(equal) == same
 
 
 def test_without_memory_only_the_middle_is_read(films):

@@ -37,9 +37,10 @@ def test_whole_films_give_the_frames_of_the_segment():
 
 @pytest.mark.parametrize(("count", "firsts"), [(1, [84]), (2, [52, 84]), (3, [52, 84, 116]), (4, [20, 52, 84, 116])])
 def test_other_clips_follow_without_gaps(count, firsts):
-    found = plan_key_clips(300, 10.0, Clips("uniform", count, 8, 4), 10.0)
+    clips = Clips("uniform", count, 8, 4, window_side="before")  # without a window it has no say
+    found = plan_key_clips(300, 10.0, clips, 10.0)
     assert found.indices_NT[:, 0].tolist() == firsts
-    assert found.indices_NT[key_clip(count)].tolist() == list(range(84, 116, 4))  # 100 is the key frame
+    assert found.indices_NT[key_clip(clips)].tolist() == list(range(84, 116, 4))  # 100 is the key frame
 
 
 @pytest.mark.parametrize("rate", [24.0, 25.0, 60.0])
@@ -55,8 +56,8 @@ def test_key_frames_outside_are_refused(key, start, end):
         plan_key_clips(300, 30.0, Clips("uniform", 1, 4, 1), key, start=start, end=end)
 
 
-def windowed(count, window, grid=None):
-    return Clips("uniform", count, 8, 2, window=window, window_grid=grid)
+def windowed(count, window, grid=None, side="both"):
+    return Clips("uniform", count, 8, 2, window=window, window_grid=grid, window_side=side)
 
 
 @pytest.mark.parametrize(
@@ -66,10 +67,14 @@ def windowed(count, window, grid=None):
         (windowed(5, 10.0, 1.0), [-5.0, -3.0, 0.0, 3.0, 5.0]),  # halves go outwards, on both sides
         (windowed(15, 30.0, 1.0), [-15, -13, -11, -9, -6, -4, -2, 0, 2, 4, 6, 9, 11, 13, 15]),
         (windowed(1, 10.0), [0.0]),
+        (windowed(5, 10.0, side="before"), [-10.0, -7.5, -5.0, -2.5, 0.0]),
+        (windowed(4, 8.0, 1.0, side="before"), [-8.0, -5.0, -3.0, 0.0]),  # an even number will do
+        (windowed(1, 10.0, side="before"), [0.0]),
     ],
 )
 def test_a_window_spreads_the_middles_evenly(clips, offsets):
     assert key_offsets(clips, 10.0).tolist() == pytest.approx(offsets)
+    assert offsets[key_clip(clips)] == 0
     found = plan_key_clips(900, 10.0, clips, 40.0)
     assert found.middles_N.tolist() == [round(10 * (40 + offset)) for offset in offsets]
     alone = [plan_key_clips(900, 10.0, Clips("uniform", 1, 8, 2), 40.0 + offset).indices_NT[0] for offset in offsets]
@@ -95,6 +100,7 @@ def test_clips_outside_the_film_are_masked():
     [
         (windowed(4, 10.0), r"clips\.window needs an odd number of clips, one of which holds the key frame: 4"),
         (windowed(5, 2.0, 1.0), r"puts them 0\.5 s apart: closer than clips\.window_grid=1\.0"),
+        (windowed(5, 4.0, side="after"), r"clips\.window_side must be one of \('both', 'before'\), got 'after'"),
         (windowed(5, 0.0), r"clips\.window must be positive, got 0\.0"),
         (windowed(5, 10.0, -1.0), r"clips\.window_grid must be positive, got -1\.0"),
     ],

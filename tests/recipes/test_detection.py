@@ -22,6 +22,9 @@ from wholereel.training.checks import check_train
 SMALL = ("model.options.width=8", "epochs=1", "batch=4", "data.limit=8")
 
 
+TESTS = ("test_clip_level", "test_collaborative_memory", "test_earlier_clips")
+
+
 def small():
     recipe = ava_rooms(seed=3)
     stages = dict(recipe.stages)
@@ -29,7 +32,7 @@ def small():
     stages["trimmed"] = replace(stages["trimmed"], sizes={"train": 8, "val": 1, "test": 1})
     for name in ("pretrain", "clip_level", "collaborative_memory"):
         stages[name] = apply_overrides(stages[name], SMALL)
-    for name in ("test_clip_level", "test_collaborative_memory"):
+    for name in TESTS:
         stages[name] = apply_overrides(stages[name], ["data.limit=5"])
     return replace(recipe, stages=stages)
 
@@ -50,7 +53,7 @@ def test_a_small_run_of_the_recipe(out):
         "val": 55,
         "test": 55,
     }
-    for name in ("test_clip_level", "test_collaborative_memory"):
+    for name in TESTS:
         results = json.loads((out / name / "results.json").read_text())
         assert done[name]["evaluated"] == results["evaluated"] == 5
         assert results["counts"]["classes"] == 10

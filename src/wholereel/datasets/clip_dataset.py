@@ -167,7 +167,7 @@ class ClipDataset(Dataset[ClipSample]):
         middles_N = read.begins_N + read.clip_seconds / 2
         bank = None if self._bank is None else self._bank.read(sample.id, middles_N)
         offsets_N = key_offsets(clips, clips.frame_rate or read.frame_rate)
-        seen = self._moved(sample, read, offsets_N, generator)
+        seen = self._moved(sample, read, offsets_N, key_clip(clips), generator)
         labels = self._labels(sample, flipped=seen.flipped)
         if self.train and sample.events and "label" in labels:
             labels["label"] = self._shown(sample, read, flipped=seen.flipped)
@@ -186,16 +186,18 @@ class ClipDataset(Dataset[ClipSample]):
             own=None if read.own is None else share_of_clips(clips.count, *self.share),
         )
 
-    def _moved(self, sample: Sample, read: ReadClips, offsets_N: Tensor, generator: torch.Generator) -> Moved:
+    def _moved(
+        self, sample: Sample, read: ReadClips, offsets_N: Tensor, judged: int, generator: torch.Generator
+    ) -> Moved:
         """Pixels, boxes and joints after the same geometry; `offsets_N`: seconds from the key frame to the clips'
-        middles."""
+        middles; `judged`: the key frame's clip."""
         if read.pixels_NTCHW is None:
             crop = self.data.augment.crop
             return Moved(torch.empty(len(read.seconds_NT), 0, 3, crop, crop, dtype=torch.uint8), None, None, False)
         return moved(
             read,
             self._augment if self.train else self._center,
-            boxes=None if sample.key_seconds is None else self._boxes_of_clips(sample, offsets_N),
+            boxes=None if sample.key_seconds is None else self._boxes_of_clips(sample, offsets_N, judged),
             poses=sample.poses if self._posed else None,
             classes=len(self.classes.get("label", ())),
             mirror=self.mirror,
@@ -203,14 +205,14 @@ class ClipDataset(Dataset[ClipSample]):
             generator=generator,
         )
 
-    def _boxes_of_clips(self, sample: Sample, offsets_N: Tensor) -> list[Sequence[Box]]:
+    def _boxes_of_clips(self, sample: Sample, offsets_N: Tensor, judged: int) -> list[Sequence[Box]]:
         """Boxes that are judged, by clip: those of the key frame, and of other key frames where all are."""
         chosen: list[Sequence[Box]] = [()] * len(offsets_N)
         if self._films and sample.key_seconds is not None:
             film = self._films[sample.path]
             chosen = [film.get(_moment(sample.key_seconds + offset), ()) for offset in offsets_N.tolist()]
         own = [box for box in sample.boxes if not (self._only_detected and box.score is None)]
-        chosen[key_clip(len(chosen))] = own
+        chosen[judged] = own
         return chosen
 
     def _labels(self, sample: Sample, *, flipped: bool = False) -> dict[str, Tensor]:

@@ -32,6 +32,7 @@ from wholereel.evaluation.key_frame_results import BoxRecord, DetectionResults, 
 from wholereel.evaluation.loading import shard
 from wholereel.inference.key_frames import Film, KeyFrame, Unread, judge_films, shares_clips
 from wholereel.inference.predictor import find_package
+from wholereel.media.key_clips import key_clip
 from wholereel.models.detector import Detector
 from wholereel.models.package import Package, load_package
 
@@ -227,7 +228,8 @@ def _protocol(
     window = "no memory: the clip around the key frame is judged alone"
     if memory is not None:
         spread = "one after another" if clips.window is None else f"over {clips.window:g} s"
-        window = f"{clips.count} clips {spread} around the key frame, those outside the film masked"
+        side = "around" if key_clip(clips) == clips.count // 2 else "up to"
+        window = f"{clips.count} clips {spread} {side} the key frame, those outside the film masked"
         shared = shares_clips(model) if share is None else share
         window += ", each clip of a film encoded once" if shared else ", each window by itself"
         window += f"; the memory is read by the {model.boxes.read}"

@@ -136,7 +136,7 @@ def judge_films(
     shared = shares_clips(model) if share is None else share
     parts = _Parts(films, clips, short_side or package.short_side, cache, shared)
     loader = DataLoader(parts, batch_size=None, num_workers=workers, pin_memory=device.type == "cuda")
-    judge = _Judge(package, model, device, precision)
+    judge = _Judge(package, model, key_clip(clips), device, precision)
     for part in loader:
         if isinstance(part, _Failed):
             yield from (Unread(part.film, key, part.reason) for key in part.keys)
@@ -153,7 +153,7 @@ class _Part:
         keys: which key frames.
         middles_KN, inside_KN: of the clips of each; middles tell clips apart.
         clips_MTCHW: uint8; shared: those that no earlier part had, in order of time; else the N of each key frame.
-        middles_M: of these. owners: shared: the key frames (of the whole film) in whose middle each of them stands.
+        middles_M: of these. owners: shared: the key frames (of the whole film) whose own clip each of them is.
     """
 
     film: int
@@ -222,7 +222,7 @@ class _Parts(Dataset[_Part | _Failed]):
         if self.shared:
             done = set(all_KN[: keys.start][open_KN[: keys.start]].tolist())
             middles_M = torch.tensor(sorted(set(middles_KN[inside_KN].tolist()) - done), dtype=torch.int64)
-            owners = _places(all_KN[:, key_clip(clips.count)].tolist())
+            owners = _places(all_KN[:, key_clip(clips)].tolist())
         times = plan_clips_at(count, rate, clips, middles_M, start=film.start, end=film.end)
         if not len(middles_M):  # all known
             nothing = torch.zeros(0, clips.frames, 3, 1, 1, dtype=torch.uint8)
@@ -245,8 +245,8 @@ class _Judge:
     """Runs the model on parts, and keeps what the clips of the present film have contributed while a window may still
     reach it."""
 
-    def __init__(self, package: Package, model: Detector, device: torch.device, precision: str) -> None:
-        self.package, self.model, self.device = package, model, device
+    def __init__(self, package: Package, model: Detector, clip: int, device: torch.device, precision: str) -> None:
+        self.package, self.model, self.clip, self.device = package, model, clip, device
         self.film = -1
         self.pushes: dict[int, VideoState] = {}  # by the clip's middle; one row each
         self.boxes: dict[int, BoxSummary] = {}  # by key frame
@@ -255,7 +255,7 @@ class _Judge:
         """Each window as a whole."""
         keys, count = len(part.keys), part.middles_KN.shape[1]
         clips_KNCTHW = self._input(part.clips_MTCHW).unflatten(0, (keys, count))
-        rows = [(place * count + key_clip(count), film.keys[key]) for place, key in enumerate(part.keys)]
+        rows = [(place * count + self.clip, film.keys[key]) for place, key in enumerate(part.keys)]
         boxes_R5 = self._pixel_boxes(rows, part.clips_MTCHW)
         logits_RK, _ = self.model(clips_KNCTHW, None, part.inside_KN.to(self.device), boxes_R5=boxes_R5)
         read_K = part.inside_KN.sum(1).tolist()

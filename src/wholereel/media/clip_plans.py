@@ -40,6 +40,7 @@ __all__ = [
 
 # Quotients that miss a whole number by rounding alone must not add a clip or lose a frame.
 SLACK = 1e-6
+WINDOW_SIDES = ("both", "before")
 
 
 def _room(duration: float, span: float, count: int) -> float:
@@ -323,6 +324,8 @@ def check_clips(clips: Clips) -> None:
         value = getattr(clips, name)
         if value is not None and not value > 0:
             raise ConfigError(f"clips.{name} must be positive, got {value}")
+    if clips.window_side not in WINDOW_SIDES:
+        raise ConfigError(f"clips.window_side must be one of {WINDOW_SIDES}, got {clips.window_side!r}")
     if clips.window is not None:
         _check_window(clips)
 
@@ -330,7 +333,7 @@ def check_clips(clips: Clips) -> None:
 def _check_window(clips: Clips) -> None:
     if clips.least is not None:
         raise ConfigError(f"clips.window needs the same number of clips in all steps: clips.least={clips.least}")
-    if clips.count % 2 == 0:
+    if clips.count % 2 == 0 and clips.window_side == "both":
         raise ConfigError(f"clips.window needs an odd number of clips, one of which holds the key frame: {clips.count}")
     step = (clips.window or 0.0) / max(clips.count - 1, 1)
     if clips.window_grid is not None and clips.count > 1 and step < clips.window_grid - SLACK:

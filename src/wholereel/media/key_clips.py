@@ -3,7 +3,7 @@
 The rule is that of facebookresearch/SlowFast (`slowfast/datasets/utils.py`, `get_sequence`): a clip of T frames at
 stride s begins `s*T // 2` frames before the key frame; frames outside the video (or the part of it) repeat the nearest
 one inside. With several clips the others follow without gaps on both sides, or stand evenly in a window around the key
-frame, and those whose middle lies outside are masked (our choices). N clips, T frames.
+frame or before it, and those whose middle lies outside are masked (our choices). N clips, T frames.
 """
 
 from __future__ import annotations
@@ -37,9 +37,11 @@ class KeyTimes(ClipTimes):
         return self.inside_N
 
 
-def key_clip(count: int) -> int:
-    """Which of N clips holds the key frame: the one in the middle, the later one of two."""
-    return count // 2
+def key_clip(clips: Clips) -> int:
+    """Which of N clips holds the key frame: the one in the middle, the later one of two; the last of a window before
+    it."""
+    before = clips.window is not None and clips.window_side == "before"
+    return clips.count - 1 if before else clips.count // 2
 
 
 def key_offsets(clips: Clips, rate: float) -> Tensor:
@@ -49,12 +51,12 @@ def key_offsets(clips: Clips, rate: float) -> Tensor:
         rate: steps per second of the clips' time line.
     """
     if clips.window is None:
-        places_N = torch.arange(clips.count, dtype=torch.float64) - key_clip(clips.count)
+        places_N = torch.arange(clips.count, dtype=torch.float64) - key_clip(clips)
         return places_N * (clips.frames * clips.stride / rate)
     if clips.count == 1:
         return torch.zeros(1, dtype=torch.float64)
-    half = clips.count // 2
-    offsets_N = (torch.arange(clips.count, dtype=torch.float64) - half) * clips.window / (clips.count - 1)
+    places_N = torch.arange(clips.count, dtype=torch.float64) - key_clip(clips)
+    offsets_N = places_N * clips.window / (clips.count - 1)
     if clips.window_grid is None:
         return offsets_N
     # Halves are rounded away from the key frame: both sides alike.
@@ -69,7 +71,7 @@ def key_middles(seconds_K: Tensor, clips: Clips, rate: float) -> Tensor:
         seconds_K: float64, times of the key frames. rate: steps per second.
     """
     if clips.window is None:  # whole clips from the key frame on, whatever the rate
-        places_N = (torch.arange(clips.count) - key_clip(clips.count)) * clips.frames * clips.stride
+        places_N = (torch.arange(clips.count) - key_clip(clips)) * clips.frames * clips.stride
         return (seconds_K * rate + SLACK).floor().long()[:, None] + places_N
     return ((seconds_K[:, None] + key_offsets(clips, rate)) * rate + SLACK).floor().long()
 
