@@ -52,6 +52,8 @@ RECIPES: dict[str, str] = {
     "ava_clip_level": "wholereel.recipes.ava:ava_clip_level",
     "ava_collaborative_memory": "wholereel.recipes.ava:ava_collaborative_memory",
     "jhmdb_boxes": "wholereel.recipes.detection:jhmdb_boxes",
+    "corrnet_finemotion8": "wholereel.recipes.backbone_worlds:corrnet_finemotion8",
+    "csn_motion_objects": "wholereel.recipes.backbone_worlds:csn_motion_objects",
 }
 
 
