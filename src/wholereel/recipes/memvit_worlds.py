@@ -146,8 +146,10 @@ def memvit_order2(seed: int = 0) -> Recipe:
         "order2": World("order2", seed=seed, sizes={"train": 1284, "val": 132, "test": 702}),
         "clips": pretraining(trimmed, frames=4, epochs=8, seed=seed, weights="stage:pretrain"),
     }
-    for name, reach, epochs in (("memory", 8, 5), ("memory_free", 0, 1)):
-        model = replace(network(4, reach), weights="stage:clips")
+    for name, reach, epochs in (("memory", 8, 4), ("memory_free", 0, 1)):
+        # What the third block finds out when it sees the second event, the fourth one only has to look up later.
+        remember = {"remember": [2, 3]} if reach else {}
+        model = replace(network(4, reach, **remember), weights="stage:clips")
         one = streaming(data, model, epochs=epochs, lr=2e-3, seed=seed)
         stages[name] = replace(one, val=replace(data, split="val", streams=last), batch=32)
         stages[f"test_{name}"] = measured(name, data, streams=last)
@@ -177,7 +179,9 @@ def memvit_kitchen(seed: int = 0) -> Recipe:
     }
 
     def stage(data: Data, reach: int, source: str, epochs: int) -> Train:
-        model = replace(network(4, reach), weights=f"stage:{source}")
+        # The last block remembers: what is in front of it can tell a dish from another.
+        remember = {"remember": [3]} if reach else {}
+        model = replace(network(4, reach, **remember), weights=f"stage:{source}")
         one = streaming(data, model, epochs=epochs, lr=2e-3, seed=seed)
         return replace(one, select="clip_recall5", validate_every=2)
 
