@@ -146,7 +146,7 @@ def memvit_order2(seed: int = 0) -> Recipe:
         "order2": World("order2", seed=seed, sizes={"train": 1284, "val": 132, "test": 702}),
         "clips": pretraining(trimmed, frames=4, epochs=8, seed=seed, weights="stage:pretrain"),
     }
-    for name, reach, epochs in (("memory", 8, 4), ("memory_free", 0, 1)):
+    for name, reach, epochs in (("memory", 8, 2), ("memory_free", 0, 1)):
         # What the third block finds out when it sees the second event, the fourth one only has to look up later.
         remember = {"remember": [2, 3]} if reach else {}
         model = replace(network(4, reach, **remember), weights="stage:clips")
@@ -186,8 +186,8 @@ def memvit_kitchen(seed: int = 0) -> Recipe:
         return replace(one, select="clip_recall5", validate_every=2)
 
     stages["learn"] = stage(busy, 32, "clips", 4)
-    stages["memory"] = stage(data, 32, "learn", 4)
-    stages["memory_free"] = stage(data, 0, "clips", 4)
+    stages["memory"] = stage(data, 32, "learn", 2)
+    stages["memory_free"] = stage(data, 0, "clips", 2)
     stages |= {f"test_{name}": measured(name, data) for name in ("memory", "memory_free")}
     return Recipe("memvit_kitchen", stages, "MeMViT: the next action, with and without memory", main="memory")
 
