@@ -179,11 +179,13 @@ def memvit_kitchen(seed: int = 0) -> Recipe:
     }
 
     def stage(data: Data, reach: int, source: str, epochs: int) -> Train:
-        # The last block remembers: what is in front of it can tell a dish from another.
+        # The last block remembers. What is in front of it tells one dish from another, and would forget it while nothing
+        # asks for that yet: it stays as it is.
         remember = {"remember": [3]} if reach else {}
         model = replace(network(4, reach, **remember), weights=f"stage:{source}")
         one = streaming(data, model, epochs=epochs, lr=2e-3, seed=seed)
-        return replace(one, select="clip_recall5", validate_every=2)
+        optim = replace(one.optim, frozen=(*FROZEN, "blocks.2.")) if reach else one.optim
+        return replace(one, select="clip_recall5", validate_every=2, optim=optim)
 
     stages["learn"] = stage(busy, 32, "clips", 4)
     stages["memory"] = stage(data, 32, "learn", 2)
