@@ -153,6 +153,8 @@ def memvit_order2(seed: int = 0) -> Recipe:
         one = streaming(data, model, epochs=epochs, lr=2e-3, seed=seed)
         stages[name] = replace(one, val=replace(data, split="val", streams=last), batch=32)
         stages[f"test_{name}"] = measured(name, data, streams=last)
+    # An event in the last clip is the second one, so a guesser that is asked there has a side; asked everywhere, none.
+    stages["test_memory_free_every_clip"] = measured("memory_free", data)
     return Recipe("memvit_order2", stages, "MeMViT: order of two events, with and without memory", main="memory")
 
 
@@ -179,8 +181,8 @@ def memvit_kitchen(seed: int = 0) -> Recipe:
     }
 
     def stage(data: Data, reach: int, source: str, epochs: int) -> Train:
-        # The last block remembers. What is in front of it tells one dish from another, and would forget it while nothing
-        # asks for that yet: it stays as it is.
+        # The last block remembers. What is in front of it tells one dish from another and would forget it while
+        # nothing asks for that yet: it stays as it is.
         remember = {"remember": [3]} if reach else {}
         model = replace(network(4, reach, **remember), weights=f"stage:{source}")
         one = streaming(data, model, epochs=epochs, lr=2e-3, seed=seed)
