@@ -28,7 +28,7 @@ from wholereel import config
 from wholereel.batches import ClipBatch, Losses, LossPart, Target
 from wholereel.layers.convolution import Conv3d
 from wholereel.memory import CollaborativeMemory, CollaborativeState, VideoState
-from wholereel.models.clip_model import ClipModel, ModelInfo
+from wholereel.models.clip_model import ClipModel, ModelInfo, init_convolutions
 from wholereel.models.video_model import VideoModel, merge_clips
 from wholereel.tasks.classification import ClassificationTask
 from wholereel.training.strategies import create_strategy
@@ -291,6 +291,8 @@ class Numbers(ClipModel):
         self.positions = nn.Sequential(nn.Conv3d(CHANNELS, 16, 1), nn.ReLU(), nn.Conv3d(16, 8, 1), nn.ReLU())
         self.fc = nn.Linear(8, 1)
         self.dropout, self.num_classes = nn.Dropout(0.0), 1
+        # As all backbones here. With PyTorch's own, six times smaller in variance, 5 of 24 runs found no way out.
+        init_convolutions(self)
 
 
 class KeyFrameTask(ClassificationTask):
