@@ -53,6 +53,6 @@ def test_only_the_exact_gradient_learns_it(row):
     accuracies = [learn_key_frame(KEY_FRAME[row], seed=seed, steps=STEPS) for seed in range(3)]
     print(row, accuracies)
     if row == "exact":
-        assert sorted(accuracies)[1] >= 0.97  # the best two: a run may stay where three of four cases are right
-    elif row != "backbone frozen at random":  # random features suffice now and then
+        assert min(accuracies) >= 0.97
+    elif row not in ("backbone frozen at random", "memory detached"):  # random features suffice now and then
         assert max(accuracies) <= 0.60
