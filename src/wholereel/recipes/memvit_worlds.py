@@ -165,7 +165,8 @@ def memvit_kitchen(seed: int = 0) -> Recipe:
     Source: our world, `docs/worlds/kitchen.md`; anticipation as in arXiv 2201.08383: one clip before each action. The
     memory learns first where the bell rings more often, so that dishes are often asked for and often seen.
     Expected: class-mean recall@5 above 0.792, which is the most that the last action tells. Measured: 0.832, without
-    memory 0.677, three seeds (docs/papers/memvit.md). Command: `wholereel train memvit_kitchen --out runs/memvit_kitchen`.
+    memory 0.677, three seeds (docs/papers/memvit.md).
+    Command: `wholereel train memvit_kitchen --out runs/memvit_kitchen`.
     """
     clips = Clips(frames=4, stride=4)  # two seconds
     augment = replace(AUGMENT, flip=0.0)  # dishes are ordered pairs
