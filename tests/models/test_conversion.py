@@ -43,9 +43,10 @@ def clips(name: str, dtype: torch.dtype = torch.float32) -> Tensor:
 
 
 def shake(model: VideoModel) -> None:
-    """Weights of memories that say something."""
+    """Weights of memories that say something, whatever other tests have drawn before."""
+    generator = torch.Generator().manual_seed(0)
     for parameter in model.memories.parameters():
-        nn.init.normal_(parameter, std=parameter.shape[-1] ** -0.5)
+        nn.init.normal_(parameter, std=parameter.shape[-1] ** -0.5, generator=generator)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -80,7 +81,8 @@ def test_logits_are_equal_at_the_start_and_after_the_way_back(name: str) -> None
         everywhere, _ = to_video_level(clip_level, memory)
         torch.testing.assert_close(everywhere(x)[0], logits, rtol=1e-6, atol=1e-6)
         shake(everywhere)
-        assert not torch.allclose(everywhere(x)[0], logits, atol=1e-3)
+        # A hundred times what equal logits may differ by; an untrained network's own are about 0.01.
+        assert (everywhere(x)[0] - logits).abs().max() > 1e-4
 
 
 @pytest.mark.parametrize("pathway", ["concat", "slow"])
