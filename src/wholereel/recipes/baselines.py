@@ -127,7 +127,7 @@ def weizmann_baselines(seed: int = 0) -> Recipe:
     """The same on real footage: the Weizmann actions, split by person.
 
     One clip shows all that is needed here, so nothing of the comparison is promised. Data, source: `weizmann`.
-    Measured: not run here in full.
+    Measured (two seeds): between 0.883 and 0.917 for all five. Cost: 7 minutes of one processor core a seed.
     Command: `wholereel train weizmann_baselines --data WEIZMANN --out runs/weizmann_baselines`.
     """
     named = weizmann(seed=seed)
@@ -155,4 +155,5 @@ def weizmann_baselines(seed: int = 0) -> Recipe:
         stages,
         "real footage: memory and its relatives at equal compute (--data)",
         main="collaborative_memory",
+        measured="docs/papers/collaborative_memory.md",
     )
