@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -56,3 +58,9 @@ def test_only_the_exact_gradient_learns_it(row):
         assert min(accuracies) >= 0.97
     elif row not in ("backbone frozen at random", "memory detached"):  # random features suffice now and then
         assert max(accuracies) <= 0.60
+
+
+@pytest.mark.effects
+def test_a_detached_memory_stays_at_chance_where_random_features_do_not_suffice():
+    row = replace(KEY_FRAME["memory detached"], small=True)
+    assert max(learn_key_frame(row, seed=seed, steps=STEPS) for seed in range(3)) <= 0.60
