@@ -361,6 +361,9 @@ class Optim:
         ema: decay of the averaged weights per step; `None` = off. Evaluation and export use the average.
         frozen: beginnings of names of the model's parameters that stay as they are, such as `blocks.0.`.
         norm: BatchNorm in training: `train`, `frozen` (running statistics as constants) or `sync` (over ranks).
+        precise_norm: before each measurement BatchNorm's statistics are taken anew, as the plain mean over so many
+            training batches of each process (at most an epoch; facebookresearch/SlowFast takes 200); evaluation and
+            packages have these, training goes on with its own. 0 = they are the running ones.
     """
 
     name: Literal["sgd", "adamw"] = "sgd"
@@ -381,6 +384,7 @@ class Optim:
     ema: float | None = None
     frozen: tuple[str, ...] = ()
     norm: Literal["train", "frozen", "sync"] = "train"
+    precise_norm: int = 0
 
 
 @dataclass(frozen=True)

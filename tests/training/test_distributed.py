@@ -27,6 +27,7 @@ from wholereel.training.distributed import (
 )
 from wholereel.training.fit import train_task
 from wholereel.training.norms import prepare_norms, set_training_mode
+from wholereel.training.precise_norms import precise_norms
 from wholereel.training.strategies import create_strategy
 
 CPU = torch.device("cpu")
@@ -107,6 +108,15 @@ def synced(share, ranks, name="exact"):
     return {key: p.grad for key, p in task.named_parameters()} | dict(task.named_buffers())
 
 
+def precise(share, ranks):
+    """Statistics over three batches, of which each rank has seen its own videos."""
+    task = tiny_task(MEMORY, norm="batch").double()
+    batches = [clip_batch([0, 1, 2, 3][share], seed=seed) for seed in range(3)]
+    strategy = create_strategy(config.Strategy("exact"), nullcontext)
+    with precise_norms(task, strategy, batches, 2, ranks=ranks, device=CPU):
+        return {key: buffer.clone() for key, buffer in task.named_buffers()}
+
+
 def sharded(share, ranks, after):
     """Weights after two optimiser steps with stages that are sharded, and how often gradients were reduced."""
     task = tiny_task(config.Memory(after=after, dim=8), name="tiny_r3d", aggregate="mix")
@@ -137,6 +147,7 @@ def worker(rank, directory):
         results["measured"] = averages(directory / "average", ranks)
         results["synced"] = synced(HALVES[rank], ranks)
         results["synced full"] = synced(HALVES[rank], ranks, "full")
+        results["precise"] = precise(HALVES[rank], ranks)
         results["sharded"] = [sharded(SHARES[rank], ranks, after) for after in (("last",), ("layer2", "last"))]
         torch.save(results, directory / f"rank{rank}.pt")
 
@@ -162,6 +173,11 @@ def test_two_processes_are_one(tmp_path):
             assert found.keys() == expected.keys()
             for key, tensor in expected.items():
                 torch.testing.assert_close(found[key], tensor, rtol=1e-9, atol=1e-12)
+    halves = [precise(half, Ranks()) for half in HALVES]
+    for key, found in both[0]["precise"].items():
+        assert torch.equal(found, both[1]["precise"][key])
+        if found.is_floating_point():
+            torch.testing.assert_close(found, (halves[0][key] + halves[1][key]) / 2)
     for after, *cases in zip((("last",), ("layer2", "last")), *(ours["sharded"] for ours in both), strict=True):
         expected, none = sharded(slice(None), Ranks(), after)
         assert none == 0

@@ -35,7 +35,10 @@ def backward(task, batch, name, variant="accumulate"):
     """Gradients by parameter, the losses, and how often an optimiser step was made."""
     steps = []
     task.zero_grad()
-    losses = strategy(name, variant).backward(task, batch, lambda losses: losses.total(), lambda: steps.append(1))
+    losses, carry = strategy(name, variant).backward(
+        task, batch, lambda losses: losses.total(), lambda: steps.append(1)
+    )
+    assert carry is None
     gradients = {
         key: parameter.grad.clone() for key, parameter in task.named_parameters() if parameter.grad is not None
     }

@@ -45,6 +45,7 @@ RULES: dict[str, Rule] = {
     "optim.final": SHARE,
     "optim.clip_norm": POSITIVE,
     "optim.ema": BELOW_ONE,
+    "optim.precise_norm": NOT_NEGATIVE,
     "data.limit": COUNT,
     "data.workers": NOT_NEGATIVE,
     "data.max_bad": SHARE,

@@ -14,10 +14,11 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Any, Protocol, TextIO, cast
+from typing import Any, Protocol, TextIO
 
 import torch
 from torch import Tensor, nn
@@ -31,8 +32,6 @@ from wholereel.errors import ConfigError, DataError
 from wholereel.inference.predictor import precision_context
 from wholereel.models.stream_models import StreamState
 from wholereel.tasks import AnyTask, create_task
-from wholereel.tasks.stream_task import StreamTask
-from wholereel.tasks.task import Task
 from wholereel.training import distributed
 from wholereel.training.averaging import WeightAverage
 from wholereel.training.checks import check_train, select_of
@@ -41,12 +40,13 @@ from wholereel.training.meter import LossMeter
 from wholereel.training.norms import prepare_norms, set_training_mode
 from wholereel.training.optimiser import create_optimizer, freeze, set_lr
 from wholereel.training.packages import write_package
+from wholereel.training.precise_norms import check_precise_norms, precise_norms
 from wholereel.training.randomness import kept_randomness
 from wholereel.training.run_log import Display, RunLog, format_seconds
 from wholereel.training.saved_run import Parts, Progress, Run, prepare_directory, restore, restore_carry, save
 from wholereel.training.schedule import lr_factor, peak_lr
 from wholereel.training.settings import settings_of
-from wholereel.training.strategies import Sequential, Strategy, create_strategy
+from wholereel.training.strategies import Strategy, create_strategy
 
 __all__ = ["FitResult", "Loader", "Validate", "fit", "train_task"]
 
@@ -147,7 +147,7 @@ def fit(
 
 def train_task(
     task: AnyTask,
-    strategy: Strategy | Sequential,
+    strategy: Strategy,
     loader: Loader,
     train: Train,
     directory: Path,
@@ -170,6 +170,7 @@ def train_task(
     run = Run(train, directory, classes, ranks, device, settings, display, log_every)
     saved = prepare_directory(run, resume)
     mode = train.optim.norm
+    check_precise_norms(train, task)
     prepare_norms(task, mode, ranks=ranks, device=device)
     distributed.broadcast_module(task, ranks)
     if train.compile:
@@ -202,10 +203,10 @@ def train_task(
             set_lr(optimizer, lr)
             update = _updater(run, parts)
             for i, batch in enumerate(group):
-                batch = strategy.place(cast(Any, batch), device)
+                placed = strategy.place(batch, device)
                 scale = _scale(ranks, len(group), scaler)
                 step = update if i + 1 == len(group) else _nothing
-                losses, carry = _backward(strategy, task, batch, scale, step, carry)
+                losses, carry = strategy.backward(task, placed, scale, step, carry)
                 parts.meter.add(losses, batch.ids)
                 clock.clips += _clips_of(batch) * ranks.data_size
             progress = replace(progress, step=progress.step + 1, update=progress.update + 1)
@@ -214,16 +215,17 @@ def train_task(
                 if _report(run, parts, clock, progress, steps, lr, due) and progress.step < steps:
                     _save(run, parts, progress, clock, carry)
         carry = None  # an epoch remembers nothing of the one before
-        progress = _end_epoch(run, parts, progress, validate, clock)
+        measuring = partial(_measuring, run, parts, strategy, loader.epoch(progress.epoch))
+        progress = _end_epoch(run, parts, progress, validate, clock, measuring)
         clock.throughput()  # measuring and saving are no training
     log.close()
     ranks.barrier()
     return _result(run, progress)
 
 
-def _strategy(train: Train, task: AnyTask, device: torch.device, ranks: Ranks) -> Strategy | Sequential:
+def _strategy(train: Train, task: AnyTask, device: torch.device, ranks: Ranks) -> Strategy:
     strategy = create_strategy(train.strategy, lambda: precision_context(train.precision, device), ranks)
-    strategy.check(cast(Any, task))
+    strategy.check(task)
     if train.accumulate < 1:
         raise ConfigError(f"accumulate must be at least 1, got {train.accumulate}")
     if train.accumulate > 1 and (train.strategy.name, train.strategy.variant) == ("multi_iteration", "step"):
@@ -234,7 +236,7 @@ def _strategy(train: Train, task: AnyTask, device: torch.device, ranks: Ranks) -
     return strategy
 
 
-def _peak_lr(train: Train, strategy: Strategy | Sequential, ranks: Ranks) -> float:
+def _peak_lr(train: Train, strategy: Strategy, ranks: Ranks) -> float:
     videos = train.batch * train.accumulate * ranks.data_size
     plan = strategy.plan(train.batch, train.data.clips.count)
     return peak_lr(train.optim, videos=videos, strategy_scale=plan.lr_scale)
@@ -292,20 +294,6 @@ def _nothing() -> None:
     """The step of a micro-batch that is not the last of its group."""
 
 
-def _backward(
-    strategy: Strategy | Sequential,
-    task: AnyTask,
-    batch: Any,
-    scale: Callable[[Losses], Tensor],
-    step: Callable[[], None],
-    carry: StreamState | None,
-) -> tuple[Losses, StreamState | None]:
-    """One batch's gradient, and what the next batch is to be given; of strategies without carry, nothing."""
-    if isinstance(strategy, Sequential):
-        return strategy.backward(cast(StreamTask, task), batch, scale, step, carry)
-    return strategy.backward(cast(Task, task), batch, scale, step), None
-
-
 def _clips_of(batch: Batch) -> int:
     return batch.valid_B.numel() if isinstance(batch, StreamBatch) else batch.valid_BN.numel()
 
@@ -357,7 +345,14 @@ def _save(run: Run, parts: Parts, progress: Progress, clock: _Clock, carry: Stre
     clock.saved = time.monotonic()
 
 
-def _end_epoch(run: Run, parts: Parts, progress: Progress, validate: Validate | None, clock: _Clock) -> Progress:
+def _end_epoch(
+    run: Run,
+    parts: Parts,
+    progress: Progress,
+    validate: Validate | None,
+    clock: _Clock,
+    measuring: Callable[[], AbstractContextManager[None]],
+) -> Progress:
     """Measure and save the model where that is due, and turn the page."""
     train = run.train
     done = progress.epoch + 1
@@ -368,7 +363,7 @@ def _end_epoch(run: Run, parts: Parts, progress: Progress, validate: Validate | 
     if due and validate is not None:
         _save(run, parts, progress, clock)  # a measurement that is killed must not cost the epoch
     if due:
-        with kept_randomness(run.device), _averaged(parts):
+        with measuring():
             progress = _measure(run, parts, progress, validate)
     progress = replace(progress, epoch=done, step=0)
     _save(run, parts, progress, clock)
@@ -410,9 +405,16 @@ def _is_better(select: str, metrics: Mapping[str, float], best: Mapping[str, flo
 
 
 @contextmanager
-def _averaged(parts: Parts) -> Iterator[None]:
-    """The averaged weights in place, where there are some."""
-    with nullcontext() if parts.average is None else parts.average.applied():
+def _measuring(run: Run, parts: Parts, strategy: Strategy, batches: Iterable[Batch]) -> Iterator[None]:
+    """What is measured and packaged stands in place: averaged weights and precise statistics, where asked for.
+
+    Args:
+        batches: an epoch of training data, for the statistics.
+    """
+    average = nullcontext() if parts.average is None else parts.average.applied()
+    count = run.train.optim.precise_norm
+    precise = precise_norms(parts.task, strategy, batches, count, ranks=run.ranks, device=run.device)
+    with kept_randomness(run.device), average, precise:  # statistics are those of the averaged weights
         yield
 
 

@@ -11,9 +11,17 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from wholereel.training.distributed import Ranks
+from wholereel.training.distributed import Ranks, sum_over_ranks
 
-__all__ = ["SyncedBatchNorm", "precise_statistics", "prepare_norms", "running_statistics_kept", "set_training_mode"]
+__all__ = [
+    "SyncedBatchNorm",
+    "norm_layers",
+    "precise_statistics",
+    "prepare_norms",
+    "running_statistics_kept",
+    "set_training_mode",
+    "statistics_given_back",
+]
 
 NormMode = Literal["train", "frozen", "sync"]
 Batch = TypeVar("Batch")
@@ -140,6 +148,11 @@ def set_training_mode(module: nn.Module, mode: NormMode) -> None:
                 layer.eval()
 
 
+def norm_layers(module: nn.Module) -> list[_BatchNorm]:
+    """Its BatchNorm layers that have running statistics."""
+    return [layer for layer in module.modules() if isinstance(layer, _BatchNorm) and layer.track_running_stats]
+
+
 @contextmanager
 def running_statistics_kept(module: nn.Module) -> Iterator[None]:
     """Run BatchNorm on batch statistics as in training, and leave its running statistics and counter as they are.
@@ -147,7 +160,7 @@ def running_statistics_kept(module: nn.Module) -> Iterator[None]:
     For passes that are repeated with gradient: updating twice would change the effective momentum
     (pytorch/pytorch issues 62471 and 96136).
     """
-    layers = [layer for layer in module.modules() if isinstance(layer, _BatchNorm) and layer.track_running_stats]
+    layers = norm_layers(module)
     for layer in layers:
         layer.track_running_stats = False
     try:
@@ -157,8 +170,22 @@ def running_statistics_kept(module: nn.Module) -> Iterator[None]:
             layer.track_running_stats = True
 
 
+@contextmanager
+def statistics_given_back(module: nn.Module) -> Iterator[None]:
+    """Running statistics and counters are afterwards what they are now, whatever happens to them inside."""
+    buffers = [buffer for layer in norm_layers(module) for buffer in layer.buffers()]
+    before = [buffer.clone() for buffer in buffers]
+    try:
+        yield
+    finally:
+        for buffer, value in zip(buffers, before, strict=True):
+            buffer.copy_(value)
+
+
 @torch.no_grad()
-def precise_statistics(module: nn.Module, batches: Iterable[Batch], run: Callable[[Batch], object]) -> int:
+def precise_statistics(
+    module: nn.Module, batches: Iterable[Batch], run: Callable[[Batch], object], ranks: Ranks | None = None
+) -> int:
     """Running statistics anew, as the plain mean over batches (facebookresearch/SlowFast's precise BN takes 200).
 
     The usual ones weigh the last batches most, which saw other weights. Everything else of the module is in evaluation
@@ -166,9 +193,10 @@ def precise_statistics(module: nn.Module, batches: Iterable[Batch], run: Callabl
     Args:
         module: its BatchNorm layers are changed in place; modes and momenta are given back.
         batches: of training data. run: a forward of the module on one of them.
+        ranks: the mean is over the batches of all of them, who have equally many; `None` = this process alone.
     Returns: number of batches. Raises: ValueError: no batch; statistics are then as they were.
     """
-    layers = [layer for layer in module.modules() if isinstance(layer, _BatchNorm) and layer.track_running_stats]
+    layers = norm_layers(module)
     modes = {part: part.training for part in module.modules()}
     before = [(layer.momentum, {name: buffer.clone() for name, buffer in layer.named_buffers()}) for layer in layers]
     module.eval()
@@ -190,4 +218,14 @@ def precise_statistics(module: nn.Module, batches: Iterable[Batch], run: Callabl
             part.training = mode
     if count == 0:
         raise ValueError("precise statistics need at least one batch")
+    if ranks is not None:
+        _mean_over_ranks(
+            [buffer for layer in layers for buffer in layer.buffers() if buffer.is_floating_point()], ranks
+        )
     return count
+
+
+def _mean_over_ranks(tensors: list[Tensor], ranks: Ranks) -> None:
+    """Replace each by its mean over all processes."""
+    for tensor in tensors:
+        tensor.copy_(sum_over_ranks(tensor, ranks) / ranks.world_size)

@@ -10,7 +10,6 @@ import copy
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import cast
 
 import torch
 
@@ -20,7 +19,7 @@ from wholereel.models.video_model import VideoModel
 from wholereel.ops.live_bytes import LiveBytes
 from wholereel.tasks.classification import ClassificationTask
 from wholereel.training.norms import set_training_mode
-from wholereel.training.strategies import Strategy, create_strategy
+from wholereel.training.strategies import create_strategy
 
 __all__ = ["STRATEGY_SETTINGS", "StepBytes", "step_bytes"]
 
@@ -77,6 +76,6 @@ def _peak(task: ClassificationTask, strategy: str, clip_shape: tuple[int, int, i
     gradients = [parameter.grad for parameter in task.parameters() if parameter.grad is not None]
     live = LiveBytes([*task.parameters(), *task.buffers(), *gradients, batch.clips_BNTCHW])
     with torch.random.fork_rng(devices=[]), live:
-        chosen = cast(Strategy, create_strategy(STRATEGY_SETTINGS[strategy], nullcontext))
+        chosen = create_strategy(STRATEGY_SETTINGS[strategy], nullcontext)
         chosen.backward(task, batch, Losses.total, lambda: None)
     return live.peak

@@ -16,7 +16,7 @@ from wholereel.training.strategies.strategy import Autocast, Plan, Strategy
 __all__ = ["STRATEGIES", "Plan", "Sequential", "Strategy", "create_strategy"]
 
 # Of every strategy what makes it from the precision; `exact` has settings of its own, see `create_strategy`.
-STRATEGIES: dict[str, dict[str | None, Callable[[Autocast], Strategy | Sequential]]] = {
+STRATEGIES: dict[str, dict[str | None, Callable[[Autocast], Strategy]]] = {
     "full": {None: Full},
     "exact": {None: Exact},
     "batch_reduction": {None: BatchReduction},
@@ -25,7 +25,7 @@ STRATEGIES: dict[str, dict[str | None, Callable[[Autocast], Strategy | Sequentia
 }
 
 
-def create_strategy(settings: config.Strategy, autocast: Autocast, ranks: Ranks | None = None) -> Strategy | Sequential:
+def create_strategy(settings: config.Strategy, autocast: Autocast, ranks: Ranks | None = None) -> Strategy:
     """The strategy of that name (and variant, where it has several).
 
     Args:

@@ -89,24 +89,34 @@ class Exact:
         rest = replace(batch, clips_BNTCHW=batch.clips_BNTCHW[:, :0]).to(device, non_blocking=True)
         return replace(rest, clips_BNTCHW=batch.clips_BNTCHW)
 
-    def backward(self, task: Task, batch: ClipBatch, scale: Scale, step: Step) -> Losses:
+    def backward(
+        self, task: Task, batch: ClipBatch, scale: Scale, step: Step, carry: None = None
+    ) -> tuple[Losses, None]:
         """Two passes over the clips, one optimiser step."""
+        losses = self._through(task, batch, scale)
+        fill_gradients(task.parameters(), self.ranks, batch.valid_BN.device)
+        step()
+        return losses.detach(), None
+
+    def observe(self, task: Task, batch: ClipBatch, carry: None = None) -> None:
+        """The first pass over the clips."""
+        with torch.no_grad():
+            self._through(task, batch, None)
+
+    def _through(self, task: Task, batch: ClipBatch, scale: Scale | None) -> Losses:
         check_all(batch.valid_BN.any(1), NO_CLIP)
         check_same_videos(batch.ids, self.ranks)
         engine = _Engine(task, batch, scale, self.autocast, self.resident, self.ranks)
-        losses = engine.through_summaries() if task.model.summarises else engine.through_maps()
-        fill_gradients(task.parameters(), self.ranks, batch.valid_BN.device)
-        step()
-        return losses.detach()
+        return engine.through_summaries() if task.model.summarises else engine.through_maps()
 
 
 @dataclass
 class _Engine:
-    """The two passes over one batch."""
+    """The two passes over one batch; the first alone where `scale` is `None`."""
 
     task: Task
     batch: ClipBatch
-    scale: Scale
+    scale: Scale | None
     autocast: Autocast
     resident: int
     ranks: Ranks
@@ -146,7 +156,9 @@ class _Engine:
                 for summary, memory, part in zip(everybody, memories, self.all_parts, strict=True)
             ]
             losses = self.task.judge(outputs, self.batch)
-        self._judged(losses, [leaves, memories])
+        if self.scale is None:
+            return losses
+        self._judged(self.scale(losses), [leaves, memories])
         if self._learns(0):
             shared.send_back()
             with running_statistics_kept(self.model):
@@ -177,7 +189,9 @@ class _Engine:
         with self.autocast():
             everybody = gather_values(outputs, self.ranks, self.device)
             losses = self.task.judge(everybody, self.batch)
-        self._judged(losses, outputs)
+        if self.scale is None:
+            return losses
+        self._judged(self.scale(losses), outputs)
         with running_statistics_kept(self.model):
             ahead: list[tuple[Any, PlaceState | None]] = [(output, None) for output in outputs]  # hold the gradients
             for index in reversed(range(blocks + 1)):
@@ -226,9 +240,8 @@ class _Engine:
         """One seed a clip, the same on all processes that share the video; a part uses that of its first clip."""
         return draw_seeds(self.batch.valid_BN.shape[1])
 
-    def _judged(self, losses: Losses, leaves: object) -> None:
+    def _judged(self, loss: Tensor, leaves: object) -> None:
         """Backward through the judgement, to the leaves and to the parameters that it uses itself."""
-        loss = self.scale(losses)
         if self.ranks.clip_parallel > 1 and not loss.requires_grad:
             return  # nothing that is judged comes from here
         if self.ranks.clip_rank == 0:

@@ -33,9 +33,16 @@ class Full:
         """All of it to the device."""
         return batch.to(device, non_blocking=True)
 
-    def backward(self, task: Task, batch: ClipBatch, scale: Scale, step: Step) -> Losses:
+    def backward(
+        self, task: Task, batch: ClipBatch, scale: Scale, step: Step, carry: None = None
+    ) -> tuple[Losses, None]:
         """One forward, one backward."""
-        return _whole_batch(self.autocast, task, batch, scale, step)
+        return _whole_batch(self.autocast, task, batch, scale, step), None
+
+    def observe(self, task: Task, batch: ClipBatch, carry: None = None) -> None:
+        """One forward."""
+        with torch.no_grad(), self.autocast():
+            task(batch)
 
 
 @dataclass(frozen=True)
@@ -61,9 +68,16 @@ class BatchReduction:
         """All of it to the device."""
         return batch.to(device, non_blocking=True)
 
-    def backward(self, task: Task, batch: ClipBatch, scale: Scale, step: Step) -> Losses:
+    def backward(
+        self, task: Task, batch: ClipBatch, scale: Scale, step: Step, carry: None = None
+    ) -> tuple[Losses, None]:
         """One forward, one backward."""
-        return _whole_batch(self.autocast, task, batch, scale, step)
+        return _whole_batch(self.autocast, task, batch, scale, step), None
+
+    def observe(self, task: Task, batch: ClipBatch, carry: None = None) -> None:
+        """One forward."""
+        with torch.no_grad(), self.autocast():
+            task(batch)
 
 
 def _whole_batch(autocast: Autocast, task: Task, batch: ClipBatch, scale: Scale, step: Step) -> Losses:

@@ -8,7 +8,7 @@ The bias: clip n lacks what the other clips' readings would send back to its con
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -52,27 +52,39 @@ class StepPerClip:
         """All of it to the device."""
         return batch.to(device, non_blocking=True)
 
-    def backward(self, task: Task, batch: ClipBatch, scale: Scale, step: Step) -> Losses:
+    def backward(
+        self, task: Task, batch: ClipBatch, scale: Scale, step: Step, carry: None = None
+    ) -> tuple[Losses, None]:
         """N times forward, backward and optimiser step; returns the sum of the N steps' losses and counts."""
-        ordered = _valid_first(batch)
+        total: Losses | None = None
+        for losses in self._steps(task, _valid_first(batch)):
+            scale(losses).backward()
+            step()
+            total = losses.detach() if total is None else total.merge(losses.detach())
+        if total is None:
+            raise ValueError(f"a batch needs at least one clip, got clips {tuple(batch.clips_BNTCHW.shape)}")
+        return total, None
+
+    def observe(self, task: Task, batch: ClipBatch, carry: None = None) -> None:
+        """N forwards."""
+        with torch.no_grad():
+            for _ in self._steps(task, _valid_first(batch)):
+                pass
+
+    def _steps(self, task: Task, ordered: ClipBatch) -> Iterator[Losses]:
+        """The losses of each step, with graph of its clip alone; the step is made before the next one is asked for."""
         valid_BN = ordered.valid_BN
         state: VideoState | None = None
         earlier: list[Tensor] = []
-        total: Losses | None = None
         for n in range(valid_BN.shape[1]):
             clip_B1CTHW = _clip(task, ordered, n)
             state = _empty_memory(task.model, clip_B1CTHW, valid_BN.shape[1]) if state is None else state
             with self.autocast():
                 own_B1K, pushed = _judge(task.model, clip_B1CTHW, n, state, valid_BN)
                 losses = _losses_so_far(task, ordered, [*earlier, own_B1K])
-            scale(losses).backward()
-            step()
+            yield losses
             state = pushed.detach()
             earlier.append(own_B1K.detach())
-            total = losses.detach() if total is None else total.merge(losses.detach())
-        if total is None:
-            raise ValueError(f"a batch needs at least one clip, got clips {tuple(batch.clips_BNTCHW.shape)}")
-        return total
 
 
 @dataclass(frozen=True)
@@ -105,16 +117,30 @@ class Accumulate:
         """All of it to the device."""
         return batch.to(device, non_blocking=True)
 
-    def backward(self, task: Task, batch: ClipBatch, scale: Scale, step: Step) -> Losses:
+    def backward(
+        self, task: Task, batch: ClipBatch, scale: Scale, step: Step, carry: None = None
+    ) -> tuple[Losses, None]:
         """One pass without gradient and one with; the loss is that of the complete videos."""
+        for losses in self._parts(task, batch):
+            scale(losses).backward()
+        step()
+        return losses.detach(), None
+
+    def observe(self, task: Task, batch: ClipBatch, carry: None = None) -> None:
+        """Both passes without gradient."""
+        with torch.no_grad():
+            for _ in self._parts(task, batch):
+                pass
+
+    def _parts(self, task: Task, batch: ClipBatch) -> Iterator[Losses]:
+        """The loss of the complete videos, once for each clip, with graph of that one alone."""
         valid_BN = batch.valid_BN
         device, count = batch.clips_BNTCHW.device, valid_BN.shape[1]
         if count == 1:  # nothing is left out: this is the full gradient
             with self.autocast():
                 losses = task(batch)
-            scale(losses).backward()
-            step()
-            return losses.detach()
+            yield losses
+            return
         seeds = draw_seeds(count)
         with torch.no_grad(), running_statistics_kept(task.model), self.autocast():
             others, logits_BNK = _constants(task, batch, seeds)
@@ -123,9 +149,7 @@ class Accumulate:
                 own_B1K, _ = _judge(task.model, _clip(task, batch, n), n, others[n], valid_BN)
                 clip_logits_BNK = torch.cat([logits_BNK[:, :n], own_B1K, logits_BNK[:, n + 1 :]], dim=1)
                 losses = task.losses(clip_logits_BNK, batch)
-            scale(losses).backward()
-        step()
-        return losses.detach()
+            yield losses
 
 
 def _check_that_every_clip_learns(task: Task) -> None:

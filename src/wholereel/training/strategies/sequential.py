@@ -22,7 +22,7 @@ __all__ = ["Sequential"]
 
 @dataclass(frozen=True)
 class Sequential:
-    """Not a `Strategy`, whose steps know nothing of each other: `backward` receives and returns a carry."""
+    """The only strategy whose steps know of each other: its carry is what the memories of all rows hold."""
 
     autocast: Autocast
     gradient: Literal["truncated"] = "truncated"
@@ -44,7 +44,7 @@ class Sequential:
         return batch.to(device, non_blocking=True)
 
     def backward(
-        self, task: StreamTask, batch: StreamBatch, scale: Scale, step: Step, carry: StreamState | None
+        self, task: StreamTask, batch: StreamBatch, scale: Scale, step: Step, carry: StreamState | None = None
     ) -> tuple[Losses, StreamState]:
         """Add the step's gradient to the parameters' `.grad` and call `step`.
 
@@ -53,9 +53,18 @@ class Sequential:
                 whose video begins with this clip are reset here.
         Returns: the losses, detached, and the carry for the next step, without graph.
         """
-        state = task.begin(batch) if carry is None else carry
-        with self.autocast():
-            losses, state = task(batch, state.reset(batch.starts_B))
+        losses, state = self._forward(task, batch, carry)
         scale(losses).backward()
         step()
         return losses.detach(), state.detach()
+
+    def observe(self, task: StreamTask, batch: StreamBatch, carry: StreamState | None = None) -> StreamState:
+        """One forward; the carry for the next step."""
+        with torch.no_grad():
+            return self._forward(task, batch, carry)[1]
+
+    def _forward(self, task: StreamTask, batch: StreamBatch, carry: StreamState | None) -> tuple[Losses, StreamState]:
+        state = task.begin(batch) if carry is None else carry
+        with self.autocast():
+            losses, state = task(batch, state.reset(batch.starts_B))
+        return losses, state
