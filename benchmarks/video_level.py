@@ -14,20 +14,24 @@ those of `full`; then the strategies take turns, and the best of several rounds 
     python benchmarks/video_level.py
     python benchmarks/video_level.py --device cuda --bf16 --model slowfast_8x8_50 --frames 32 --side 224 --gpu-report
 
-The second line measures what is asked of a GPU: peak of `exact` at N = 16 over N = 1, time of `exact` over `full` at
-the largest N that `full` can hold, the memory block's share of the forward pass, and a step on 64 clips.
+The second line measures what is asked of a GPU: peak of `exact` at N = 16 over N = 1, a step on 64 clips of a video,
+time of `exact` over `full` for as many clips as `full` can hold (as one video and as four), the memory block's share of
+the forward pass, gradients in float32, float64 and bfloat16. Each part is written as it comes.
 """
 
 from __future__ import annotations
 
 import argparse
+import copy
 import datetime
 import json
+import math
 import os
 import platform
 import subprocess
 import sys
 import time
+import traceback
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -57,6 +61,8 @@ STRATEGIES = {
 CLIP_BY_CLIP = "full, clip by clip"
 CLASSES = 10
 CLIPS = (1, 2, 4, 8, 16, 32)
+GPU_CLIPS = (1, 16, 32, 64)
+CPU = torch.device("cpu")
 PICTURES = Path("docs/_static")
 
 
@@ -88,15 +94,19 @@ def make_task(model: str, device: torch.device, **options: Any) -> Classificatio
     return task
 
 
-def make_batch(videos: int, clips: int, frames: int, side: int) -> ClipBatch:
+def make_batch(videos: int, clips: int, frames: int, side: int, device: torch.device = CPU) -> ClipBatch:
+    """In host memory, as a loader gives it: pinned where there is a GPU, which then draws the pixels."""
     generator = torch.Generator().manual_seed(clips)
-    return ClipBatch(
-        clips_BNTCHW=torch.randint(256, (videos, clips, frames, 3, side, side), generator=generator, dtype=torch.uint8),
+    shape, own = (videos, clips, frames, 3, side, side), torch.Generator(device).manual_seed(clips)
+    pixels = torch.randint(256, shape, generator=own, dtype=torch.uint8, device=device).cpu()
+    batch = ClipBatch(
+        clips_BNTCHW=pixels,
         seconds_BNT=torch.zeros(videos, clips, frames, dtype=torch.float64),
         valid_BN=torch.ones(videos, clips, dtype=torch.bool),
         target=Target({"label": torch.randint(CLASSES, (videos,), generator=generator)}),
         ids=tuple(map(str, range(videos))),
     )
+    return batch.pin_memory() if device.type == "cuda" else batch
 
 
 def strategies_of(names: Sequence[str], autocast: Callable[[], AbstractContextManager[object]]) -> dict[str, Strategy]:
@@ -106,6 +116,15 @@ def strategies_of(names: Sequence[str], autocast: Callable[[], AbstractContextMa
         made = ClipByClip(autocast) if name == CLIP_BY_CLIP else create_strategy(STRATEGIES[name], autocast)
         found[name] = cast(Strategy, made)
     return found
+
+
+def gradients(
+    task: ClassificationTask, strategy: Strategy, batch: ClipBatch, device: torch.device
+) -> dict[str, Tensor]:
+    """Of one call, by parameter, flat and in float64."""
+    task.zero_grad()
+    strategy.backward(task, strategy.place(batch, device), Losses.total, lambda: None)
+    return {name: p.grad.double().flatten().cpu() for name, p in task.named_parameters() if p.grad is not None}
 
 
 def gradient(task: ClassificationTask, strategy: Strategy, batch: ClipBatch) -> Tensor:
@@ -147,16 +166,21 @@ def seconds(task: ClassificationTask, strategy: Strategy, batch: ClipBatch, devi
     """Of one step: process time on CPU, the clock's on a GPU."""
     placed = strategy.place(batch, device)
     clock = time.perf_counter if device.type == "cuda" else time.process_time
+    synchronize(device)
     begin = clock()
     strategy.backward(task, placed, Losses.total, lambda: None)
-    if device.type == "cuda":
-        torch.cuda.synchronize()
+    synchronize(device)
     return clock() - begin
 
 
 def peak_bytes(task: ClassificationTask, strategy: Strategy, batch: ClipBatch, device: torch.device) -> int:
-    """The allocator's peak during one step, above what was allocated before it."""
+    """The allocator's peak during one step, above what was allocated before it; on a CPU what autograd held."""
     task.zero_grad(set_to_none=False)
+    if device.type != "cuda":
+        held = Held(task)
+        with held.hooks():
+            strategy.backward(task, batch, Losses.total, lambda: None)
+        return held.peak
     torch.cuda.synchronize()
     torch.cuda.reset_peak_memory_stats()
     before = torch.cuda.memory_allocated()
@@ -174,7 +198,7 @@ def measure(
     autocast: Callable[[], Any],
 ) -> list[dict[str, Any]]:
     """One row for each strategy with N clips."""
-    batch = make_batch(given.videos, clips, given.frames, given.side)
+    batch = make_batch(given.videos, clips, given.frames, given.side, device)
     rows: list[dict[str, Any]] = []
     times: dict[str, list[float]] = {}
     reference = None
@@ -212,61 +236,166 @@ def measure(
     return rows
 
 
-def gpu_report(
-    task: ClassificationTask, given: argparse.Namespace, device: torch.device, autocast: Callable[[], Any]
-) -> dict[str, Any]:
-    """What is asked of a GPU, as numbers next to what was asked."""
-    strategies = strategies_of(["full", "exact"], autocast)
-    exact, full = strategies["exact"], strategies["full"]
-    seconds(task, exact, make_batch(1, 2, given.frames, given.side), device)  # gradients and workspaces are there then
-    peaks = {n: peak_bytes(task, exact, make_batch(1, n, given.frames, given.side), device) for n in (1, 16, 64)}
-    largest, ratio = 0, float("nan")
-    for clips in (2, 4, 8, 16, 32):
-        batch = make_batch(1, clips, given.frames, given.side)
-        try:
-            times = {
-                name: min(seconds(task, one, batch, device) for _ in range(given.rounds + 1))
-                for name, one in strategies.items()
-            }
-        except torch.cuda.OutOfMemoryError:
-            torch.cuda.empty_cache()
-            break
-        largest, ratio = clips, times["exact"] / times["full"]
-    reference = gradient(task, full, full.place(make_batch(1, 2, given.frames, given.side), device))
-    ours = gradient(task, exact, exact.place(make_batch(1, 2, given.frames, given.side), device))
-    return {
-        "peak_16_over_1": [round(peaks[16] / peaks[1], 4), "at most 1.10"],
-        "peak_mb": {str(n): round(peak / 2**20, 1) for n, peak in peaks.items()},
-        "exact_over_full_time": [round(ratio, 3), "at most 1.45"],
-        "at_clips": largest,
-        "gradient_cosine": [float(torch.nn.functional.cosine_similarity(ours, reference, dim=0)), "at least 0.999"],
-        "block_share_of_forward": [round(block_share(task, given, device, autocast), 4), "at most 0.02"],
-        "64_clips_train": True,
-    }
+def synchronize(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize()
 
 
-def block_share(
-    task: ClassificationTask, given: argparse.Namespace, device: torch.device, autocast: Callable[[], Any]
-) -> float:
-    """Time of the memory block over that of the whole forward pass."""
-    model, batch = task.model, make_batch(1, 4, given.frames, given.side).to(device)
+class GpuReport:
+    """What is asked of a GPU, as numbers next to what was asked; each part by itself, so that one that fails costs no
+    other. On a CPU it runs too, for a trial: peaks are then what autograd holds."""
 
-    def clock(function: Callable[[], object]) -> float:
-        times = []
-        for _ in range(given.rounds + 2):
-            torch.cuda.synchronize()
-            begin = time.perf_counter()
-            function()
-            torch.cuda.synchronize()
-            times.append(time.perf_counter() - begin)
-        return min(times)
+    def __init__(self, task: ClassificationTask, given: argparse.Namespace, device: torch.device) -> None:
+        self.task, self.given, self.device = task, given, device
+        self.begin = time.perf_counter()
+        self.found: dict[str, Any] = {"seconds": {}}
 
-    with torch.no_grad(), autocast():
-        clips_BNCTHW = task.inputs(batch)
-        x_BNCTHW = model.run_segment(0, clips_BNCTHW.flatten(0, 1)).unflatten(0, clips_BNCTHW.shape[:2])
-        whole = clock(lambda: model(clips_BNCTHW))
-        block = clock(lambda: model.infuse_at(0, x_BNCTHW, model.push_at(0, x_BNCTHW)))
-    return block / whole
+    def run(self, write: Callable[[dict[str, Any]], None]) -> None:
+        """All parts in order of importance; `write` gets what is known after each."""
+        for part in (self.peaks, self.times, self.gradients, self.block, self.half_gradients):
+            name, begin = part.__name__, time.perf_counter()
+            if begin - self.begin > self.given.seconds:
+                self.found[name] = f"left out: {self.given.seconds} seconds are over"
+            else:
+                try:
+                    part()
+                except Exception:  # the other parts are wanted all the same
+                    traceback.print_exc()
+                    self.found[name] = f"failed: {traceback.format_exc(limit=-1)}"
+                if self.device.type == "cuda":
+                    torch.cuda.empty_cache()
+            self.found["seconds"][name] = round(time.perf_counter() - begin, 1)
+            write(self.found)
+
+    def batch(self, videos: int, clips: int, side: int | None = None) -> ClipBatch:
+        return make_batch(videos, clips, self.given.frames, side or self.given.side, self.device)
+
+    def autocast(self) -> AbstractContextManager[object]:
+        return torch.autocast(self.device.type, torch.bfloat16) if self.given.bf16 else nullcontext()
+
+    def strategy(self, name: str, resident: int = 1, *, full_precision: bool = False) -> Strategy:
+        autocast = nullcontext if full_precision else self.autocast
+        if name == CLIP_BY_CLIP:
+            return cast(Strategy, ClipByClip(autocast))
+        return cast(Strategy, create_strategy(config.Strategy(name, resident=resident), autocast))  # type: ignore[arg-type]
+
+    def peaks(self) -> None:
+        """Of `exact` with one video: N = 1, 16, 64."""
+        exact = self.strategy("exact")
+        seconds(self.task, exact, self.batch(1, 2), self.device)  # gradients and workspaces are there then
+        counts = [n for n in (1, 16, 64) if n <= max(self.given.clips)]
+        peaks = {n: peak_bytes(self.task, exact, self.batch(1, n), self.device) for n in counts}
+        self.found["peak_mb"] = {str(n): round(peak / 2**20, 1) for n, peak in peaks.items()}
+        if 16 in peaks:
+            self.found["peak_16_over_1"] = [round(peaks[16] / peaks[1], 4), "at most 1.10"]
+        if 64 in peaks:
+            finite = all(bool(p.grad.isfinite().all()) for p in self.task.parameters() if p.grad is not None)
+            self.found["64_clips_train"] = [finite, "on one device"]
+
+    def times(self) -> None:
+        """Of `exact` over `full` for as many clips as `full` can hold, in one video or in several."""
+        full, rows = self.strategy("full"), []
+        self.found["times"] = rows
+        largest = self._largest()
+        while largest >= 2:
+            try:
+                for videos, resident in ((4, 1), (1, 1), (1, 4)):
+                    if largest // videos >= max(2, resident):
+                        rows.append(self._ratio(full, videos, largest // videos, resident))
+                        print(rows[-1], flush=True)
+                break
+            except torch.cuda.OutOfMemoryError:
+                torch.cuda.empty_cache()
+                largest //= 2
+        if rows:
+            best = min(rows, key=lambda row: row["exact_over_full"])
+            self.found["exact_over_full_time"] = [best["exact_over_full"], "at most 1.45"]
+            self.found["at"] = {key: best[key] for key in ("videos", "clips", "resident")}
+
+    def _largest(self) -> int:
+        """A power of two of clips, from how much more memory `full` takes for two clips than for one."""
+        full, top = self.strategy("full"), max(n for n in self.given.clips if n <= 32)
+        if self.device.type != "cuda":
+            return top
+        one, two = (peak_bytes(self.task, full, self.batch(1, n), self.device) for n in (1, 2))
+        torch.cuda.empty_cache()
+        free = torch.cuda.mem_get_info()[0] * 0.92
+        fits = 2 + (free - two) / max(two - one, 1)
+        self.found["full_mb"] = {"1": round(one / 2**20), "2": round(two / 2**20), "fits_clips": int(fits)}
+        return min(top, 2 ** int(math.log2(max(fits, 1))))
+
+    def _ratio(self, full: Strategy, videos: int, clips: int, resident: int) -> dict[str, Any]:
+        batch = self.batch(videos, clips)
+        both = {"full": full, "exact": self.strategy("exact", resident)}
+        taken: dict[str, list[float]] = {name: [] for name in both}
+        for number in range(self.given.rounds + 1):  # the first one warms up
+            for name, strategy in both.items():
+                needed = seconds(self.task, strategy, batch, self.device)
+                taken[name] += [needed] if number else []
+        best = {name: round(min(times), 4) for name, times in taken.items()}
+        ratio = round(min(taken["exact"]) / min(taken["full"]), 3)
+        sizes = {"videos": videos, "clips": clips, "resident": resident}
+        return {**sizes, "full_s": best["full"], "exact_s": best["exact"], "exact_over_full": ratio}
+
+    def gradients(self) -> None:
+        """In float32 without TF32, and in float64 on small clips, by parameter.
+
+        Kernels for several clips may add in another order than those for one, and where a sum is next to zero a
+        rectifier then opens in one and not in the other: `full, clip by clip` has the terms of `exact`.
+        """
+        with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False):
+            before, torch.backends.cuda.matmul.allow_tf32 = torch.backends.cuda.matmul.allow_tf32, False
+            try:
+                errors = self._errors(self.task, self.batch(1, 2))
+                wide = self._errors(copy.deepcopy(self.task).double(), self.batch(1, 2, min(self.given.side, 64)))
+            finally:
+                torch.backends.cuda.matmul.allow_tf32 = before
+        self.found["fp32_gradient_error"] = [errors, "at most 1e-4 in each parameter"]
+        self.found["fp64_gradient_error"] = [wide, "at most 1e-10 in each parameter"]
+
+    def _errors(self, task: ClassificationTask, batch: ClipBatch) -> dict[str, float]:
+        """The largest relative L2 difference of a parameter's gradient."""
+        ours = gradients(task, self.strategy("exact", full_precision=True), batch, self.device)
+        errors = {}
+        for name in ("full", CLIP_BY_CLIP):
+            theirs = gradients(task, self.strategy(name, full_precision=True), batch, self.device)
+            errors[f"against {name}"] = max(
+                float((ours[key] - theirs[key]).norm() / theirs[key].norm().clamp(min=1e-30)) for key in theirs
+            )
+        return errors
+
+    def half_gradients(self) -> None:
+        """Directions of the gradients of `exact` and `full` in the precision given."""
+        ours, theirs = (
+            gradients(self.task, self.strategy(name), self.batch(1, 4), self.device) for name in ("exact", "full")
+        )
+        cosine = torch.nn.functional.cosine_similarity
+        whole = cosine(torch.cat(list(ours.values())), torch.cat(list(theirs.values())), dim=0)
+        least = min(float(cosine(ours[key], theirs[key], dim=0)) for key in theirs if theirs[key].any())
+        self.found["gradient_cosine"] = [float(whole), "at least 0.999"]
+        self.found["least_cosine_of_a_parameter"] = least
+
+    def block(self) -> None:
+        """Time of the memory block over that of the whole forward pass."""
+        model, batch = self.task.model, self.batch(1, min(16, max(self.given.clips))).to(self.device)
+
+        def clock(function: Callable[[], object]) -> float:
+            times = []
+            for _ in range(self.given.rounds + 2):
+                synchronize(self.device)
+                begin = time.perf_counter()
+                function()
+                synchronize(self.device)
+                times.append(time.perf_counter() - begin)
+            return min(times)
+
+        with torch.no_grad(), self.autocast():
+            clips_BNCTHW = self.task.inputs(batch)
+            x_BNCTHW = model.run_segment(0, clips_BNCTHW.flatten(0, 1)).unflatten(0, clips_BNCTHW.shape[:2])
+            whole = clock(lambda: model(clips_BNCTHW))
+            block = clock(lambda: model.infuse_at(0, x_BNCTHW, model.push_at(0, x_BNCTHW)))
+        self.found["block_share_of_forward"] = [round(block / whole, 4), "at most 0.02"]
+        self.found["block_and_forward_s"] = [round(block, 6), round(whole, 6)]
 
 
 def pictures(rows: list[dict[str, Any]], folder: Path, unit: str) -> None:
@@ -290,11 +419,19 @@ def pictures(rows: list[dict[str, Any]], folder: Path, unit: str) -> None:
         (folder / file).write_text(svg + "\n", encoding="utf-8")
 
 
+def commit() -> str:
+    """Of the code that ran; a copy without history is told by `WHOLEREEL_COMMIT`."""
+    if "WHOLEREEL_COMMIT" in os.environ:
+        return os.environ["WHOLEREEL_COMMIT"]
+    asked = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
+    return asked.stdout.strip() or "unknown"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="r2plus1d_18")
     parser.add_argument("--width", type=int, help="of the network; 64 is the published one")
-    parser.add_argument("--clips", type=int, nargs="+", default=CLIPS)
+    parser.add_argument("--clips", type=int, nargs="+", help="N; 1 to 32, for the GPU report up to 64")
     parser.add_argument("--strategies", nargs="+", choices=[CLIP_BY_CLIP, *STRATEGIES])
     parser.add_argument("--videos", type=int, default=1)
     parser.add_argument("--frames", type=int, default=8)
@@ -303,10 +440,11 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--bf16", action="store_true")
     parser.add_argument("--gpu-report", action="store_true", help="what is asked of a GPU instead of the table")
+    parser.add_argument("--seconds", type=float, default=70.0, help="no part of the GPU report begins later")
     parser.add_argument("--pictures", type=Path, help=f"folder for the pictures; {PICTURES} is the committed one")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/video_level.json"))
     given = parser.parse_args()
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True)
+    given.clips = given.clips or (GPU_CLIPS if given.gpu_report else CLIPS)
     torch.set_num_threads(1)
     device = torch.device(given.device)
 
@@ -314,28 +452,36 @@ def main() -> None:
         return torch.autocast(device.type, torch.bfloat16) if given.bf16 else nullcontext()
 
     task = make_task(given.model, device, **({} if given.width is None else {"width": given.width}))
-    loads = [os.getloadavg()[0]]
+    loads, rows = [os.getloadavg()[0]], []
     names = given.strategies or ["full", CLIP_BY_CLIP, *list(STRATEGIES)[1:]]
-    rows: list[dict[str, Any]] = []
-    for clips in [] if given.gpu_report else given.clips:
+
+    def write(report: dict[str, Any] | None = None) -> None:
+        machine = torch.cuda.get_device_name() if device.type == "cuda" else f"{platform.machine()}, 1 thread, no GPU"
+        width = "" if given.width is None else f" (width {given.width})"
+        result = {
+            "what": f"{given.model}{width}, {given.videos} video(s) of N clips of {given.frames} x {given.side} x "
+            f"{given.side}, {'bf16' if given.bf16 else 'fp32'}, BatchNorm constant, one memory block in front of the "
+            "head",
+            "command": "python " + " ".join(sys.argv),
+            "commit": commit(),
+            "date": datetime.date.today().isoformat(),
+            "machine": f"{machine} (load {min(loads):.1f} to {max(loads):.1f}, other jobs included), "
+            f"torch {torch.__version__}",
+            "rows": rows,
+            **({} if report is None else {"gpu": report}),
+        }
+        print(json.dumps({key: value for key, value in result.items() if key != "rows"}, indent=1), flush=True)
+        given.out.parent.mkdir(parents=True, exist_ok=True)
+        given.out.write_text(json.dumps(result, indent=1) + "\n")
+
+    if given.gpu_report:
+        with torch.backends.cudnn.flags(enabled=True, benchmark=True, benchmark_limit=4):  # as training does
+            GpuReport(task, given, device).run(write)
+        return
+    for clips in given.clips:
         rows += measure(task, clips, names, given, device, autocast)
         loads.append(os.getloadavg()[0])
-    report = gpu_report(task, given, device, autocast) if given.gpu_report else None
-    machine = torch.cuda.get_device_name() if device.type == "cuda" else f"{platform.machine()}, 1 thread, no GPU"
-    width = "" if given.width is None else f" (width {given.width})"
-    result = {
-        "what": f"{given.model}{width}, {given.videos} video(s) of N clips of {given.frames} x {given.side} x "
-        f"{given.side}, {'bf16' if given.bf16 else 'fp32'}, BatchNorm constant, one memory block in front of the head",
-        "command": "python " + " ".join(sys.argv),
-        "commit": commit.stdout.strip(),
-        "date": datetime.date.today().isoformat(),
-        "machine": f"{machine} (load {min(loads):.1f} to {max(loads):.1f}, other jobs included), "
-        f"torch {torch.__version__}",
-        "rows": rows,
-        **({} if report is None else {"gpu": report}),
-    }
-    print(json.dumps({key: value for key, value in result.items() if key != "rows"}, indent=1))
-    given.out.write_text(json.dumps(result, indent=1) + "\n")
+    write()
     if given.pictures is not None and rows:
         pictures(rows, given.pictures, "seconds" if device.type == "cuda" else "cpu_s")
 

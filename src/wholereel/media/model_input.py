@@ -28,7 +28,10 @@ def to_model_input(
     if len(mean) != channels or len(std) != channels:
         raise ValueError(f"pixels have {channels} channels, but mean has {len(mean)} and std {len(std)} numbers")
     pixels = clips_BNTCHW.transpose(-4, -3).to(torch.float32, memory_format=torch.contiguous_format)
-    axes = (channels, 1, 1, 1)
-    mean_C111 = torch.tensor(mean, device=pixels.device).mul_(255).view(axes)
-    std_C111 = torch.tensor(std, device=pixels.device).mul_(255).view(axes)
-    return pixels.sub_(mean_C111).div_(std_C111).to(dtype)
+    return pixels.sub_(_by_channel(mean, pixels.device)).div_(_by_channel(std, pixels.device)).to(dtype)
+
+
+def _by_channel(numbers: Sequence[float], device: torch.device) -> Tensor:
+    """In units of pixels, `(C, 1, 1, 1)`; filled on the device: a copy from the host would wait for it."""
+    filled = [torch.full((1, 1, 1, 1), number, dtype=torch.float32, device=device) for number in numbers]
+    return torch.cat(filled).mul_(255)

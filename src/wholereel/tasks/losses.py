@@ -99,7 +99,7 @@ def box_loss(logits_RK: Tensor, labels_RK: Tensor, *, label_smoothing: float = 0
     logits_RK = logits_RK.to(torch.promote_types(logits_RK.dtype, torch.float32))
     soft_RK = labels_RK.to(logits_RK.dtype) * (1.0 - label_smoothing) + 0.5 * label_smoothing
     loss_R = F.binary_cross_entropy_with_logits(logits_RK, soft_RK, reduction="none").mean(1)
-    return LossPart(loss_R.sum(), loss_R.new_tensor(float(len(loss_R))))
+    return LossPart(loss_R.sum(), loss_R.new_full((), float(len(loss_R))))
 
 
 def _log_probabilities(

@@ -76,7 +76,7 @@ class Task(nn.Module, ABC):
             clips: which of the N clips; all where `None`. Those left out stay uint8.
         """
         info, parameter = self.model.info, next(self.model.parameters())
-        pixels_BNTCHW = batch.pixels(clips).to(parameter.device, non_blocking=True)
+        pixels_BNTCHW = _on_device(batch.pixels(clips), parameter.device)
         return to_model_input(pixels_BNTCHW, mean=info.mean, std=info.std, dtype=parameter.dtype)
 
     @abstractmethod
@@ -134,3 +134,14 @@ class Task(nn.Module, ABC):
     @abstractmethod
     def head_parameters(self) -> Iterable[nn.Parameter]:
         """The classifier's parameters, which may have a learning rate of their own."""
+
+
+def _on_device(pixels_BNTCHW: Tensor, device: torch.device) -> Tensor:
+    """The same pixels there. Some of the clips of several videos lie in pieces: each travels by itself, since the host
+    would gather them into memory that is not pinned, and then wait for the copy."""
+    if pixels_BNTCHW.device.type != "cpu" or device.type == "cpu" or pixels_BNTCHW.is_contiguous():
+        return pixels_BNTCHW.to(device, non_blocking=True)
+    there_BNTCHW = torch.empty(pixels_BNTCHW.shape, dtype=pixels_BNTCHW.dtype, device=device)
+    for video, pixels_NTCHW in zip(there_BNTCHW, pixels_BNTCHW, strict=True):
+        video.copy_(pixels_NTCHW, non_blocking=True)
+    return there_BNTCHW
