@@ -70,7 +70,7 @@ PICTURES = Path("docs/_static")
 class ClipByClip(Full):
     """The graph of `full`, made one clip at a time."""
 
-    def backward(self, task: Any, batch: ClipBatch, scale: Any, step: Any) -> Losses:
+    def backward(self, task: Any, batch: ClipBatch, scale: Any, step: Any, carry: None = None) -> tuple[Losses, None]:
         parts = [slice(n, n + 1) for n in range(batch.valid_BN.shape[1])]
         with self.autocast():
             summaries = [task.encode(batch, part) for part in parts]
@@ -79,7 +79,7 @@ class ClipByClip(Full):
             losses: Losses = task.judge(outputs, batch)
         scale(losses).backward()
         step()
-        return losses.detach()
+        return losses.detach(), None
 
 
 def make_task(model: str, device: torch.device, **options: Any) -> ClassificationTask:
