@@ -250,3 +250,20 @@ def test_a_streaming_step_can_be_exported() -> None:
     assert isinstance(state, VideoState)
     torch.testing.assert_close(logits, model(x)[0][:, -1])
     assert not any(isinstance(module, nn.Dropout) and module.training for module in model.modules())
+
+
+def test_stages_compile_where_pytorch_has_one_cache_for_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As PyTorch 2.11 has, which does not know `isolate_recompiles`."""
+    made: list[dict[str, object]] = []
+
+    def older(model: nn.Module, *, backend: object, options: object, dynamic: object) -> nn.Module:
+        made.append({"backend": backend, "dynamic": dynamic})
+        return model
+
+    model = VideoModel(create_model("tiny2d", num_classes=2))
+    monkeypatch.setattr(torch, "compile", older)
+    monkeypatch.setattr(torch._dynamo.config, "recompile_limit", 8)
+    monkeypatch.setattr(nn.Module, "compile", lambda self, **options: torch.compile(self, **options))
+    model.compile_stages("eager")
+    assert made == [{"backend": "eager", "dynamic": False}] * len(model.clip_model.stages)
+    assert torch._dynamo.config.recompile_limit >= 64

@@ -11,6 +11,7 @@ Not here: insertion into trained models (`conversion.py`), losses (`tasks/`), st
 from __future__ import annotations
 
 import copy
+import inspect
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -30,6 +31,7 @@ __all__ = ["LAST", "Summary", "VideoModel", "build_memory", "memory_places", "me
 
 AnyState = TypeVar("AnyState", CollaborativeState, MaxState, TokenState, PlaceState, VideoState)
 
+COMPILED_FORMS = 64  # of all stages together: by class, sizes, mode, and whether gradients are wanted
 LAST = "last"  # the place in front of the head, under whatever name the last stage has
 
 
@@ -155,7 +157,7 @@ class VideoModel(nn.Module):
         options = {"fallback_random": True} if backend == "inductor" else None
         for stage in self.clip_model.stages.values():
             # Stages are often of one class: each gets a cache of its own, and sizes stay constants.
-            stage.compile(backend=backend, options=options, dynamic=False, isolate_recompiles=True)
+            stage.compile(backend=backend, options=options, dynamic=False, **_own_cache())
 
     def init_state(
         self,
@@ -434,6 +436,14 @@ class VideoModel(nn.Module):
             # joining pathways leaves positions as they are
             positions[place] = int(x_BCTHW[0, 0, 1 if self.view(place).class_token else 0 :].numel())
         return positions
+
+
+def _own_cache() -> dict[str, Any]:
+    """What gives each compiled module a cache of its own; PyTorch 2.11 has one for all: with more room."""
+    if "isolate_recompiles" in inspect.signature(torch.compile).parameters:
+        return {"isolate_recompiles": True}
+    torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, COMPILED_FORMS)
+    return {}
 
 
 def _with_clip_axis(clips: Tensor) -> Tensor:
