@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from wholereel.ops import depthwise_triton
 from wholereel.ops.correlation import correlate
 from wholereel.ops.depthwise_conv3d import depthwise_conv3d
 
@@ -31,11 +32,14 @@ def largest_error(run, plain, dtype: torch.dtype, *tensors: Tensor) -> float:
     )
 
 
-# Shape of features, kernel, stride, type. The second has a row longer than a tile, the third more channels than lanes.
+# Shape of features, kernel, stride, type. The second has a row longer than a tile, the third more channels than lanes,
+# the fourth more frames than one program walks, the fifth a kernel of more taps than one program has sums for.
 DEPTHWISE = [
     ((2, 3, 2, 2, 3), (3, 3, 3), (1, 1, 1), torch.float64),
     ((1, 2, 1, 1, 19), (1, 1, 3), (1, 1, 1), torch.float64),
     ((1, 70, 1, 1, 2), (1, 1, 3), (1, 1, 2), torch.float64),
+    ((1, 2, 11, 1, 2), (3, 1, 3), (1, 1, 1), torch.float64),
+    ((1, 2, 5, 2, 3), (4, 3, 3), (1, 2, 1), torch.float64),
     ((1, 3, 3, 3, 2), (3, 3, 3), (2, 2, 2), torch.float64),
     ((1, 2, 4, 2, 9), (2, 1, 3), (4, 1, 8), torch.float64),
     ((1, 3, 1, 2, 3), (1, 3, 3), (1, 1, 1), torch.bfloat16),
@@ -52,6 +56,7 @@ CORRELATION = [
 
 
 def main() -> None:
+    depthwise_triton.PROGRAMS = 2  # so that a part of the gradient of weights is of several rows
     for shape, kernel, stride, dtype in DEPTHWISE:
         padding = tuple(side // 2 for side in kernel)
         error = largest_error(

@@ -13,6 +13,8 @@ times; `correlate_streaming` goes through the displacements one by one and keeps
 
 from __future__ import annotations
 
+import functools
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -21,11 +23,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from wholereel.ops.kernel_files import load_kernels
+from wholereel.ops.kernel_files import kernels_run_on, load_kernels
 
 __all__ = [
     "Displaced",
     "Implementation",
+    "best_implementation",
     "correlate",
     "correlate_plain",
     "correlate_streaming",
@@ -35,6 +38,8 @@ __all__ = [
 
 Implementation = Literal["auto", "plain", "streaming", "triton"]
 Displaced = Literal["previous", "current"]
+
+log = logging.getLogger(__name__)
 
 
 def correlate(
@@ -53,7 +58,7 @@ def correlate(
         filter_TCKK: weight of every displacement for each frame and channel; ones for the plain correlation.
         dilation: D. groups: G.
         displaced: which of the two frames is looked at around a position; the paper's is the previous one.
-        implementation: `plain`, `streaming` or `triton` (on accelerators); `auto` = streaming.
+        implementation: `plain`, `streaming` or `triton` (on accelerators); `auto`, see `best_implementation`.
     Returns: `(B, G * K * K, T, H, W)`.
     Raises:
         ValueError: shapes or settings that do not fit.
@@ -73,13 +78,33 @@ def correlate(
         raise ValueError(f"displaced must be 'previous' or 'current', got {displaced!r}")
     previous_BCTHW = torch.cat((x_BCTHW[:, :, :1], x_BCTHW[:, :, :-1]), 2)
     fixed, moved = (x_BCTHW, previous_BCTHW) if displaced == "previous" else (previous_BCTHW, x_BCTHW)
+    if implementation == "auto":
+        implementation = best_implementation(x_BCTHW)
     if implementation == "plain":
         return correlate_plain(fixed, moved, filter_TCKK, dilation, groups)
-    if implementation in ("auto", "streaming"):
+    if implementation == "streaming":
         return correlate_streaming(fixed, moved, filter_TCKK, dilation, groups)
     if implementation == "triton":
         return correlate_triton(fixed, moved, filter_TCKK, dilation, groups)
     raise ValueError(f"implementation must be 'auto', 'plain', 'streaming' or 'triton', got {implementation!r}")
+
+
+def best_implementation(x_BCTHW: Tensor) -> Implementation:
+    """`triton` on CUDA devices where Triton is installed, else `streaming`; logged where it is first asked for.
+
+    Compiled code streams, too: the compiler then sees ordinary operations.
+    """
+    if torch.compiler.is_compiling():
+        return "streaming"
+    device = x_BCTHW.device.type
+    chosen: Implementation = "triton" if kernels_run_on(device) else "streaming"
+    _say(device, chosen)
+    return chosen
+
+
+@functools.cache
+def _say(device: str, implementation: str) -> None:
+    log.info("correlations of frames on %s: %s", device, implementation)
 
 
 def correlate_plain(

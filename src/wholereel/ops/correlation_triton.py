@@ -4,15 +4,17 @@ A program of `forward` owns one frame and group of one sample, and a tile of pos
 loaded once, then for each displacement the moved frame's, whose neighbourhoods overlap in the cache. `gradients` does
 the same in gather form, so that both input gradients are written once and by one program: at a position, the error of
 each displacement times the moved frame there, and the error of where the displacement came from times the fixed frame
-there. `partial_filter` adds over slabs of positions; a second reduction in a fixed order adds the slabs. Sums are
-float32 (float64 for float64); nothing uses atomics.
+there. A program of `partial_filter` owns one row of displacements of one frame, with a sum for each, and adds over all
+positions; a second reduction in a fixed order adds the samples. Sums are float32 (float64 for float64); nothing uses
+atomics.
 Letters in the kernels: n sample, c channel, t frame, g group, p position in a frame, a and b row and column of a
-displacement.
+displacement. Kernels see filters as (T, K * K, C).
 Plain twins and checks: `correlation.py`.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -20,7 +22,31 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-__all__ = ["correlate_fused", "fused_gradients"]
+__all__ = ["TILES", "Tile", "correlate_fused", "fused_gradients"]
+
+
+@dataclass(frozen=True)
+class Tile:
+    """What one program owns: at most so many positions, with all channels of a group at most so many numbers; warps."""
+
+    positions: int
+    numbers: int
+    warps: int
+
+
+# (kernel, bytes of a number) -> tile. Set by counting the registers that the compiler reports for compute capability
+# 9.0, not timed on a device yet; `benchmarks/triton_tiles.py` measures these and others.
+TILES = {
+    ("forward", 2): Tile(positions=64, numbers=2048, warps=2),
+    ("forward", 4): Tile(positions=64, numbers=2048, warps=2),
+    ("forward", 8): Tile(positions=32, numbers=1024, warps=2),
+    ("gradients", 2): Tile(positions=64, numbers=2048, warps=4),
+    ("gradients", 4): Tile(positions=64, numbers=2048, warps=4),
+    ("gradients", 8): Tile(positions=32, numbers=1024, warps=4),
+    ("filter", 2): Tile(positions=32, numbers=1024, warps=4),
+    ("filter", 4): Tile(positions=32, numbers=1024, warps=4),
+    ("filter", 8): Tile(positions=16, numbers=512, warps=4),
+}
 
 
 @triton.jit
@@ -28,7 +54,7 @@ def shifted(p, rows, columns, HEIGHT: tl.constexpr, WIDTH: tl.constexpr):
     """Positions moved by a displacement, and which of them lie inside the frame."""
     i, j = p // WIDTH + rows, p % WIDTH + columns
     inside = (p < HEIGHT * WIDTH) & (i >= 0) & (i < HEIGHT) & (j >= 0) & (j < WIDTH)
-    return i * WIDTH + j, inside
+    return p + rows * WIDTH + columns, inside
 
 
 @triton.jit
@@ -55,15 +81,15 @@ def forward(
     is_channel = c < WIDTH_OF_GROUP
     channel = n * GROUPS * WIDTH_OF_GROUP + g * WIDTH_OF_GROUP + c
     plane = (channel.to(tl.int64) * frames + t) * size
-    weights = (t * GROUPS * WIDTH_OF_GROUP + g * WIDTH_OF_GROUP + c) * KERNEL * KERNEL
+    weights = t * KERNEL * KERNEL * GROUPS * WIDTH_OF_GROUP + g * WIDTH_OF_GROUP + c
     fixed = tl.load(fixed_ptr + plane[:, None] + p, mask=is_channel[:, None] & (p < size), other=0.0).to(SUM)
     for tap in range(KERNEL * KERNEL):
         rows, columns = (tap // KERNEL - KERNEL // 2) * DILATION, (tap % KERNEL - KERNEL // 2) * DILATION
         there, inside = shifted(p, rows, columns, HEIGHT, WIDTH)
         moved = tl.load(moved_ptr + plane[:, None] + there, mask=is_channel[:, None] & inside, other=0.0).to(SUM)
-        weight = tl.load(filter_ptr + weights + tap, mask=is_channel, other=0.0).to(SUM)
+        weight = tl.load(filter_ptr + weights + tap * GROUPS * WIDTH_OF_GROUP, mask=is_channel, other=0.0).to(SUM)
         y = tl.sum(fixed * moved * weight[:, None], 0) / WIDTH_OF_GROUP
-        out = (((n * GROUPS + g) * KERNEL * KERNEL + tap) * frames + t).to(tl.int64) * size
+        out = (((n * GROUPS + g) * KERNEL * KERNEL + tap).to(tl.int64) * frames + t) * size
         tl.store(y_ptr + out + p, y.to(y_ptr.dtype.element_ty), mask=p < size)
 
 
@@ -93,13 +119,13 @@ def gradients(
     is_channel = c < WIDTH_OF_GROUP
     channel = n * GROUPS * WIDTH_OF_GROUP + g * WIDTH_OF_GROUP + c
     plane = (channel.to(tl.int64) * frames + t) * size
-    weights = (t * GROUPS * WIDTH_OF_GROUP + g * WIDTH_OF_GROUP + c) * KERNEL * KERNEL
+    weights = t * KERNEL * KERNEL * GROUPS * WIDTH_OF_GROUP + g * WIDTH_OF_GROUP + c
     to_fixed = tl.zeros((CHANNELS, POSITIONS), dtype=SUM)
     to_moved = tl.zeros((CHANNELS, POSITIONS), dtype=SUM)
     for tap in range(KERNEL * KERNEL):
         rows, columns = (tap // KERNEL - KERNEL // 2) * DILATION, (tap % KERNEL - KERNEL // 2) * DILATION
-        weight = tl.load(filter_ptr + weights + tap, mask=is_channel, other=0.0).to(SUM)
-        out = (((n * GROUPS + g) * KERNEL * KERNEL + tap) * frames + t).to(tl.int64) * size
+        weight = tl.load(filter_ptr + weights + tap * GROUPS * WIDTH_OF_GROUP, mask=is_channel, other=0.0).to(SUM)
+        out = (((n * GROUPS + g) * KERNEL * KERNEL + tap).to(tl.int64) * frames + t) * size
         there, inside = shifted(p, rows, columns, HEIGHT, WIDTH)
         error = tl.load(error_ptr + out + p, mask=p < size, other=0.0).to(SUM)
         moved = tl.load(moved_ptr + plane[:, None] + there, mask=is_channel[:, None] & inside, other=0.0).to(SUM)
@@ -131,27 +157,33 @@ def partial_filter(
     POSITIONS: tl.constexpr,
     SUM: tl.constexpr,
 ):
-    """Sum of error times both frames over one sample, for one frame, group and displacement."""
+    """Sums of error times both frames over one sample, for one frame, group and row of displacements."""
     size = HEIGHT * WIDTH
-    tap, n = tl.program_id(0), tl.program_id(2)
+    a, n = tl.program_id(0), tl.program_id(2)
     t, g = tl.program_id(1) // GROUPS, tl.program_id(1) % GROUPS
     c = tl.arange(0, CHANNELS)
     is_channel = c < WIDTH_OF_GROUP
     channel = n * GROUPS * WIDTH_OF_GROUP + g * WIDTH_OF_GROUP + c
     plane = (channel.to(tl.int64) * frames + t) * size
-    rows, columns = (tap // KERNEL - KERNEL // 2) * DILATION, (tap % KERNEL - KERNEL // 2) * DILATION
-    out = (((n * GROUPS + g) * KERNEL * KERNEL + tap) * frames + t).to(tl.int64) * size
-    total = tl.zeros((CHANNELS, POSITIONS), dtype=SUM)
+    rows = (a - KERNEL // 2) * DILATION
+    totals = (tl.zeros((CHANNELS, POSITIONS), dtype=SUM),) * KERNEL
     for first in range(0, size, POSITIONS):
         p = first + tl.arange(0, POSITIONS)
-        there, inside = shifted(p, rows, columns, HEIGHT, WIDTH)
-        mask = is_channel[:, None] & inside
-        error = tl.load(error_ptr + out + p, mask=inside, other=0.0).to(SUM)
+        mask = is_channel[:, None] & (p < size)
         fixed = tl.load(fixed_ptr + plane[:, None] + p, mask=mask, other=0.0).to(SUM)
-        moved = tl.load(moved_ptr + plane[:, None] + there, mask=mask, other=0.0).to(SUM)
-        total += error * fixed * moved
-    where = ((n * frames + t) * GROUPS * WIDTH_OF_GROUP + g * WIDTH_OF_GROUP + c) * KERNEL * KERNEL + tap
-    tl.store(part_ptr + where, tl.sum(total, 1) / WIDTH_OF_GROUP, mask=is_channel)
+        summed = ()
+        for b in tl.static_range(KERNEL):
+            there, inside = shifted(p, rows, (b - KERNEL // 2) * DILATION, HEIGHT, WIDTH)
+            out = (((n * GROUPS + g) * KERNEL * KERNEL + a * KERNEL + b).to(tl.int64) * frames + t) * size
+            error = tl.load(error_ptr + out + p, mask=inside, other=0.0).to(SUM)
+            mask = is_channel[:, None] & inside
+            moved = tl.load(moved_ptr + plane[:, None] + there, mask=mask, other=0.0).to(SUM)
+            summed = summed + (totals[b] + error * fixed * moved,)
+        totals = summed
+    for b in tl.static_range(KERNEL):
+        tap = ((n * frames + t) * KERNEL + a) * KERNEL + b
+        where = tap.to(tl.int64) * GROUPS * WIDTH_OF_GROUP + g * WIDTH_OF_GROUP + c
+        tl.store(part_ptr + where, tl.sum(totals[b], 1) / WIDTH_OF_GROUP, mask=is_channel)
 
 
 def correlate_fused(
@@ -161,10 +193,11 @@ def correlate_fused(
     batch, _, frames, height, width = fixed_BCTHW.shape
     kernel = filter_TCKK.shape[2]
     y_BCTHW = fixed_BCTHW.new_empty(batch, groups * kernel * kernel, frames, height, width)
-    tile = _tile(fixed_BCTHW, filter_TCKK, dilation, groups)
+    tile = _tile("forward", fixed_BCTHW, filter_TCKK, dilation, groups)
     grid = triton.cdiv(height * width, tile["POSITIONS"]), frames * groups, batch
-    inputs = [tensor.contiguous() for tensor in (fixed_BCTHW, moved_BCTHW, filter_TCKK)]
-    forward[grid](*inputs, y_BCTHW, frames, **tile)
+    inputs = fixed_BCTHW.contiguous(), moved_BCTHW.contiguous(), _channels_last(filter_TCKK)
+    with torch.cuda.device_of(y_BCTHW):
+        forward[grid](*inputs, y_BCTHW, frames, **tile)
     return y_BCTHW
 
 
@@ -177,24 +210,31 @@ def fused_gradients(
     groups: int,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of both clips and of the filter."""
-    batch, _, frames, height, width = fixed_BCTHW.shape
-    fixed, moved, weights, error = (
-        tensor.contiguous() for tensor in (fixed_BCTHW, moved_BCTHW, filter_TCKK, error_BCTHW)
-    )
+    batch, channels, frames, height, width = fixed_BCTHW.shape
+    kernel = filter_TCKK.shape[2]
+    fixed, moved, error = (tensor.contiguous() for tensor in (fixed_BCTHW, moved_BCTHW, error_BCTHW))
     to_fixed, to_moved = torch.empty_like(fixed), torch.empty_like(moved)
-    tile = _tile(fixed, weights, dilation, groups)
-    grid = triton.cdiv(height * width, tile["POSITIONS"]), frames * groups, batch
-    gradients[grid](fixed, moved, weights, error, to_fixed, to_moved, frames, **tile)
     kind = torch.float64 if fixed.dtype == torch.float64 else torch.float32
-    part = torch.empty(batch, *weights.shape, dtype=kind, device=fixed.device)
-    partial_filter[weights.shape[2] ** 2, frames * groups, batch](fixed, moved, error, part, frames, **tile)
-    return to_fixed, to_moved, part.sum(0).to(weights.dtype)
+    part_BTKKC = torch.empty(batch, frames, kernel, kernel, channels, dtype=kind, device=fixed.device)
+    tile, adding = (_tile(name, fixed, filter_TCKK, dilation, groups) for name in ("gradients", "filter"))
+    grid = triton.cdiv(height * width, tile["POSITIONS"]), frames * groups, batch
+    with torch.cuda.device_of(fixed):
+        gradients[grid](fixed, moved, _channels_last(filter_TCKK), error, to_fixed, to_moved, frames, **tile)
+        partial_filter[kernel, frames * groups, batch](fixed, moved, error, part_BTKKC, frames, **adding)
+    return to_fixed, to_moved, part_BTKKC.sum(0).permute(0, 3, 1, 2).to(filter_TCKK.dtype)
 
 
-def _tile(fixed_BCTHW: Tensor, filter_TCKK: Tensor, dilation: int, groups: int) -> dict[str, Any]:
-    """Sizes that a kernel is compiled for; tiles of at most 64 positions, not tuned on a device yet."""
+def _channels_last(filter_TCKK: Tensor) -> Tensor:
+    return filter_TCKK.permute(0, 2, 3, 1).contiguous()
+
+
+def _tile(name: str, fixed_BCTHW: Tensor, filter_TCKK: Tensor, dilation: int, groups: int) -> dict[str, Any]:
+    """Sizes that a kernel is compiled for."""
     height, width = fixed_BCTHW.shape[3:]
     per_group = fixed_BCTHW.shape[1] // groups
+    channels = triton.next_power_of_2(per_group)
+    chosen = TILES[name, fixed_BCTHW.element_size()]
+    positions = min(triton.next_power_of_2(height * width), chosen.positions, max(chosen.numbers // channels, 16))
     return {
         "GROUPS": groups,
         "WIDTH_OF_GROUP": per_group,
@@ -202,7 +242,8 @@ def _tile(fixed_BCTHW: Tensor, filter_TCKK: Tensor, dilation: int, groups: int) 
         "WIDTH": width,
         "KERNEL": filter_TCKK.shape[2],
         "DILATION": dilation,
-        "CHANNELS": triton.next_power_of_2(per_group),
-        "POSITIONS": min(triton.next_power_of_2(height * width), 64),
+        "CHANNELS": channels,
+        "POSITIONS": positions,
         "SUM": tl.float64 if fixed_BCTHW.dtype == torch.float64 else tl.float32,
+        "num_warps": chosen.warps,
     }

@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from wholereel.ops.kernel_files import load_kernels
+from wholereel.ops.kernel_files import kernels_run_on, load_kernels
 
 __all__ = ["Implementation", "Triple", "best_implementation", "depthwise_conv3d"]
 
@@ -27,7 +27,13 @@ Triple = tuple[int, int, int]
 Shape = tuple[int, ...]
 CHANNELS_LAST = torch.channels_last_3d
 # What `benchmarks/backbones.py` measured; others: not measured yet, PyTorch's own.
-BEST: dict[tuple[str, torch.dtype], str] = {("cpu", torch.float32): "split", ("cpu", torch.bfloat16): "split"}
+BEST: dict[tuple[str, torch.dtype], str] = {
+    ("cpu", torch.float32): "split",
+    ("cpu", torch.bfloat16): "split",
+    ("cuda", torch.float32): "triton",
+    ("cuda", torch.bfloat16): "triton",
+    ("cuda", torch.float16): "triton",
+}
 SMALL = 8192
 KERNELS = "depthwise_triton"
 
@@ -85,11 +91,14 @@ def depthwise_conv3d(
 def best_implementation(x_BCTHW: Tensor) -> Implementation:
     """The implementation for features of this device, type and size, which is logged where it is first asked for.
 
-    Below `SMALL` numbers the calls cost more than the sums.
+    Below `SMALL` numbers the calls cost more than the sums. Without Triton, PyTorch's own.
     """
-    found: Any = BEST.get((x_BCTHW.device.type, x_BCTHW.dtype), "native")
+    device = x_BCTHW.device.type
+    found: Any = BEST.get((device, x_BCTHW.dtype), "native")
+    if found == "triton" and not kernels_run_on(device):
+        found = "native"
     if not torch.compiler.is_compiling():
-        _say(x_BCTHW.device.type, x_BCTHW.dtype, found)
+        _say(device, x_BCTHW.dtype, found)
     chosen: Implementation = "native" if x_BCTHW.numel() < SMALL else found
     return chosen
 

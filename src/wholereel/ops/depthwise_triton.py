@@ -1,16 +1,21 @@
 """Depthwise 3-D convolution and its two gradients as Triton kernels, on channels-last memory.
 
-A program of `slide` owns a tile of one output row, `columns` positions by `lanes` channels: each tap's inputs are
-loaded once per program and summed in float32 (float64 for float64). The gradient of inputs is the same kernel in gather
-form: each input asks which errors it took part in, so that no two programs write one place. The gradient of weights is
-partial sums over slabs of rows, added by a second reduction in a fixed order; nothing here uses atomics.
-Letters in the kernels: n sample, t, i, j frame, row, column, c channels; a prefix o marks outputs. Kernels see memory
-as (N, T, H, W, C).
+Bytes are counted, not sums: a tensor that is read once and one that is written once are the least. A program of `roll`
+owns a piece of one row, `columns` positions by `lanes` channels, and walks along time: each input is loaded once for
+all frames of the kernel, whose sums wait in registers, one for every outgoing frame that is not complete. With a
+stride in time, or a kernel of one frame, `slide` takes its place, which loads an input for each tap. The gradient of
+inputs is the same kernels in gather form: each input asks which errors it took part in, so that no two programs write
+one place. The gradient of weights walks along time too, with one sum for every tap, over a few rows; a second reduction
+in a fixed order adds these parts. Sums are float32 (float64 for float64); nothing here uses atomics.
+Letters in the kernels: n sample, t, i, j frame, row, column, c channels, a, b, d frame, row, column of the kernel; a
+prefix o marks outputs. Kernels see memory as (N, T, H, W, C), filters as (K * K * K, C) in the type of the sums.
 Plain twins and checks: `depthwise_conv3d.py`.
 """
 
 from __future__ import annotations
 
+import math
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -18,9 +23,116 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-__all__ = ["convolve", "input_gradient", "weight_gradient"]
+__all__ = ["TILES", "Tile", "convolve", "input_gradient", "weight_gradient"]
 
-ROWS_A_SLAB = 64
+
+@dataclass(frozen=True)
+class Tile:
+    """What one program owns: at most so many positions of a row, channels and frames; its warps, registers a thread."""
+
+    columns: int
+    lanes: int
+    frames: int
+    warps: int
+    registers: int | None = None
+
+
+# (kernel, bytes of a number) -> tile. Set by counting the registers and the changes of layout that the compiler reports
+# for compute capability 9.0, not timed on a device yet; `benchmarks/triton_tiles.py` measures these and others.
+TILES = {
+    ("roll", 2): Tile(columns=16, lanes=64, frames=8, warps=4),
+    ("roll", 4): Tile(columns=16, lanes=64, frames=8, warps=4),
+    ("roll", 8): Tile(columns=8, lanes=64, frames=8, warps=4),
+    ("slide", 2): Tile(columns=16, lanes=64, frames=1, warps=4),
+    ("slide", 4): Tile(columns=16, lanes=64, frames=1, warps=4),
+    ("slide", 8): Tile(columns=8, lanes=64, frames=1, warps=4),
+    ("weights", 2): Tile(columns=1, lanes=64, frames=8, warps=1),
+    ("weights", 4): Tile(columns=1, lanes=64, frames=8, warps=1),
+    ("weights", 8): Tile(columns=1, lanes=32, frames=8, warps=1),
+}
+PROGRAMS = 4096  # of the gradient of weights; beyond them each takes more rows, so that the parts stay few
+MOST_TAPS = 27  # whose sums one program keeps; of larger kernels it takes one frame
+
+
+@triton.jit
+def source(out, tap, STRIDE: tl.constexpr, PAD: tl.constexpr, GATHER: tl.constexpr):
+    """Where, along one axis, an output and a tap of the kernel read, and whether it is at a whole number of steps.
+
+    With GATHER outputs are the inputs of the convolution, and its errors are read.
+    """
+    if GATHER:
+        at = out + PAD - tap
+        # Negative numbers are divided towards zero: what lies in front of the first is told apart by sign.
+        where, whole = at // STRIDE, (at >= 0) & (at % STRIDE == 0)
+    else:
+        where = out * STRIDE - PAD + tap
+        whole = where >= 0
+    return where, whole
+
+
+@triton.jit
+def roll(
+    x_ptr,
+    weight_ptr,
+    y_ptr,
+    channels,
+    frames,
+    height,
+    width,
+    out_frames,
+    out_height,
+    out_width,
+    STRIDE_H: tl.constexpr,
+    STRIDE_W: tl.constexpr,
+    PAD_T: tl.constexpr,
+    PAD_H: tl.constexpr,
+    PAD_W: tl.constexpr,
+    KERNEL_T: tl.constexpr,
+    KERNEL_H: tl.constexpr,
+    KERNEL_W: tl.constexpr,
+    GATHER: tl.constexpr,
+    FRAMES: tl.constexpr,
+    COLUMNS: tl.constexpr,
+    LANES: tl.constexpr,
+    SUM: tl.constexpr,
+):
+    """FRAMES outgoing frames of a piece of a row; steps of one frame only. See `source` for GATHER."""
+    tiles, chunks = tl.cdiv(out_width, COLUMNS), tl.cdiv(out_frames, FRAMES)
+    oj = (tl.program_id(0) % tiles) * COLUMNS + tl.arange(0, COLUMNS)
+    row = tl.program_id(0) // tiles
+    oi = row % out_height
+    first = (row // out_height % chunks) * FRAMES
+    n = (row // out_height // chunks).to(tl.int64)  # places times channels pass 2^31
+    c = tl.program_id(1) * LANES + tl.arange(0, LANES)
+    is_channel = c < channels
+    out_offset = oj[:, None] * channels + c
+    out_mask = (oj < out_width)[:, None] & is_channel
+    zero = tl.zeros((COLUMNS, LANES), dtype=SUM)
+    totals = (zero,) * KERNEL_T  # of the outgoing frames first + step, first + step - 1, ...
+    for step in range(FRAMES + KERNEL_T - 1):
+        t = first + step - (KERNEL_T - 1 - PAD_T if GATHER else PAD_T)
+        for b in tl.static_range(KERNEL_H):
+            i, meets_row = source(oi, b, STRIDE_H, PAD_H, GATHER)
+            meets_row = meets_row & (i < height) & (t >= 0) & (t < frames)
+            x_row_ptr = x_ptr + ((n * frames + t) * height + i) * width * channels
+            for d in tl.static_range(KERNEL_W):
+                j, meets = source(oj, d, STRIDE_W, PAD_W, GATHER)
+                meets = meets & (j < width) & meets_row
+                mask = meets[:, None] & is_channel
+                x = tl.load(x_row_ptr + (j[:, None] * channels + c), mask=mask, other=0.0).to(SUM)
+                summed = ()
+                for back in tl.static_range(KERNEL_T):
+                    a = KERNEL_T - 1 - back if GATHER else back
+                    tap = (a * KERNEL_H + b) * KERNEL_W + d
+                    summed = summed + (
+                        totals[back] + x * tl.load(weight_ptr + tap * channels + c, mask=is_channel, other=0.0),
+                    )
+                totals = summed
+        ot = first + step - (KERNEL_T - 1)
+        y_row_ptr = y_ptr + ((n * out_frames + ot) * out_height + oi) * out_width * channels
+        done = (step >= KERNEL_T - 1) & (ot < out_frames)
+        tl.store(y_row_ptr + out_offset, totals[KERNEL_T - 1].to(y_ptr.dtype.element_ty), mask=out_mask & done)
+        totals = (zero,) + totals[: KERNEL_T - 1]  # noqa: RUF005 - Triton knows no unpacking
 
 
 @triton.jit
@@ -49,10 +161,10 @@ def slide(
     LANES: tl.constexpr,
     SUM: tl.constexpr,
 ):
-    """One tile of outputs; with GATHER outputs are the inputs of the convolution, and x its errors."""
+    """A piece of one outgoing row, for any steps. See `source` for GATHER."""
     tiles = tl.cdiv(out_width, COLUMNS)
-    row = tl.program_id(0) // tiles
-    oj = (tl.program_id(0) % tiles) * COLUMNS + tl.arange(0, COLUMNS).to(tl.int64)  # places times channels pass 2^31
+    oj = (tl.program_id(0) % tiles) * COLUMNS + tl.arange(0, COLUMNS)
+    row = (tl.program_id(0) // tiles).to(tl.int64)  # places times channels pass 2^31
     c = tl.program_id(1) * LANES + tl.arange(0, LANES)
     oi = row % out_height
     ot = (row // out_height) % out_frames
@@ -60,25 +172,21 @@ def slide(
     is_channel = c < channels
     total = tl.zeros((COLUMNS, LANES), dtype=SUM)
     for a in tl.static_range(KERNEL_T):
+        t, meets_frame = source(ot, a, STRIDE_T, PAD_T, GATHER)
         for b in tl.static_range(KERNEL_H):
-            for d in tl.static_range(KERNEL_W):
-                if GATHER:
-                    at, ai, aj = ot + PAD_T - a, oi + PAD_H - b, oj + PAD_W - d
-                    t, i, j = at // STRIDE_T, ai // STRIDE_H, aj // STRIDE_W
-                    # Negative numbers are divided towards zero: what lies in front of the first is told apart by sign.
-                    meets_row = (at >= 0) & (ai >= 0) & (at % STRIDE_T == 0) & (ai % STRIDE_H == 0)
-                    meets = meets_row & (aj >= 0) & (aj % STRIDE_W == 0)
-                else:
-                    t, i, j = ot * STRIDE_T - PAD_T + a, oi * STRIDE_H - PAD_H + b, oj * STRIDE_W - PAD_W + d
-                    meets = (t >= 0) & (i >= 0) & (j >= 0)
-                meets = meets & (t < frames) & (i < height) & (j < width)
-                place = ((n * frames + t) * height + i) * width + j
-                x = tl.load(x_ptr + place[:, None] * channels + c, mask=meets[:, None] & is_channel, other=0.0)
-                tap = (a * KERNEL_H + b) * KERNEL_W + d
-                weight = tl.load(weight_ptr + tap * channels + c, mask=is_channel, other=0.0)
-                total += x.to(SUM) * weight.to(SUM)
-    place = (row * out_width + oj)[:, None] * channels + c
-    tl.store(y_ptr + place, total.to(y_ptr.dtype.element_ty), mask=(oj < out_width)[:, None] & is_channel)
+            i, meets_row = source(oi, b, STRIDE_H, PAD_H, GATHER)
+            # One condition for the whole program: of gathered taps most meet nothing, and are passed over.
+            if meets_frame & meets_row & (t < frames) & (i < height):
+                x_row_ptr = x_ptr + ((n * frames + t) * height + i) * width * channels
+                for d in tl.static_range(KERNEL_W):
+                    j, meets = source(oj, d, STRIDE_W, PAD_W, GATHER)
+                    mask = (meets & (j < width))[:, None] & is_channel
+                    x = tl.load(x_row_ptr + (j[:, None] * channels + c), mask=mask, other=0.0).to(SUM)
+                    tap = (a * KERNEL_H + b) * KERNEL_W + d
+                    total += x * tl.load(weight_ptr + tap * channels + c, mask=is_channel, other=0.0)
+    y_row_ptr = y_ptr + row * out_width * channels
+    mask = (oj < out_width)[:, None] & is_channel
+    tl.store(y_row_ptr + (oj[:, None] * channels + c), total.to(y_ptr.dtype.element_ty), mask=mask)
 
 
 @triton.jit
@@ -87,6 +195,7 @@ def partial_weights(
     x_ptr,
     part_ptr,
     rows,
+    rows_a_part,
     channels,
     frames,
     height,
@@ -100,36 +209,53 @@ def partial_weights(
     PAD_T: tl.constexpr,
     PAD_H: tl.constexpr,
     PAD_W: tl.constexpr,
+    KERNEL_T: tl.constexpr,
     KERNEL_H: tl.constexpr,
     KERNEL_W: tl.constexpr,
-    SLAB: tl.constexpr,
+    OFFSETS: tl.constexpr,
+    FRAMES: tl.constexpr,
     COLUMNS: tl.constexpr,
     LANES: tl.constexpr,
     SUM: tl.constexpr,
 ):
-    """Sum of error times input over one slab of outgoing rows, for one tap."""
-    slab, tap = tl.program_id(0), tl.program_id(1)
-    a, b, d = tap // KERNEL_W // KERNEL_H, tap // KERNEL_W % KERNEL_H, tap % KERNEL_W
-    c = tl.program_id(2) * LANES + tl.arange(0, LANES)
+    """Sums of error times input over some outgoing rows and FRAMES frames, for OFFSETS frames of the kernel."""
+    chunks = tl.cdiv(frames, FRAMES)
+    first_frame, part = (tl.program_id(0) % chunks) * FRAMES, tl.program_id(0) // chunks
+    c = tl.program_id(1) * LANES + tl.arange(0, LANES)
+    first_a = tl.program_id(2) * OFFSETS
     is_channel = c < channels
-    total = tl.zeros((COLUMNS, LANES), dtype=SUM)
-    for row in range(slab * SLAB, min(slab * SLAB + SLAB, rows)):
-        oi = row % out_height
-        ot = (row // out_height) % out_frames
-        n = row // out_height // out_frames
-        t, i = ot * STRIDE_T - PAD_T + a, oi * STRIDE_H - PAD_H + b
-        if (t >= 0) & (t < frames) & (i >= 0) & (i < height):
-            for first in range(0, out_width, COLUMNS):
-                oj = first + tl.arange(0, COLUMNS).to(tl.int64)
-                j = oj * STRIDE_W - PAD_W + d
-                meets = ((oj < out_width) & (j >= 0) & (j < width))[:, None] & is_channel
-                out_place = (row * out_width + oj)[:, None] * channels + c
-                place = (((n * frames + t) * height + i) * width + j)[:, None] * channels + c
-                error = tl.load(error_ptr + out_place, mask=meets, other=0.0)
-                x = tl.load(x_ptr + place, mask=meets, other=0.0)
-                total += error.to(SUM) * x.to(SUM)
-    where = (slab * tl.num_programs(1) + tap) * channels + c
-    tl.store(part_ptr + where, tl.sum(total, 0), mask=is_channel)
+    totals = (tl.zeros((COLUMNS, LANES), dtype=SUM),) * (OFFSETS * KERNEL_H * KERNEL_W)
+    for row in range(part * rows_a_part, min(part * rows_a_part + rows_a_part, rows)):
+        oi, n = row % out_height, (row // out_height).to(tl.int64)  # places times channels pass 2^31
+        for first in range(0, out_width, COLUMNS):
+            oj = first + tl.arange(0, COLUMNS)
+            is_out = (oj < out_width)[:, None] & is_channel
+            for t in range(first_frame, min(first_frame + FRAMES, frames)):
+                errors = ()
+                for offset in tl.static_range(OFFSETS):
+                    ot, meets = source(t, first_a + offset, STRIDE_T, PAD_T, True)
+                    error_row_ptr = error_ptr + ((n * out_frames + ot) * out_height + oi) * out_width * channels
+                    mask = is_out & (meets & (ot < out_frames))
+                    error = tl.load(error_row_ptr + (oj[:, None] * channels + c), mask=mask, other=0.0)
+                    errors = errors + (error.to(SUM),)
+                summed = ()
+                for b in tl.static_range(KERNEL_H):
+                    i, meets_row = source(oi, b, STRIDE_H, PAD_H, False)
+                    meets_row = meets_row & (i < height)
+                    x_row_ptr = x_ptr + ((n * frames + t) * height + i) * width * channels
+                    for d in tl.static_range(KERNEL_W):
+                        j, meets = source(oj, d, STRIDE_W, PAD_W, False)
+                        mask = is_out & (meets & (j < width) & meets_row)[:, None]
+                        x = tl.load(x_row_ptr + (j[:, None] * channels + c), mask=mask, other=0.0).to(SUM)
+                        for offset in tl.static_range(OFFSETS):
+                            total = totals[(b * KERNEL_W + d) * OFFSETS + offset]
+                            summed = summed + (total + errors[offset] * x,)
+                totals = summed
+    part_row_ptr = part_ptr + tl.program_id(0).to(tl.int64) * KERNEL_T * KERNEL_H * KERNEL_W * channels
+    for tap in tl.static_range(KERNEL_H * KERNEL_W):
+        for offset in tl.static_range(OFFSETS):
+            where = ((first_a + offset) * KERNEL_H * KERNEL_W + tap) * channels + c
+            tl.store(part_row_ptr + where, tl.sum(totals[tap * OFFSETS + offset], 0), mask=is_channel)
 
 
 def convolve(x_BCTHW: Tensor, weight_C1KKK: Tensor, stride: list[int], padding: list[int]) -> Tensor:
@@ -137,14 +263,14 @@ def convolve(x_BCTHW: Tensor, weight_C1KKK: Tensor, stride: list[int], padding: 
     kernel = weight_C1KKK.shape[2:]
     sizes = zip(x_BCTHW.shape[2:], kernel, stride, padding, strict=True)
     size = [(length + 2 * pad - side) // step + 1 for length, side, step, pad in sizes]
-    return _slide(x_BCTHW, weight_C1KKK, size, stride, padding, gather=False)
+    return _run(x_BCTHW, weight_C1KKK, size, stride, padding, gather=False)
 
 
 def input_gradient(
     error_BCTHW: Tensor, weight_C1KKK: Tensor, size: list[int], stride: list[int], padding: list[int]
 ) -> Tensor:
     """Gradient of an input of that size (T, H, W)."""
-    return _slide(error_BCTHW, weight_C1KKK, list(size), stride, padding, gather=True)
+    return _run(error_BCTHW, weight_C1KKK, list(size), stride, padding, gather=True)
 
 
 def weight_gradient(
@@ -153,50 +279,43 @@ def weight_gradient(
     """Gradient of a filter (C, 1, *kernel)."""
     batch, channels, *size = x_BCTHW.shape
     out_size = error_BCTHW.shape[2:]
-    taps, rows = kernel[0] * kernel[1] * kernel[2], batch * out_size[0] * out_size[1]
-    slabs = triton.cdiv(rows, ROWS_A_SLAB)
-    tile = _tile(out_size[2], channels, x_BCTHW.dtype)
-    kinds = torch.float64 if x_BCTHW.dtype == torch.float64 else torch.float32
-    part_RKC = torch.empty(slabs, taps, channels, dtype=kinds, device=x_BCTHW.device)
-    partial_weights[slabs, taps, triton.cdiv(channels, tile["LANES"])](
-        _rows(error_BCTHW),
-        _rows(x_BCTHW),
-        part_RKC,
-        rows,
-        channels,
-        *size,
-        *out_size,
-        *stride,
-        *padding,
-        *kernel[1:],
-        SLAB=ROWS_A_SLAB,
-        **tile,
-    )
+    chosen = TILES["weights", x_BCTHW.element_size()]
+    tile = _constants(chosen, out_size[2], channels, x_BCTHW.dtype)
+    tile["FRAMES"] = min(chosen.frames, size[0])
+    rows, chunks = batch * out_size[1], triton.cdiv(size[0], tile["FRAMES"])
+    lane_tiles = triton.cdiv(channels, tile["LANES"])
+    rows_a_part = triton.cdiv(rows * chunks * lane_tiles, PROGRAMS)
+    parts, taps = triton.cdiv(rows, rows_a_part) * chunks, math.prod(kernel)
+    offsets = kernel[0] if taps <= MOST_TAPS else 1
+    part_RKC = torch.empty(parts, taps, channels, dtype=_sums(x_BCTHW.dtype), device=x_BCTHW.device)
+    numbers = rows, rows_a_part, channels, *size, *out_size, *stride, *padding, *kernel
+    with torch.cuda.device_of(x_BCTHW):
+        partial_weights[parts, lane_tiles, kernel[0] // offsets](
+            _rows(error_BCTHW), _rows(x_BCTHW), part_RKC, *numbers, OFFSETS=offsets, **tile
+        )
     return part_RKC.sum(0).T.reshape(channels, 1, *kernel).to(x_BCTHW.dtype)
 
 
-def _slide(
+def _run(
     x_BCTHW: Tensor, weight_C1KKK: Tensor, size: list[int], stride: list[int], padding: list[int], gather: bool
 ) -> Tensor:
     batch, channels, *in_size = x_BCTHW.shape
     kernel = weight_C1KKK.shape[2:]
     y_BTHWC = x_BCTHW.new_empty(batch, *size, channels)
-    weight_KC = weight_C1KKK.flatten(1).T.contiguous()
-    tile = _tile(size[2], channels, x_BCTHW.dtype)
-    grid = batch * size[0] * size[1] * triton.cdiv(size[2], tile["COLUMNS"]), triton.cdiv(channels, tile["LANES"])
-    slide[grid](
-        _rows(x_BCTHW),
-        weight_KC,
-        y_BTHWC,
-        channels,
-        *in_size,
-        *size,
-        *stride,
-        *padding,
-        *kernel,
-        GATHER=gather,
-        **tile,
-    )
+    weight_KC = weight_C1KKK.flatten(1).T.to(_sums(x_BCTHW.dtype)).contiguous()
+    inputs = (_rows(x_BCTHW), weight_KC, y_BTHWC, channels, *in_size, *size)
+    rolls = stride[0] == 1 and kernel[0] > 1
+    chosen = TILES["roll" if rolls else "slide", x_BCTHW.element_size()]
+    tile = _constants(chosen, size[2], channels, x_BCTHW.dtype)
+    rows, tiles = batch * size[1], triton.cdiv(size[2], tile["COLUMNS"])
+    lane_tiles = triton.cdiv(channels, tile["LANES"])
+    with torch.cuda.device_of(x_BCTHW):
+        if rolls:
+            tile["FRAMES"] = min(chosen.frames, size[0])
+            grid = rows * triton.cdiv(size[0], tile["FRAMES"]) * tiles, lane_tiles
+            roll[grid](*inputs, *stride[1:], *padding, *kernel, GATHER=gather, **tile)
+        else:
+            slide[rows * size[0] * tiles, lane_tiles](*inputs, *stride, *padding, *kernel, GATHER=gather, **tile)
     return y_BTHWC.permute(0, 4, 1, 2, 3)
 
 
@@ -204,10 +323,15 @@ def _rows(x_BCTHW: Tensor) -> Tensor:
     return x_BCTHW.permute(0, 2, 3, 4, 1).contiguous()
 
 
-def _tile(width: int, channels: int, dtype: torch.dtype) -> dict[str, Any]:
-    """Tiles of at most 16 columns by 64 channels; not tuned on a device yet."""
+def _sums(dtype: torch.dtype) -> torch.dtype:
+    return torch.float64 if dtype == torch.float64 else torch.float32
+
+
+def _constants(tile: Tile, width: int, channels: int, dtype: torch.dtype) -> dict[str, Any]:
     return {
-        "COLUMNS": min(triton.next_power_of_2(width), 16),
-        "LANES": min(triton.next_power_of_2(channels), 64),
+        "COLUMNS": min(triton.next_power_of_2(width), tile.columns),
+        "LANES": min(triton.next_power_of_2(channels), tile.lanes),
         "SUM": tl.float64 if dtype == torch.float64 else tl.float32,
+        "num_warps": tile.warps,
+        "maxnreg": tile.registers,
     }

@@ -6,7 +6,9 @@ import.
 
 from __future__ import annotations
 
+import functools
 import importlib
+import importlib.util
 import os
 from types import ModuleType
 
@@ -14,7 +16,13 @@ from torch import Tensor
 
 from wholereel.errors import ConfigError
 
-__all__ = ["load_kernels"]
+__all__ = ["kernels_run_on", "load_kernels"]
+
+
+@functools.cache
+def kernels_run_on(device: str) -> bool:
+    """Whether kernels can be had for a type of device without asking for them: Triton is installed, the device CUDA."""
+    return device == "cuda" and importlib.util.find_spec("triton") is not None
 
 
 def load_kernels(name: str, x: Tensor) -> ModuleType:
