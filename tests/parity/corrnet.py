@@ -81,11 +81,12 @@ def _operator(golden: Golden) -> Outcome:
     channels = meta["G"] * meta["K"] ** 2
     gy = rng.standard_normal((meta["N"], channels, meta["L"], meta["H"], meta["W"]))
     comparisons: list[Comparison] = []
-    for implementation in ("plain", "streaming"):
+    kernels = () if golden.device.type == "cpu" else ("triton",)
+    for implementation in ("plain", "streaming", *kernels):
         for dtype, tolerance in ((torch.float64, 1e-10), (torch.float32, 1e-4)):
-            inputs = [torch.from_numpy(array).to(dtype).requires_grad_() for array in (x, w)]
+            inputs = [torch.from_numpy(array).to(golden.device, dtype).requires_grad_() for array in (x, w)]
             y = correlate(*inputs, dilation=meta["D"], groups=meta["G"], implementation=implementation)
-            y.backward(torch.from_numpy(gy).to(dtype))
+            y.backward(torch.from_numpy(gy).to(golden.device, dtype))
             label = f"{implementation} {str(dtype).removeprefix('torch.')} "
             for name, value in (("y", y), ("gx", inputs[0].grad), ("gw", inputs[1].grad)):
                 comparisons.append(compare(golden, name, value, tolerance, label))

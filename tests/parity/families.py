@@ -9,6 +9,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+
 from tests.parity.audio_features import check_audio_features, is_audio_features
 from tests.parity.backbones import check_backbone, is_backbone
 from tests.parity.collaborative_memory import check_end_to_end, check_memory_block
@@ -38,10 +40,14 @@ __all__ = ["FAMILIES", "Line", "check_file", "golden_files"]
 
 @dataclass(frozen=True)
 class Family:
-    """`claims` says from the meta alone whether a file belongs here; `check` builds, runs and compares."""
+    """`claims` says from the meta alone whether a file belongs here; `check` builds, runs and compares.
+
+    `anywhere`: it does so on `golden.device`; others are of the CPU alone.
+    """
 
     claims: Callable[[Golden], bool]
     check: Callable[[Golden], Outcome]
+    anywhere: bool = False
 
 
 FAMILIES: dict[str, Family] = {
@@ -54,11 +60,11 @@ FAMILIES: dict[str, Family] = {
     "views": Family(is_views, check_views),
     "posetrack": Family(is_posetrack, check_posetrack),
     "coco": Family(is_coco, check_coco),
-    "backbones": Family(is_backbone, check_backbone),
-    "corrnet": Family(is_corrnet, check_corrnet),
+    "backbones": Family(is_backbone, check_backbone, anywhere=True),
+    "corrnet": Family(is_corrnet, check_corrnet, anywhere=True),
     "memvit": Family(is_memvit, check_memvit),
     "memvit_rules": Family(is_memvit_rules, check_memvit_rules),
-    "torchvision": Family(is_torchvision_layout, check_torchvision_model),
+    "torchvision": Family(is_torchvision_layout, check_torchvision_model, anywhere=True),
 }
 
 
@@ -76,13 +82,15 @@ def golden_files(directory: Path) -> list[Path]:
     return sorted(set(paths) - companions(paths))
 
 
-def check_file(path: Path) -> Line:
+def check_file(path: Path, device: torch.device = torch.device("cpu")) -> Line:
     """Build what a file asks for and compare; whatever goes wrong becomes a line, so that a walk goes on."""
     try:
-        golden = load_golden(path)
+        golden = load_golden(path, device)
         family = next((family for family in FAMILIES.values() if family.claims(golden)), None)
         if family is None:
             raise NotUnderstood(_no_builder(golden))
+        if device.type != "cpu" and not family.anywhere:
+            raise NotUnderstood("compared on the CPU alone")
         outcome = family.check(golden)
     except NotUnderstood as reason:
         return Line("skip", f"({reason})")

@@ -24,11 +24,12 @@ class NotUnderstood(Exception):
 
 @dataclass(frozen=True)
 class Golden:
-    """A golden file. `group` is the name of its directory."""
+    """A golden file. `group` is the name of its directory, `device` where ours is computed."""
 
     path: Path
     meta: Mapping[str, Any]
     arrays: Mapping[str, np.ndarray]
+    device: torch.device = torch.device("cpu")
 
     @property
     def group(self) -> str:
@@ -60,13 +61,13 @@ class Outcome:
     not_compared: tuple[str, ...] = field(default=())
 
 
-def load_golden(path: Path) -> Golden:
+def load_golden(path: Path, device: torch.device = torch.device("cpu")) -> Golden:
     """Read a file; `NotUnderstood` where it has no meta."""
     if path.suffix == ".json":
         meta = json.loads(path.read_text(encoding="utf-8"))
         if not isinstance(meta, dict):
             raise NotUnderstood("no meta: the top level is not an object")
-        return Golden(path, meta, {})
+        return Golden(path, meta, {}, device)
     with np.load(path, allow_pickle=False) as file:
         arrays = {name: file[name] for name in file.files}
     if "meta" not in arrays:
@@ -74,7 +75,7 @@ def load_golden(path: Path) -> Golden:
     meta = json.loads(str(arrays.pop("meta")))
     if not isinstance(meta, dict):
         raise NotUnderstood("no meta: it is not an object")
-    return Golden(path, meta, arrays)
+    return Golden(path, meta, arrays, device)
 
 
 def check_fields(fields: Iterable[str], known: Iterable[str], where: str) -> None:

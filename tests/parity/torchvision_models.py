@@ -11,11 +11,12 @@ from torch import Tensor, nn
 
 from tests.parity import rule_v1
 from tests.parity.golden import Comparison, Golden, NotUnderstood, Outcome, check_fields
+from tests.parity.layout_models import gradient_tolerance
 from wholereel.models import ClipModel, create_model, list_models
 
 __all__ = ["check_torchvision_model", "is_torchvision_layout"]
 
-OUTPUT, GRADIENT = 2e-4, 1e-3
+OUTPUT = 2e-4
 META = {"rule", "std_rule", "scale_overrides", "seed", "layout", "config", "input_shapes", "torch", "torchvision"}
 META |= {"params", "macs", "intermediates", "state_dict", "kind", "labels", "grad_l2", "note", "numpy"}
 CONFIG = {"model", "arch", "num_classes", "bn_eps", "bn_momentum", "dropout", "mode", "loss", "note", "conv3d_groups"}
@@ -71,7 +72,7 @@ def _build(golden: Golden, name: str, settings: dict[str, Any]) -> tuple[ClipMod
     for module in model.modules():
         if isinstance(module, nn.BatchNorm3d) and "bn_momentum" in settings:
             module.momentum = settings["bn_momentum"]
-    return model, clips[0]
+    return model.to(golden.device), clips[0].to(golden.device)
 
 
 def _watch(model: nn.Module, name: str, into: dict[str, Tensor]) -> torch.utils.hooks.RemovableHandle:
@@ -97,12 +98,13 @@ def _outputs(golden: Golden, logits: Tensor) -> list[Comparison]:
 def _training(golden: Golden, model: ClipModel, logits: Tensor, settings: dict[str, Any]) -> list[Comparison]:
     if not str(settings.get("loss", "cross_entropy mean")).startswith("cross_entropy"):
         raise NotUnderstood(f"no builder for the loss {settings['loss']!r}")
-    loss = F.cross_entropy(logits, torch.tensor(golden.meta["labels"]))
+    loss = F.cross_entropy(logits, torch.tensor(golden.meta["labels"], device=golden.device))
     loss.backward()
     comparisons = []
     if "loss" in golden.arrays:
         expected = float(golden.arrays["loss"])
         comparisons.append(Comparison("loss", abs(loss.item() - expected) / abs(expected), OUTPUT))
+    limit = gradient_tolerance(golden.device)
     gradients = {name: parameter.grad for name, parameter in model.named_parameters()}
     for name, norm in golden.meta.get("grad_l2", {}).items():
         gradient = gradients.get(name)
@@ -110,7 +112,7 @@ def _training(golden: Golden, model: ClipModel, logits: Tensor, settings: dict[s
             error = 0.0 if gradient is None and norm is None else math.inf
         else:
             error = abs(gradient.double().norm().item() - norm) / (norm or 1.0)
-        comparisons.append(Comparison(f"grad_l2 {name}", error, GRADIENT))
+        comparisons.append(Comparison(f"grad_l2 {name}", error, limit))
     state = model.state_dict()
     for name, array in golden.arrays.items():
         kind, _, key = name.partition("::")
@@ -118,7 +120,7 @@ def _training(golden: Golden, model: ClipModel, logits: Tensor, settings: dict[s
             gradient = gradients[key]
             if gradient is None:
                 raise ValueError(f"{key} has no gradient")
-            comparisons.append(rule_v1.compare_sample(golden, name, gradient, GRADIENT))
+            comparisons.append(rule_v1.compare_sample(golden, name, gradient, limit))
         elif kind == "buf":
             comparisons.append(rule_v1.compare_whole(name, state[key].reshape(-1)[:512], array.reshape(-1), OUTPUT))
     return comparisons
