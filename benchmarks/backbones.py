@@ -4,12 +4,11 @@
     python benchmarks/backbones.py operators             # depthwise convolution, correlation
     python benchmarks/backbones.py csn                   # train step of ir-CSN-50, 2 x 3 x 8 x 112 x 112
     python benchmarks/backbones.py forms                 # inference: norms folded, channels last, bfloat16
-    python benchmarks/backbones.py gpu                   # the same and more on a CUDA device; has not been run yet
 
 pytorchvideo is no dependency of ours. Install it beside this package's environment, where its old requirements change
 nothing: `pip install --no-deps --target DIR pytorchvideo fvcore iopath portalocker yacs termcolor tabulate tqdm
 parameterized`, and name the folder with `--pytorchvideo DIR`. It imports a module that torchvision no longer has; this
-script puts today's functions in its place.
+script puts today's functions in its place. On a CUDA device: `backbones_gpu.py`.
 
 Outputs and gradients are compared before anything is timed. Rounds are interleaved, so that what else the machine does
 hits both sides; the best of the rounds counts.
@@ -48,10 +47,7 @@ CLASSES = 10
 
 
 def clock() -> float:
-    """CPU-seconds of this process; on a GPU the wall clock behind everything that was queued."""
-    if torch.cuda.is_initialized():
-        torch.cuda.synchronize()
-        return time.perf_counter()
+    """CPU-seconds of this process."""
     return time.process_time()
 
 
@@ -298,58 +294,9 @@ def forms(rounds: int) -> list[dict[str, Any]]:
     return rows
 
 
-# ------------------------------------------------------------------------------------------------------------------ GPU
-
-
-def gpu(rounds: int) -> list[dict[str, Any]]:
-    """Kernels against PyTorch's and the streaming form, and clips a second of bf16 training. Written, never run."""
-    rows = []
-    for shape, stride in [((8, 64, 32, 56, 56), (1, 1, 1)), ((8, 128, 16, 28, 28), (1, 1, 1))]:
-        x = torch.randn(shape, device="cuda", dtype=torch.bfloat16).to(memory_format=torch.channels_last_3d)
-        w = torch.randn(shape[1], 1, 3, 3, 3, device="cuda", dtype=torch.bfloat16).requires_grad_()
-        x.requires_grad_()
-        error = torch.randn_like(x)
-        runs = {
-            name: lambda name=name: torch.autograd.grad(
-                depthwise_conv3d(x, w, stride, (1, 1, 1), name),  # noqa: B023
-                (x, w),  # noqa: B023
-                error,  # noqa: B023
-            )
-            for name in ("triton", "native", "split")
-        }
-        for one, other in zip(runs["triton"](), runs["native"](), strict=True):
-            close(one.float(), other.float(), 1e-2, f"depthwise {shape}")
-        rows.append(row(f"depthwise bf16 {shape} stride {stride}", best(runs, rounds), "triton", "native"))
-    x = torch.randn(8, 64, 32, 56, 56, device="cuda").requires_grad_()
-    w = torch.rand(32, 64, 7, 7, device="cuda").requires_grad_()
-
-    def run(implementation: Any) -> Any:
-        y = correlate(x, w, dilation=2, groups=2, implementation=implementation)
-        return torch.autograd.grad(y, (x, w), torch.ones_like(y))
-
-    for one, other in zip(run("triton"), run("streaming"), strict=True):
-        close(one, other, 1e-4, "correlation")
-    runs = {"triton": lambda: run("triton"), "streaming": lambda: run("streaming")}
-    rows.append(row("correlation float32 8 x 64 x 32 x 56 x 56", best(runs, rounds), "triton", "streaming"))
-    for name in ("r2plus1d_18", "r2plus1d_34", "slowfast_8x8_50", "i3d_50", "ip_csn_50", "ir_csn_50", "corrnet_26"):
-        model = create_model(name).cuda().train().to(memory_format=torch.channels_last_3d)
-        clip = torch.randn(8, 3, 32, model.info.crop, model.info.crop, device="cuda")
-        torch.cuda.reset_peak_memory_stats()
-
-        def step(model: nn.Module = model, clip: Tensor = clip) -> None:
-            model.zero_grad(set_to_none=True)
-            with torch.autocast("cuda", torch.bfloat16):
-                model(clip).float().logsumexp(1).sum().backward()
-
-        found = best({"step": step}, rounds)
-        rows.append({"name": f"{name} bf16 train step", **found, "clips_per_second": 8e3 / found["step"]})
-        rows[-1]["peak_mb"] = torch.cuda.max_memory_allocated() >> 20
-    return rows
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("networks", "operators", "csn", "forms", "gpu"))
+    parser.add_argument("what", choices=("networks", "operators", "csn", "forms"))
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--pytorchvideo", type=Path, help="folder in which it is installed")
@@ -361,7 +308,7 @@ def main() -> None:
     if given.what == "networks":
         rows = networks(given.rounds, given.pytorchvideo)
     else:
-        rows = {"operators": operators, "csn": csn, "forms": forms, "gpu": gpu}[given.what](given.rounds)
+        rows = {"operators": operators, "csn": csn, "forms": forms}[given.what](given.rounds)
     today = datetime.date.today().isoformat()
     words = [given.what, "--rounds", str(given.rounds), "--threads", str(given.threads)]
     words += ["--pytorchvideo", "DIR"] if given.pytorchvideo else []

@@ -144,7 +144,9 @@ def test_correlation_needs_a_fifth_of_the_unfolded_memory() -> None:
     assert peaks["triton"] <= peaks["plain"] / 5, peaks
 
 
-@pytest.mark.parametrize(("name", "options"), [("ir_csn_26", {}), ("corrnet_26", {"frames": 8})], ids=["csn", "corrnet"])
+@pytest.mark.parametrize(
+    ("name", "options"), [("ir_csn_26", {}), ("corrnet_26", {"frames": 8})], ids=["csn", "corrnet"]
+)
 def test_a_bfloat16_step_through_the_kernels(name: str, options: dict[str, Any]) -> None:
     """Losses and the direction of all gradients of a train step, with the kernels and without, under autocast."""
     found = {}

@@ -1,8 +1,8 @@
-"""`python -m tests.parity DIR [--device cuda]`: check every golden file of a directory tree; the exit code is 1 if any fails.
+"""`python -m tests.parity DIR`: check every golden file of a directory tree; the exit code is 1 if any fails.
 
 One line a file: `pass`, `FAIL` or `skip (why)`, the path, the error that is largest in units of its tolerance. The last
-line is `N passed, M failed`; the one before it counts the skipped ones, where there are any. On a GPU products are of
-full float32, without TF32; families that are computed on the CPU alone are skipped.
+line is `N passed, M failed`; the one before it counts the skipped ones, where there are any. With
+`--device cuda` products are of full float32, without TF32; families that are computed on the CPU alone are skipped.
 """
 
 from __future__ import annotations

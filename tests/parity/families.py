@@ -15,7 +15,7 @@ from tests.parity.audio_features import check_audio_features, is_audio_features
 from tests.parity.backbones import check_backbone, is_backbone
 from tests.parity.collaborative_memory import check_end_to_end, check_memory_block
 from tests.parity.corrnet import check_corrnet, is_corrnet
-from tests.parity.golden import Golden, NotUnderstood, Outcome, load_golden
+from tests.parity.golden import CPU, Golden, NotUnderstood, Outcome, load_golden
 from tests.parity.memvit import check_memvit, is_memvit
 from tests.parity.memvit_rules import check_memvit_rules, is_memvit_rules
 from tests.parity.metrics import (
@@ -82,7 +82,7 @@ def golden_files(directory: Path) -> list[Path]:
     return sorted(set(paths) - companions(paths))
 
 
-def check_file(path: Path, device: torch.device = torch.device("cpu")) -> Line:
+def check_file(path: Path, device: torch.device = CPU) -> Line:
     """Build what a file asks for and compare; whatever goes wrong becomes a line, so that a walk goes on."""
     try:
         golden = load_golden(path, device)

@@ -15,7 +15,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["Comparison", "Golden", "NotUnderstood", "Outcome", "check_fields", "compare", "load_golden"]
+__all__ = ["CPU", "Comparison", "Golden", "NotUnderstood", "Outcome", "check_fields", "compare", "load_golden"]
+
+
+CPU = torch.device("cpu")
 
 
 class NotUnderstood(Exception):
@@ -29,7 +32,7 @@ class Golden:
     path: Path
     meta: Mapping[str, Any]
     arrays: Mapping[str, np.ndarray]
-    device: torch.device = torch.device("cpu")
+    device: torch.device = CPU
 
     @property
     def group(self) -> str:
@@ -61,7 +64,7 @@ class Outcome:
     not_compared: tuple[str, ...] = field(default=())
 
 
-def load_golden(path: Path, device: torch.device = torch.device("cpu")) -> Golden:
+def load_golden(path: Path, device: torch.device = CPU) -> Golden:
     """Read a file; `NotUnderstood` where it has no meta."""
     if path.suffix == ".json":
         meta = json.loads(path.read_text(encoding="utf-8"))

@@ -132,7 +132,7 @@ def roll(
         y_row_ptr = y_ptr + ((n * out_frames + ot) * out_height + oi) * out_width * channels
         done = (step >= KERNEL_T - 1) & (ot < out_frames)
         tl.store(y_row_ptr + out_offset, totals[KERNEL_T - 1].to(y_ptr.dtype.element_ty), mask=out_mask & done)
-        totals = (zero,) + totals[: KERNEL_T - 1]  # noqa: RUF005 - Triton knows no unpacking
+        totals = (zero,) + totals[: KERNEL_T - 1]
 
 
 @triton.jit
