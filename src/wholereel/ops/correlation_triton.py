@@ -178,7 +178,7 @@ def partial_filter(
             error = tl.load(error_ptr + out + p, mask=inside, other=0.0).to(SUM)
             mask = is_channel[:, None] & inside
             moved = tl.load(moved_ptr + plane[:, None] + there, mask=mask, other=0.0).to(SUM)
-            summed = summed + (totals[b] + error * fixed * moved,)
+            summed = summed + (totals[b] + error * fixed * moved,)  # type: ignore[assignment]
         totals = summed
     for b in tl.static_range(KERNEL):
         tap = ((n * frames + t) * KERNEL + a) * KERNEL + b

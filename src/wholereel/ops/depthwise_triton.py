@@ -124,7 +124,7 @@ def roll(
                 for back in tl.static_range(KERNEL_T):
                     a = KERNEL_T - 1 - back if GATHER else back
                     tap = (a * KERNEL_H + b) * KERNEL_W + d
-                    summed = summed + (
+                    summed = summed + (  # type: ignore[assignment]
                         totals[back] + x * tl.load(weight_ptr + tap * channels + c, mask=is_channel, other=0.0),
                     )
                 totals = summed
@@ -237,7 +237,7 @@ def partial_weights(
                     error_row_ptr = error_ptr + ((n * out_frames + ot) * out_height + oi) * out_width * channels
                     mask = is_out & (meets & (ot < out_frames))
                     error = tl.load(error_row_ptr + (oj[:, None] * channels + c), mask=mask, other=0.0)
-                    errors = errors + (error.to(SUM),)
+                    errors = errors + (error.to(SUM),)  # type: ignore[assignment]
                 summed = ()
                 for b in tl.static_range(KERNEL_H):
                     i, meets_row = source(oi, b, STRIDE_H, PAD_H, False)
@@ -249,7 +249,7 @@ def partial_weights(
                         x = tl.load(x_row_ptr + (j[:, None] * channels + c), mask=mask, other=0.0).to(SUM)
                         for offset in tl.static_range(OFFSETS):
                             total = totals[(b * KERNEL_W + d) * OFFSETS + offset]
-                            summed = summed + (total + errors[offset] * x,)
+                            summed = summed + (total + errors[offset] * x,)  # type: ignore[assignment]
                 totals = summed
     part_row_ptr = part_ptr + tl.program_id(0).to(tl.int64) * KERNEL_T * KERNEL_H * KERNEL_W * channels
     for tap in tl.static_range(KERNEL_H * KERNEL_W):
