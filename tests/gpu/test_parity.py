@@ -1,7 +1,7 @@
 """The golden files of backbones and operators on a CUDA device, in float32 without TF32.
 
-`python -m tests.parity DIR --device cuda` says the same of any directory; here only what these families need is imported,
-not the readers of media.
+`python -m tests.parity DIR --device cuda` says the same of any directory; here only what these families need is
+imported, not the readers of media.
 """
 
 from __future__ import annotations
