@@ -2,8 +2,10 @@
 
     python benchmarks/colour_then_noise.py reach            # (a) asked within reach: all known
     python benchmarks/colour_then_noise.py two_hops         # (b) asked two hops away alone: never known
-    python benchmarks/colour_then_noise.py staircase        # (c) asked at every step: hops are learned one by one
+    python benchmarks/colour_then_noise.py staircase --reach 2 --gap 1   # (c) asked at every step: hop after hop
 
+Four blocks remember, so nothing can be known behind 4 * reach * gap steps, nor at steps that are no multiple of the
+gap: the staircase is measured two steps beyond, and again among videos that begin at random steps.
 Writes one result file for each with every seed's accuracy by distance d, and the CPU-seconds of a training.
 """
 
@@ -25,8 +27,9 @@ import torch
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))  # the task lives with the tests that hold its thresholds
 
-from tests.effects.colour_then_noise import Videos, accuracies, learn  # noqa: E402
+from tests.effects.colour_then_noise import Videos, accuracies, among_switches, learn  # noqa: E402
 
+BLOCKS = 4  # all of which remember
 # name: videos a row, steps of a video, asked steps
 CASES: dict[str, tuple[int, int, tuple[int, ...]]] = {
     "reach": (120, 3, (0, 1, 2)),
@@ -35,13 +38,25 @@ CASES: dict[str, tuple[int, int, tuple[int, ...]]] = {
 }
 
 
-def measure(case: str, seed: int, memory: dict[str, Any]) -> dict[str, Any]:
+def measure(case: str, seed: int, memory: dict[str, Any], share: float = 1.0) -> dict[str, Any]:
+    """One training and what it knows.
+
+    Args:
+        share: of the case's videos that are learned from.
+    """
     videos, steps, asked = CASES[case]
     begin = time.process_time()
-    loader = Videos(videos, steps, asked, seed=seed, interleaved=case == "staircase")
+    loader = Videos(round(videos * share), steps, asked, seed=seed, interleaved=case == "staircase")
     task = learn(loader, seed=seed, constant=case != "staircase", **memory)
     seconds = time.process_time() - begin
-    found = {"seed": seed, "cpu_seconds": round(seconds, 1), "accuracy_by_d": _rounded(accuracies(task, steps=steps))}
+    far = BLOCKS * memory.get("reach", 1) * memory.get("gap", 1) + 3 if case == "staircase" else 0
+    found = {"seed": seed, "videos_a_row": loader.videos, "cpu_seconds": round(seconds, 1)}
+    if case == "staircase":
+        found["accuracy_by_d"] = _rounded(accuracies(task, steps=max(far, steps), videos=8))
+        own, leaked = among_switches(task)
+        found["among_switches"] = {"accuracy_by_d": _rounded(own)[:steps], "colour_before": round(leaked, 4)}
+        return found
+    found["accuracy_by_d"] = _rounded(accuracies(task, steps=steps))
     if case == "reach" and memory.get("remember", True):
         found["given_a_foreign_memory"] = _rounded(accuracies(task, steps=steps, foreign=True))
     return found
@@ -58,6 +73,7 @@ def main() -> None:
     parser.add_argument("--reach", type=int, default=2)
     parser.add_argument("--gap", type=int, default=1)
     parser.add_argument("--no-twin", action="store_true", help="leave out the network without memory")
+    parser.add_argument("--twin-share", type=float, default=1.0, help="of the videos that the twin learns from")
     parser.add_argument("--result", type=Path, help="result file; beside this script by default")
     given = parser.parse_args()
     torch.set_num_threads(1)
@@ -69,7 +85,7 @@ def main() -> None:
     for name, memory in models.items():
         row: dict[str, Any] = {"name": name, "seeds": []}
         for seed in given.seeds:
-            row["seeds"].append(measure(given.case, seed, memory))
+            row["seeds"].append(measure(given.case, seed, memory, given.twin_share if "remember" in memory else 1.0))
             print(name, row["seeds"][-1], flush=True)
         rows.append(row)
     today = datetime.date.today().isoformat()
@@ -82,7 +98,8 @@ def main() -> None:
         "chance": 0.25,
         "rows": rows,
     }
-    default = Path(__file__).parent / "results" / f"colour_then_noise_{given.case}_{os.cpu_count()}core_{today}.json"
+    name = given.case + (f"_m{given.reach}_g{given.gap}" if given.case == "staircase" else "")
+    default = Path(__file__).parent / "results" / f"colour_then_noise_{name}_{os.cpu_count()}core_{today}.json"
     (given.result or default).write_text(json.dumps(result, indent=1) + "\n")
 
 

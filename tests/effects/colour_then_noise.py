@@ -124,3 +124,35 @@ def accuracies(task: StreamClassification, *, steps: int, videos: int = 4, seed:
         label_B = batch.target.labels["label"]
         right[step] += (prediction.scores["label"].argmax(-1) == label_B).double().tolist()
     return {step: sum(values) / len(values) for step, values in right.items()}
+
+
+@torch.no_grad()
+def among_switches(
+    task: StreamClassification, *, steps: int = 120, seed: int = 20_000
+) -> tuple[dict[int, float], float]:
+    """Videos that begin at random steps, row by row, one step in four; every second one shows no colour.
+
+    Returns: accuracy by step d of videos with a colour; how often a video without one is given the colour of the last
+    video of its row that had one, which a memory that leaks would know (1/4 by chance).
+    """
+    task.eval()
+    loader = Videos(1, 1, (0,), seed=seed)
+    generator = torch.Generator().manual_seed(seed)
+    step_B, colour_B = torch.zeros(2, loader.rows, dtype=torch.int64)
+    shown_B = torch.ones(loader.rows, dtype=torch.bool)
+    right: dict[int, list[bool]] = defaultdict(list)
+    leaked, state = [], None
+    for step in range(steps):
+        starts_B = (torch.rand(loader.rows, generator=generator) < 0.25) | (step == 0)
+        shown_B = torch.where(starts_B, (torch.rand(loader.rows, generator=generator) < 0.5) | (step == 0), shown_B)
+        drawn_B = torch.randint(len(COLOURS), (loader.rows,), generator=generator)
+        step_B = torch.where(starts_B, 0, step_B + 1)
+        colour_B = torch.where(starts_B & shown_B, drawn_B, colour_B)
+        batch = loader.batch(torch.where(shown_B, step_B, 1), colour_B, starts_B)
+        state = task.begin(batch) if state is None else state
+        prediction, state = task.predict(batch, state.reset(starts_B))
+        hit_B = prediction.scores["label"].argmax(-1) == colour_B
+        leaked += hit_B[~shown_B].tolist()
+        for d, hit in zip(step_B[shown_B].tolist(), hit_B[shown_B].tolist(), strict=True):
+            right[d].append(hit)
+    return {d: sum(right[d]) / len(right[d]) for d in sorted(right)}, sum(leaked) / len(leaked)

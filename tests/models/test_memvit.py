@@ -94,6 +94,19 @@ def test_fixed_shapes_equal_lists(reach: int, gap: int, stride: tuple | None) ->
                 torch.testing.assert_close(ours[row], theirs[0], rtol=0, atol=1e-12)
 
 
+@pytest.mark.parametrize(("reach", "gap"), [(1, 1), (2, 1), (1, 2), (2, 2)])
+def test_nothing_is_known_beyond_layers_times_reach_times_gap(reach: int, gap: int) -> None:
+    """Of two videos that differ in their first clip alone, later judgements differ at its multiples of the gap."""
+    model = make(MemoryConfig(reach=reach, gap=gap, kernel=(3, 3, 3), stride=(2, 2, 2))).double()
+    farthest = len(model.remembering) * reach * gap
+    one = clips(1, steps=farthest + 2).double()
+    other = torch.cat([one[:1].neg(), one[1:]])
+    begins_NB = torch.arange(len(one))[:, None] == 0
+    pairs = zip(stream(model, one, begins_NB), stream(model, other, begins_NB), strict=True)
+    differ = [step for step, (a, b) in enumerate(pairs) if not torch.equal(a, b)]
+    assert differ == list(range(0, farthest + 1, gap))
+
+
 def test_resetting_a_row_changes_no_other() -> None:
     model = make()
     begins_NB = torch.zeros(STEPS, 2, dtype=torch.bool)

@@ -354,6 +354,7 @@ def memvit_tiny(
     frames: int = 4,
     crop: int = 32,
     width: int = 24,
+    kv_stride: int = 2,
     reach: int = 2,
     gap: int = 1,
     boundary: Literal["mask", "zero"] = "mask",
@@ -365,6 +366,8 @@ def memvit_tiny(
     """Four blocks for clips of 32 pixels, of which all remember, some or none (our own).
 
     Args:
+        kv_stride: of the first block's keys and values, along height and width; later ones have less, as queries get
+            fewer. Larger pictures want a larger one.
         remember: which blocks do; with `False` every block attends to the present clip alone: the twin without memory.
         frame_level: logits of every frame.
         causal: frames attend to no later ones.
@@ -372,6 +375,7 @@ def memvit_tiny(
     """
     config = replace(
         tiny_config(frames, crop, width),
+        kv_stride=(1, kv_stride, kv_stride),
         pool_first=True,
         axes_rule="square",
         init="memvit",
