@@ -317,6 +317,9 @@ class Task:
         mix: share of the `clip` loss in `aggregate="mix"`, 0 to 1.
         label_smoothing: as in `torch.nn.functional.cross_entropy`.
         dropout: in front of the classifier.
+        tail_drop, tail_below: of `stream` with one label a clip: with this probability a sample's loss takes no notice
+            of a class that has fewer than `tail_below` labels in the training split, unless it is the true one, so that
+            frequent classes do not push rare ones down (equalisation loss). Both or neither.
     """
 
     kind: str = "classify"
@@ -325,6 +328,8 @@ class Task:
     mix: float = 0.5
     label_smoothing: float = 0.0
     dropout: float = 0.0
+    tail_drop: float = 0.0
+    tail_below: int | None = None
 
 
 @dataclass(frozen=True)

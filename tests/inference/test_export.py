@@ -20,6 +20,7 @@ from wholereel.errors import CheckpointError, ConfigError
 from wholereel.inference.export import FORMATS, ExportedStep, Step, export_model, source_model
 from wholereel.models import build_model, create_model
 from wholereel.models.memvit import MeMViT
+from wholereel.models.memvit_boxes import BoxConfig
 from wholereel.models.memvit_state import MemoryConfig
 from wholereel.models.mvit import MViT
 from wholereel.models.mvit_config import tiny_config
@@ -101,14 +102,62 @@ def test_a_file_streams_like_the_module(kind: str, suffix: str, tmp_path: Path) 
 
 
 @pytest.mark.parametrize("suffix", FORMAT)
-def test_any_number_of_rows(suffix: str, tmp_path: Path) -> None:
-    model = make("collaborative")
+@pytest.mark.parametrize("kind", ["collaborative", pytest.param("cached", marks=pytest.mark.exports)])
+def test_any_number_of_rows(kind: str, suffix: str, tmp_path: Path) -> None:
+    model = make(kind)
     exported = export_model(model, tmp_path / f"step{suffix}", clip_shape=SHAPE, batch_size=None)
     program, step = ExportedStep(exported.path), Step(model)
     assert exported.inputs["clip"] == [0, *SHAPE]
     for rows in (1, 5):
         ours, theirs = stream(step, step.initial_state(rows), rows), stream(program, program.initial_state(rows), rows)
         torch.testing.assert_close(theirs[-1], ours[-1], rtol=1e-4, atol=1e-5)
+
+
+def judges_boxes(kind: str) -> nn.Module:
+    torch.manual_seed(0)
+    if kind == "cached":
+        small = replace(tiny_config(4, 16, 8), depth=1, widen=(), q_strides=((0, 1, 1, 1),), pool_first=True)
+        memory = MemoryConfig(kernel=(3, 3, 3), stride=(2, 2, 2))
+        model: nn.Module = MeMViT(small, memory, boxes=BoxConfig(slots=3, scale=4, resolution=2), num_classes=3)
+    else:
+        memory_1 = config.Memory(dim=4, value_dim=4)
+        spec = config.Model("tiny_r2plus1d", options={"width": 8}, boxes=config.BoxHead(read="roi"), memory=memory_1)
+        model = build_model(spec, 3)
+    for parameter in model.parameters():
+        if parameter.ndim > 1:
+            nn.init.normal_(parameter, std=parameter[0].numel() ** -0.5)
+    return model.eval()
+
+
+BOXED = [pytest.param(kind, suffix, marks=[pytest.mark.exports] if suffix == ".onnx" or kind == "detector" else [])
+         for kind in ("cached", "detector") for suffix in FORMATS]  # fmt: skip
+
+
+@pytest.mark.parametrize(("kind", "suffix"), BOXED)
+def test_boxes_come_in_slots(kind: str, suffix: str, tmp_path: Path) -> None:
+    """What a file says of filled slots is what the model says of so many boxes; of others it says nothing."""
+    if suffix == ".onnx" and not HAS_ONNX:
+        pytest.skip("needs wholereel[export]")
+    model = judges_boxes(kind)
+    exported = export_model(model, tmp_path / f"step{suffix}", clip_shape=SHAPE, batch_size=None)
+    assert exported.largest_error < 1e-3
+    program = ExportedStep(exported.path)
+    slots = exported.inputs["boxes"][1]
+    assert exported.outputs["logits"] == [0, slots, 3]
+    generator = torch.Generator().manual_seed(1)
+    ours, theirs = model.init_state(3), program.initial_state(3)
+    for number in range(4):
+        clip_BCTHW = torch.randn(3, *SHAPE, generator=generator)
+        starts_B = torch.tensor([number == 0, number in (0, 2), number == 0])
+        boxes_BS4 = (torch.rand(3, slots, 2, 2, generator=generator).sort(2).values * 16).flatten(2)
+        valid_BS = torch.arange(slots) < torch.tensor([[2], [number % 3], [slots]])
+        row_R, slot_R = valid_BS.nonzero(as_tuple=True)
+        with torch.no_grad():
+            boxes_R5 = torch.cat([row_R[:, None].float(), boxes_BS4[valid_BS]], 1)
+            logits_RK, ours = model(clip_BCTHW, ours.reset(starts_B), boxes_R5=boxes_R5)
+        logits_BSK, theirs = program(clip_BCTHW, starts_B, theirs, boxes_BS4, valid_BS)
+        torch.testing.assert_close(logits_BSK[row_R, slot_R], logits_RK, rtol=1e-3, atol=1e-4)
+        assert not logits_BSK[~valid_BS].any()
 
 
 @pytest.mark.exports
@@ -160,14 +209,13 @@ def test_files_and_calls_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     model = make("clip")
     with pytest.raises(ConfigError, match=r"a step is written as .pt2 or .onnx"):
         export_model(model, tmp_path / "step.pth")
-    detector = build_model(config.Model("tiny_r2plus1d", options={"width": 8}, boxes=config.BoxHead()), 2)
-    with pytest.raises(ConfigError, match="this model judges boxes"):
-        export_model(detector, tmp_path / "step.pt2")
     (tmp_path / "broken.pt2").write_bytes(b"no archive")
     with pytest.raises(CheckpointError, match="broken.pt2: cannot be read"):
         ExportedStep(tmp_path / "broken.pt2")
     program = ExportedStep(export_model(model, tmp_path / "step.pt2", clip_shape=SHAPE).path)
     starts_B = torch.tensor([True])
+    with pytest.raises(ValueError, match=r"the program has the inputs .* got \['boxes', 'clip', 'starts'\]"):
+        program(torch.zeros(1, *SHAPE), starts_B, {}, torch.zeros(1, 2, 4))
     with pytest.raises(ValueError, match=r"clip must have the shape \(1, 3, 4, 16, 16\), got \(2, 3, 4, 16, 16\)"):
         program(torch.zeros(2, *SHAPE), starts_B, {})
     with pytest.raises(ValueError, match=r"the program has the inputs \['clip', 'starts'\]"):

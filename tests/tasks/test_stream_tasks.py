@@ -10,8 +10,12 @@ import torch.nn.functional as F
 
 from wholereel import config
 from wholereel.batches import IGNORED, Boxes, StreamBatch, Target
+from wholereel.datasets.manifest import Manifest
+from wholereel.datasets.sample import Sample
 from wholereel.errors import ConfigError
 from wholereel.models.package import build_model
+from wholereel.tasks.create import create_task
+from wholereel.tasks.losses import without_tail
 from wholereel.tasks.stream_classification import StreamClassification, space_loss
 from wholereel.tasks.stream_detection import StreamDetection
 
@@ -142,3 +146,52 @@ def test_what_a_detector_of_streams_needs():
         StreamDetection(model(4), config.Task("stream_detect", multi_label=True), {"label": tuple("abcd")})
     with pytest.raises(ConfigError, match="multi_label must be True"):
         StreamDetection(model(4, boxes=True), config.Task("stream_detect"), {"label": tuple("abcd")})
+
+
+def test_rare_classes_are_left_out_of_others_losses():
+    """With drop 1 a loss is that over the true class and the frequent ones alone; outside of training all count."""
+    tails = {"verb": torch.tensor([False, False]), "noun": torch.tensor([False, True, True])}
+    task = StreamClassification(model((2, 3)), config.Task("stream", tail_drop=1.0, tail_below=5), SPACES, tails)
+    verb, noun = torch.tensor([1, 0, 0]), torch.tensor([0, 2, IGNORED])
+    given = batch({"verb": verb, "noun": noun})
+    losses, _ = task(given, task.begin(given))
+    (verb_logits, noun_logits), _ = task.model(task.inputs(given), task.begin(given))
+    torch.testing.assert_close(losses.parts["verb"].sum, F.cross_entropy(verb_logits, verb, reduction="sum"))
+    alone = F.cross_entropy(noun_logits[1:2, [0, 2]], torch.tensor([1]))  # of a cup nothing else is left: 0
+    torch.testing.assert_close(losses.parts["noun"].sum, alone)
+    task.eval()
+    losses, _ = task(given, task.begin(given))
+    (_, noun_logits), _ = task.model(task.inputs(given), task.begin(given))
+    torch.testing.assert_close(losses.parts["noun"].sum, F.cross_entropy(noun_logits[:2], noun[:2], reduction="sum"))
+
+
+def test_a_rare_class_is_left_out_as_often_as_asked():
+    labels = torch.zeros(4000, dtype=torch.int64)
+    logits = without_tail(torch.zeros(4000, 3), labels, torch.tensor([True, True, False]), drop=0.25)
+    assert bool((logits[:, [0, 2]] == 0).all())  # the true class, and a frequent one
+    assert 0.22 < float((logits[:, 1] < 0).double().mean()) < 0.28
+
+
+def test_what_is_rare_is_counted_in_the_training_split(tmp_path):
+    samples = tuple(
+        Sample(str(n), tmp_path / f"{n}.mp4", None, None, split, {"verb": n % 2, "noun": 0 if n < 5 else 2})
+        for n, split in enumerate(["train"] * 6 + ["val"] * 9)
+    )
+    manifest = Manifest(samples, SPACES, tmp_path)
+    options = {"frames": 2, "crop": SIDE, "width": 8}
+    train = config.Train(
+        model=config.Model("memvit_tiny", options=options),
+        data=config.Data(labels=("verb", "noun"), streams=config.Streams(steps="samples")),
+        task=config.Task("stream", tail_drop=0.5, tail_below=3),
+        strategy=config.Strategy("sequential"),
+    )
+    task, _ = create_task(train, manifest)
+    assert isinstance(task, StreamClassification)
+    assert {name: tail.tolist() for name, tail in task.tails.items()} == {
+        "verb": [False, False],
+        "noun": [False, True, True],
+    }
+    with pytest.raises(ConfigError, match=r"task.tail_drop=0.5 and task.tail_below=None belong together"):
+        create_task(replace(train, task=config.Task("stream", tail_drop=0.5)), manifest)
+    with pytest.raises(ConfigError, match=r"task.tail_drop=0.5 leaves rare classes out of a softmax"):
+        StreamClassification(model((2, 3)), config.Task("stream", tail_drop=0.5), SPACES)

@@ -10,6 +10,8 @@ Every model with the contract `prediction, state = model(clip, state)` is served
 empty. The state is a plain mapping of names to tensors of fixed shapes, `"0.sum_BPV"` being a field of the first
 block's; rows where `starts_B` is true forget before the clip is read, inside the program. A state of zeros with all
 rows starting is the memory of nothing.
+Models that judge boxes take them in slots, `boxes` (S of them a row, in pixels) and `boxes_valid`, and give logits
+`(B, S, K)`. A detector's boxes then read the clips so far, not those behind.
 What was written is run against the module for a few steps, and refused where it differs.
 """
 
@@ -31,7 +33,6 @@ from torch import Tensor, nn
 from wholereel.errors import CheckpointError, ConfigError, closest, import_extra
 from wholereel.inference.predictor import find_package
 from wholereel.models.clip_model import ModelInfo
-from wholereel.models.detector import Detector
 from wholereel.models.folding import fold_norms
 from wholereel.models.package import load_package
 from wholereel.models.registry import create_model, list_models
@@ -42,6 +43,8 @@ __all__ = ["FORMATS", "Exported", "ExportedStep", "Step", "export_model", "expor
 FORMATS = (".pt2", ".onnx")
 METADATA_KEY = "wholereel.json"
 CLIP, STARTS, STATE, LOGITS, NEXT = "clip", "starts", "state.", "logits", "next."
+BOXES, BOXES_VALID = "boxes", "boxes_valid"
+SLOTS = 16  # boxes of a row, for models that take any number
 TOLERANCE = 1e-3  # of the logits' and states' spread; float32 kernels of two runtimes differ by 1e-6 to 1e-4
 
 NamedState = dict[str, Tensor]
@@ -72,11 +75,16 @@ class Step(nn.Module):
     Args:
         model: with `init_state` and `forward(clip, state)`; or a clip model without state.
         state_options: of `model.init_state`.
+
+    Attributes:
+        slots: boxes that a row has, of which some count; 0 = the model judges clips.
     """
 
     def __init__(self, model: nn.Module, state_options: Mapping[str, Any] | None = None) -> None:
         super().__init__()
         self.model = model
+        judged = getattr(model, "boxes", None)
+        self.slots: int = 0 if judged is None else getattr(judged, "slots", SLOTS)
         self.state_options = dict(state_options or {})
         self.init: Callable[..., Any] | None = getattr(model, "init_state", None)
         self.state_type = None if self.init is None else type(self.init(1, **self.state_options))
@@ -86,18 +94,30 @@ class Step(nn.Module):
         state: NamedState = {} if self.init is None else dict(self.init(batch_size, **self.state_options).as_dict())
         return state
 
-    def forward(self, clip_BCTHW: Tensor, starts_B: Tensor, state: NamedState) -> tuple[Any, NamedState]:
+    def forward(
+        self,
+        clip_BCTHW: Tensor,
+        starts_B: Tensor,
+        state: NamedState,
+        boxes_BS4: Tensor | None = None,
+        boxes_valid_BS: Tensor | None = None,
+    ) -> tuple[Any, NamedState]:
         """One clip of each row.
 
         Args:
             clip_BCTHW: normalised.
             starts_B: bool; rows whose video begins with this clip.
             state: of the step before.
+            boxes_BS4, boxes_valid_BS: for models that judge boxes: x1, y1, x2, y2 in pixels, and which are boxes.
         Returns: what the model predicts (logits, or several of them as a tuple), and the state for the next step.
         """
         if self.state_type is None:
             return self.model(clip_BCTHW), {}
-        prediction, after = self.model(clip_BCTHW, self.state_type.from_dict(state).reset(starts_B))
+        before = self.state_type.from_dict(state).reset(starts_B)
+        if boxes_BS4 is None:
+            prediction, after = self.model(clip_BCTHW, before)
+        else:
+            prediction, after = self.model.forward_slots(clip_BCTHW, before, boxes_BS4, boxes_valid_BS)  # type: ignore[operator]
         return prediction, dict(after.as_dict())
 
 
@@ -123,6 +143,8 @@ def export_program(
         "starts_B": torch.ones(rows, dtype=torch.bool, device=like.device),
         "state": step.initial_state(rows),
     }
+    if step.slots:
+        example |= _boxes(rows, step.slots, clip_shape, example["clip_BCTHW"], torch.Generator().manual_seed(0))
     dynamic = None
     if batch_size is None:
         batch = torch.export.Dim("batch")
@@ -132,10 +154,22 @@ def export_program(
             "starts_B": rows_free,
             "state": dict.fromkeys(example["state"], rows_free),
         }
+        dynamic |= dict.fromkeys(("boxes_BS4", "boxes_valid_BS") if step.slots else (), rows_free)
     with torch.no_grad(), _quiet():
         program = torch.export.export(step, (), example, dynamic_shapes=dynamic, strict=False)
     _drop_empty_regions(program)
     return program, example
+
+
+def _boxes(
+    rows: int, slots: int, clip_shape: tuple[int, ...], like: Tensor, generator: torch.Generator
+) -> dict[str, Tensor]:
+    """Any boxes inside of a clip; from none to all slots of a row are filled, the first ones."""
+    ends_BS22 = torch.rand(rows, slots, 2, 2, generator=generator).sort(2).values
+    boxes_BS4 = (ends_BS22 * torch.tensor(clip_shape[:1:-1])).flatten(2)
+    count_B1 = torch.randint(slots + 1, (rows, 1), generator=generator)
+    valid_BS = torch.arange(slots) < count_B1
+    return {"boxes_BS4": boxes_BS4.to(like), "boxes_valid_BS": valid_BS.to(like.device)}
 
 
 def _drop_empty_regions(program: torch.export.ExportedProgram) -> None:
@@ -193,8 +227,6 @@ def export_model(
     target = Path(target)
     if target.suffix not in FORMATS:
         raise ConfigError(f"{target}: a step is written as {' or '.join(FORMATS)}.")
-    if isinstance(model, Detector):
-        raise ConfigError("this model judges boxes, whose number changes from clip to clip: it cannot be exported.")
     model = model.eval()
     shape = clip_shape or _clip_shape(model)
     try:
@@ -291,7 +323,12 @@ def _described(
     rows = batch_size or 0
     state = {f"{STATE}{name}": [rows, *tensor.shape[1:]] for name, tensor in example["state"].items()}
     dtypes = {f"{STATE}{name}": str(tensor.dtype).removeprefix("torch.") for name, tensor in example["state"].items()}
-    dtypes = {CLIP: str(example["clip_BCTHW"].dtype).removeprefix("torch."), STARTS: "bool", **dtypes}
+    clip_dtype = str(example["clip_BCTHW"].dtype).removeprefix("torch.")
+    dtypes = {CLIP: clip_dtype, STARTS: "bool", **dtypes}
+    boxes: dict[str, list[int]] = {}
+    if step.slots:
+        boxes = {BOXES: [rows, step.slots, 4], BOXES_VALID: [rows, step.slots]}
+        dtypes |= {BOXES: clip_dtype, BOXES_VALID: "bool"}
     with torch.no_grad():
         logits, _ = step(**example)
     several = isinstance(logits, tuple)
@@ -299,7 +336,7 @@ def _described(
     outputs = {name: [rows, *tensor.shape[1:]] for name, tensor in heads.items()}
     info = getattr(step.model, "info", None)
     return {
-        "inputs": {CLIP: [rows, *clip_shape], STARTS: [rows], **state},
+        "inputs": {CLIP: [rows, *clip_shape], STARTS: [rows], **state, **boxes},
         "dtypes": dtypes,
         "outputs": outputs | {name.replace(STATE, NEXT, 1): shape for name, shape in state.items()},
         "input": None if info is None else asdict(info),
@@ -395,22 +432,31 @@ class ExportedStep:
             for name in self.state_names
         }
 
-    def __call__(self, clip_BCTHW: Tensor, starts_B: Tensor, state: NamedState) -> tuple[Any, NamedState]:
+    def __call__(
+        self,
+        clip_BCTHW: Tensor,
+        starts_B: Tensor,
+        state: NamedState,
+        boxes_BS4: Tensor | None = None,
+        boxes_valid_BS: Tensor | None = None,
+    ) -> tuple[Any, NamedState]:
         """See `Step.forward`.
 
         Raises: ValueError: names or shapes that the program was not made for.
         """
+        boxes = {BOXES: boxes_BS4, BOXES_VALID: boxes_valid_BS}
         given = {CLIP: clip_BCTHW, STARTS: starts_B, **{STATE + name: tensor for name, tensor in state.items()}}
+        given |= {name: tensor for name, tensor in boxes.items() if tensor is not None}
         expected = self.description["inputs"]
         if set(given) != set(expected):
             raise ValueError(f"the program has the inputs {sorted(expected)}, got {sorted(given)}")
         for name, tensor in given.items():
             if any(a not in (0, b) for a, b in zip(expected[name], tensor.shape, strict=True)):
                 raise ValueError(f"{name} must have the shape {tuple(expected[name])}, got {tuple(tensor.shape)}")
-        return self._run(clip_BCTHW, starts_B, state, self.description)
+        return self._run(given, self.description)
 
 
-Run = Callable[[Tensor, Tensor, NamedState, Mapping[str, Any]], tuple[Any, NamedState]]
+Run = Callable[[NamedState, Mapping[str, Any]], tuple[Any, NamedState]]  # inputs by name, and the description
 
 
 def _open_pt2(path: Path) -> tuple[Run, str]:
@@ -422,11 +468,11 @@ def _open_pt2(path: Path) -> tuple[Run, str]:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise CheckpointError(path, f"cannot be read ({reason})", "a .pt2 written by wholereel export") from error
 
-    def run(
-        clip_BCTHW: Tensor, starts_B: Tensor, state: NamedState, description: Mapping[str, Any]
-    ) -> tuple[Any, NamedState]:
+    def run(given: NamedState, description: Mapping[str, Any]) -> tuple[Any, NamedState]:
+        state = {name.removeprefix(STATE): tensor for name, tensor in given.items() if name.startswith(STATE)}
+        boxes = {"boxes_BS4": given[BOXES], "boxes_valid_BS": given[BOXES_VALID]} if BOXES in given else {}
         with torch.no_grad():
-            logits, after = module(clip_BCTHW=clip_BCTHW, starts_B=starts_B, state=state)
+            logits, after = module(clip_BCTHW=given[CLIP], starts_B=given[STARTS], state=state, **boxes)
         return logits, after
 
     return run, extra[METADATA_KEY]
@@ -444,11 +490,8 @@ def _open_onnx(path: Path) -> tuple[Run, str]:
         raise CheckpointError(path, f"cannot be read ({reason})", "an .onnx file") from error
     read = {value.name for value in session.get_inputs()}
 
-    def run(
-        clip_BCTHW: Tensor, starts_B: Tensor, state: NamedState, description: Mapping[str, Any]
-    ) -> tuple[Any, NamedState]:
-        tensors = {CLIP: clip_BCTHW, STARTS: starts_B, **{STATE + name: tensor for name, tensor in state.items()}}
-        feed = {name: tensor.detach().cpu().numpy() for name, tensor in tensors.items() if name in read}
+    def run(given: NamedState, description: Mapping[str, Any]) -> tuple[Any, NamedState]:
+        feed = {name: tensor.detach().cpu().numpy() for name, tensor in given.items() if name in read}
         names = list(description["outputs"])
         made = dict(zip(names, map(torch.from_numpy, session.run(names, feed)), strict=True))
         logits = [tensor for name, tensor in made.items() if not name.startswith(NEXT)]
@@ -475,9 +518,10 @@ def _largest_error(
         if ours is None or theirs is None:
             theirs = program.initial_state(rows)
             ours = {name: tensor.to(like.device) for name, tensor in theirs.items()}
+        boxes = _boxes(rows, step.slots, like.shape[1:], like, generator) if step.slots else {}
         with torch.no_grad():
-            expected, ours = step(clip, starts_B.to(like.device), ours)
-        found, theirs = program(clip, starts_B.to(like.device), theirs)
+            expected, ours = step(clip, starts_B.to(like.device), ours, **boxes)
+        found, theirs = program(clip, starts_B.to(like.device), theirs, **boxes)
         pairs = [(found, expected)] if isinstance(expected, Tensor) else list(zip(found, expected, strict=True))
         pairs += [(theirs[name], ours[name]) for name in ours]
         worst = max(worst, *(_relative(a, b) for a, b in pairs))

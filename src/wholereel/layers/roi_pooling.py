@@ -1,6 +1,6 @@
 """Features of boxes: the largest value inside a box of a clip's features, averaged over time.
 
-Source: facebookresearch/SlowFast (`slowfast/models/head_helper.py`, `ResNetRoIHead`). R boxes.
+Source: facebookresearch/SlowFast (`slowfast/models/head_helper.py`, `ResNetRoIHead`). R boxes, S slots of a row.
 Not here: the classifier, and what a memory does with the vectors (`models/detector.py`).
 """
 
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torchvision.ops import roi_align
 
-__all__ = ["pool_boxes"]
+__all__ = ["boxes_of_slots", "pool_boxes"]
 
 
 def pool_boxes(
@@ -42,3 +42,10 @@ def pool_boxes(
         aligned=aligned,
     )
     return bins_RDHW.amax((2, 3))
+
+
+def boxes_of_slots(boxes_BS4: Tensor) -> Tensor:
+    """`(B * S, 5)`: boxes of a fixed number of slots a row, as flat rows of row, x1, y1, x2, y2."""
+    rows, slots, _ = boxes_BS4.shape
+    row_R = torch.arange(rows, device=boxes_BS4.device, dtype=boxes_BS4.dtype).repeat_interleave(slots)
+    return torch.cat([row_R[:, None], boxes_BS4.flatten(0, 1)], 1)

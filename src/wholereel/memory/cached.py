@@ -176,11 +176,9 @@ def _check(state: CachedState, keys_BLD: Tensor, values_BLD: Tensor, gap: int) -
     """P, how many entries the state keeps uncompressed."""
     rows, kept, dim = state.newest_keys_BLD.shape
     pending, rest = divmod(kept, keys_BLD.shape[1])
-    if (
-        rest
-        or pending not in (1, gap)
-        or {tuple(keys_BLD.shape), tuple(values_BLD.shape)} != {(rows, kept // max(pending, 1), dim)}
-    ):
+    expected = (rows, kept // max(pending, 1), dim)
+    fits = all(tuple(tokens.shape) == expected for tokens in (keys_BLD, values_BLD))
+    if rest or pending not in (1, gap) or not fits:
         found = f"{tuple(keys_BLD.shape)} and {tuple(values_BLD.shape)}"
         raise ValueError(
             f"keys and values must have the shape {(rows, kept, dim)} that the state was made for, got {found}"

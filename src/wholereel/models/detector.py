@@ -19,7 +19,7 @@ from torch import Tensor
 
 from wholereel import config
 from wholereel.batches import map_tensors
-from wholereel.layers.roi_pooling import pool_boxes
+from wholereel.layers.roi_pooling import boxes_of_slots, pool_boxes
 from wholereel.memory.collaborative import NO_CLIP
 from wholereel.memory.state import PlaceState, VideoState
 from wholereel.models.clip_model import ClipModel
@@ -130,6 +130,18 @@ class Detector(VideoModel):
             seen_B = state.places[0].clips_B > 0 if state.places else valid_BN.any(1)
             check_all(seen_B, NO_CLIP)
         return self.read_boxes(summary, state), state
+
+    def forward_slots(
+        self, clip_BCTHW: Tensor, state: VideoState, boxes_BS4: Tensor, valid_BS: Tensor
+    ) -> tuple[Tensor, VideoState]:
+        """One clip of each video, with as many boxes a row as there are slots: all shapes are fixed.
+
+        Args:
+            boxes_BS4: x1, y1, x2, y2 in pixels. valid_BS: bool, which are boxes.
+        Returns: logits `(B, S, K)`, zeros where there is no box, and the state with the new clips.
+        """
+        logits_RK, state = self(clip_BCTHW, state, boxes_R5=boxes_of_slots(boxes_BS4))
+        return torch.where(valid_BS[..., None], logits_RK.unflatten(0, valid_BS.shape), 0.0), state
 
     def summarise_boxes(
         self,

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from wholereel.layers.pooling_attention import Compression, PoolingAttention
+from wholereel.layers.roi_pooling import boxes_of_slots
 from wholereel.layers.token_pooling import Grid, pooled_grid
 from wholereel.memory.cached import BOUNDARIES, CachedState, cache_step
 from wholereel.models.clip_model import ModelInfo
@@ -240,15 +241,35 @@ class MeMViT(MViT):
         features_BLD, grid, state = self.remember_features(clip_BCTHW, state)
         if boxes_R5 is None:
             return self.forward_head(features_BLD), state
-        tokens_BLD = features_BLD[:, 1:] if self.config.class_token else features_BLD
-        boxes_RD = self.box_pooling(tokens_BLD, grid, boxes_R5)
+        boxes_RD = self._pool_boxes(features_BLD, grid, boxes_R5)
         slots = scattered(boxes_RD, boxes_R5, clip_BCTHW.shape[0], self.boxes.slots if self.boxes else 0)
-        x_BSD, layers = slots.features_BSD, list(state.layers[: len(self.remembering)])
+        x_BSD, state = self._attend_slots(slots.features_BSD, state)
+        return self.head(gathered(x_BSD, slots)), state
+
+    def forward_slots(
+        self, clip_BCTHW: Tensor, state: MemvitState, boxes_BS4: Tensor, valid_BS: Tensor
+    ) -> tuple[Tensor, MemvitState]:
+        """`forward` with as many boxes a row as there are slots, some of which count: all shapes are fixed.
+
+        Args:
+            boxes_BS4: x1, y1, x2, y2 in pixels. valid_BS: bool, which are boxes.
+        Returns: logits `(B, S, K)`, zeros where there is no box, and the state for the next step.
+        """
+        features_BLD, grid, state = self.remember_features(clip_BCTHW, state)
+        boxes_BSD = self._pool_boxes(features_BLD, grid, boxes_of_slots(boxes_BS4)).unflatten(0, valid_BS.shape)
+        x_BSD, state = self._attend_slots(torch.where(valid_BS[..., None], boxes_BSD, 0.0), state)
+        return torch.where(valid_BS[..., None], self.head(x_BSD), 0.0), state
+
+    def _pool_boxes(self, features_BLD: Tensor, grid: Grid, boxes_R5: Tensor) -> Tensor:
+        return self.box_pooling(features_BLD[:, 1:] if self.config.class_token else features_BLD, grid, boxes_R5)
+
+    def _attend_slots(self, x_BSD: Tensor, state: MemvitState) -> tuple[Tensor, MemvitState]:
+        layers = list(state.layers[: len(self.remembering)])
         for index, block in enumerate(self.box_blocks):
             cache = state.layers[len(self.remembering) + index] if self.memory.reach else None
             x_BSD, cache = block(x_BSD, cache, self.memory)
             layers += [] if cache is None else [cache]
-        return self.head(gathered(x_BSD, slots)), MemvitState(tuple(layers), state.frames)
+        return x_BSD, MemvitState(tuple(layers), state.frames)
 
 
 def _attention(block: nn.Module) -> PoolingAttention:

@@ -76,9 +76,11 @@ def depthwise_conv3d(
     device = x_BCTHW.device.type
     if device != "meta" and torch.is_autocast_enabled(device) and x_BCTHW.dtype != torch.float64:
         x_BCTHW, weight_C1KKK = (tensor.to(torch.get_autocast_dtype(device)) for tensor in (x_BCTHW, weight_C1KKK))
-    if implementation == "auto":
+    if torch.compiler.is_exporting():  # not asked for the best: it goes by a size that an exported program leaves open
+        implementation = "native"
+    elif implementation == "auto":
         implementation = best_implementation(x_BCTHW)
-    if implementation == "native" or torch.compiler.is_exporting():
+    if implementation == "native":
         return F.conv3d(x_BCTHW, weight_C1KKK, None, stride, padding, 1, channels)
     x_BCTHW = x_BCTHW.contiguous(memory_format=CHANNELS_LAST)
     with_gradient = torch.is_grad_enabled() and (x_BCTHW.requires_grad or weight_C1KKK.requires_grad)

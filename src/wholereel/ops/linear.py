@@ -52,7 +52,7 @@ def linear(x_BLD: Tensor, layer: nn.Linear, *, gelu: bool = False, route: Route 
 
 def linear_route(x_BLD: Tensor, layer: nn.Linear) -> Route:
     """The route for these tensors, which is logged where it is first asked for."""
-    if x_BLD.numel() * layer.out_features < SMALL or not _served(x_BLD, layer):
+    if not _served(x_BLD, layer) or x_BLD.numel() * layer.out_features < SMALL:
         return "plain"
     _say()
     return "onednn"

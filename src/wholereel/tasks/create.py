@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-from typing import cast
+from collections.abc import Mapping
+from typing import Any, cast
+
+import torch
+from torch import Tensor
 
 from wholereel.config import Train
 from wholereel.datasets.manifest import Manifest
+from wholereel.datasets.stream_labels import RULES
 from wholereel.errors import ConfigError
 from wholereel.models.package import build_model
 from wholereel.models.video_model import VideoModel
@@ -43,6 +48,12 @@ def create_task(train: Train, manifest: Manifest) -> tuple[AnyTask, tuple[str, .
             f"task.kind={train.task.kind!r} does not fit data.streams={train.data.streams}. Use "
             f"{' or '.join(map(repr, wanted))}, or {'no streams' if train.data.streams else 'streams'}."
         )
+    drop, below = train.task.tail_drop, train.task.tail_below
+    if bool(drop) != (below is not None) or (drop and train.task.kind != "stream"):
+        raise ConfigError(
+            f"task.tail_drop={drop} and task.tail_below={below} belong together, and to task.kind='stream', got "
+            f"{train.task.kind!r}."
+        )
     return _stream_task(train, manifest) if train.task.kind in STREAM_TASKS else _video_task(train, manifest)
 
 
@@ -79,5 +90,24 @@ def _stream_task(train: Train, manifest: Manifest) -> tuple[StreamTask, tuple[st
     spaces = {label: manifest.classes[label] for label in train.data.labels}
     sizes = tuple(map(len, spaces.values()))
     model = build_model(train.model, sizes if len(sizes) > 1 else sizes[0])
-    task = STREAM_TASKS[train.task.kind](model, train.task, spaces)
+    kind = STREAM_TASKS[train.task.kind]
+    tails: dict[str, Any] = {"tails": _rare_classes(train, manifest, spaces)} if train.task.tail_drop else {}
+    task = kind(model, train.task, spaces, **tails)
     return cast(StreamTask, task), tuple(name for names in spaces.values() for name in names)
+
+
+def _rare_classes(train: Train, manifest: Manifest, spaces: Mapping[str, tuple[str, ...]]) -> dict[str, Tensor]:
+    """Of each label space, bool: which classes have fewer than `tail_below` labels in the training split."""
+    counts = {name: torch.zeros(len(names), dtype=torch.int64) for name, names in spaces.items()}
+    streams = train.data.streams
+    timed = streams is not None and streams.steps != "samples" and streams.label in RULES
+    for sample in manifest.samples:
+        if sample.split not in (train.data.split, None):
+            continue
+        for name, count_K in counts.items():
+            found = sample.labels.get(name, ())
+            labels = [event.label for event in sample.events] if timed else [found] if isinstance(found, int) else found
+            count_K += torch.bincount(
+                torch.tensor([label for label in labels if label >= 0], dtype=torch.int64), minlength=len(count_K)
+            )
+    return {name: count_K < (train.task.tail_below or 0) for name, count_K in counts.items()}

@@ -17,7 +17,9 @@ from wholereel.batches import Losses, LossPart
 from wholereel.config import Aggregate
 from wholereel.ops.aggregate import max_over_clips, mean_over_clips
 
-__all__ = ["box_loss", "video_loss", "video_losses"]
+__all__ = ["box_loss", "video_loss", "video_losses", "without_tail"]
+
+STRUCK_OUT = -1e10  # as a logit
 
 
 def video_losses(
@@ -100,6 +102,22 @@ def box_loss(logits_RK: Tensor, labels_RK: Tensor, *, label_smoothing: float = 0
     soft_RK = labels_RK.to(logits_RK.dtype) * (1.0 - label_smoothing) + 0.5 * label_smoothing
     loss_R = F.binary_cross_entropy_with_logits(logits_RK, soft_RK, reduction="none").mean(1)
     return LossPart(loss_R.sum(), loss_R.new_full((), float(len(loss_R))))
+
+
+def without_tail(logits: Tensor, labels: Tensor, tail_K: Tensor, *, drop: float) -> Tensor:
+    """Logits in which each rare class, unless it is the true one, is struck out with probability `drop`.
+
+    With softmax cross-entropy this is the equalisation loss of the public code of arXiv 2201.08383, which nothing calls
+    there: what is struck out of the sum is not pushed down.
+
+    Args:
+        logits: float32 or wider, classes last. labels: class indices, one axis less; negative = none.
+        tail_K: bool, the rare classes.
+        drop: probability, drawn anew for each label and class.
+    """
+    true = F.one_hot(labels.clamp(min=0), len(tail_K)).bool() & (labels >= 0)[..., None]
+    struck = tail_K & ~true & (torch.rand(logits.shape, device=logits.device) < drop)
+    return logits.masked_fill(struck, STRUCK_OUT)
 
 
 def _log_probabilities(

@@ -19,6 +19,7 @@ from wholereel import config
 from wholereel.batches import IGNORED, Losses, LossPart, Prediction, StreamBatch
 from wholereel.errors import ConfigError
 from wholereel.models.stream_models import StreamModel, StreamState, head_dropout, head_parameters
+from wholereel.tasks.losses import without_tail
 from wholereel.tasks.stream_task import StreamTask
 
 __all__ = ["StreamClassification", "labelled", "space_loss"]
@@ -32,11 +33,24 @@ class StreamClassification(StreamTask):
         task: `multi_label`, `label_smoothing` and `dropout` of `config.Task`; a clip is judged alone, so nothing is
             aggregated.
         spaces: class names by label space, keys of `Target.labels`.
-    Raises: ConfigError: the model has other classes.
+        tails: of each space, bool, its rare classes, for `task.tail_drop`.
+    Raises: ConfigError: the model has other classes; `task.tail_drop` without `tails` or with several labels a clip.
     """
 
-    def __init__(self, model: StreamModel, task: config.Task, spaces: Mapping[str, tuple[str, ...]]) -> None:
+    def __init__(
+        self,
+        model: StreamModel,
+        task: config.Task,
+        spaces: Mapping[str, tuple[str, ...]],
+        tails: Mapping[str, Tensor] | None = None,
+    ) -> None:
         super().__init__()
+        if task.tail_drop and (tails is None or task.multi_label):
+            raise ConfigError(
+                f"task.tail_drop={task.tail_drop} leaves rare classes out of a softmax: it needs task.tail_below, "
+                "which says what is rare, and task.multi_label=False."
+            )
+        self.tails = {name: tails[name] for name in spaces} if task.tail_drop and tails is not None else {}
         wanted = sum(map(len, spaces.values()))
         if model.num_classes != wanted:
             raise ConfigError(
@@ -51,7 +65,7 @@ class StreamClassification(StreamTask):
         logits, state = self.judge(batch, state)
         parts = {
             name: space_loss(
-                logits[name],
+                self._without_tail(name, logits[name], batch.target.labels[name]),
                 batch.target.labels[name],
                 batch.valid_B,
                 multi_label=self.task.multi_label,
@@ -82,6 +96,12 @@ class StreamClassification(StreamTask):
         found: Any
         found, state = self.model(self.inputs(batch), state)
         return dict(zip(self.spaces, found if isinstance(found, tuple) else (found,), strict=True)), state
+
+    def _without_tail(self, name: str, logits: Tensor, labels: Tensor) -> Tensor:
+        if not self.training or name not in self.tails:
+            return logits
+        labels = labels[:, None].expand(logits.shape[:2]) if logits.ndim == 3 and labels.ndim == 1 else labels
+        return without_tail(logits.float(), labels, self.tails[name].to(logits.device), drop=self.task.tail_drop)
 
     def head_parameters(self) -> Iterable[nn.Parameter]:
         """The classifiers of all spaces."""

@@ -34,6 +34,8 @@ RULES: dict[str, Rule] = {
     "task.mix": SHARE,
     "task.label_smoothing": BELOW_ONE,
     "task.dropout": BELOW_ONE,
+    "task.tail_drop": SHARE,
+    "task.tail_below": COUNT,
     "optim.lr": POSITIVE,
     "optim.lr_batch": COUNT,
     "optim.momentum": BELOW_ONE,
