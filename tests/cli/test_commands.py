@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 
 import pytest
 
@@ -12,6 +13,8 @@ from wholereel.cli.main import main
 from wholereel.cli.predict import _folder_names
 from wholereel.cli.text import table
 from wholereel.datasets import worlds
+from wholereel.inference import predictor
+from wholereel.models.package import Package, build_model, load_package, save_package
 from wholereel.models.registry import list_models
 from wholereel.recipes import RECIPES, load_recipe
 
@@ -152,6 +155,61 @@ def test_evaluate_names_its_protocol_and_takes_changes(package, videos, tmp_path
 
     assert main([*words, "--split", "all", "--set", "data.workers=0"]) == 0
     assert json.loads((tmp_path / "results.json").read_text())["evaluated"] == 8
+
+
+@pytest.fixture(scope="module")
+def with_norms(package, tmp_path_factory):
+    """The same with BatchNorm, whose statistics are not what it begins with."""
+    given = load_package(package)
+    spec = replace(given.spec, options={"width": 8, "norm": "batch"})
+    model = build_model(spec, len(given.classes))
+    for name, buffer in model.named_buffers():
+        if name.endswith("running_var"):
+            buffer.uniform_(0.5, 2.0)
+    sizes = {"short_side": given.short_side, "crop": given.crop, "clips": given.clips}
+    return save_package(
+        tmp_path_factory.mktemp("norms") / "best",
+        model,
+        spec=spec,
+        num_classes=len(given.classes),
+        classes=given.classes,
+        task=given.task,
+        input={"mean": given.mean, "std": given.std, **sizes},
+    )
+
+
+def test_folding_changes_rounding_alone_and_precision_is_what_this_machine_likes(
+    with_norms, package, videos, tmp_path, capsys, monkeypatch
+):
+    video, folded = str(videos / "test" / "dark" / "0.mp4"), []
+    monkeypatch.setattr(Package, "folded", lambda self, real=Package.folded: folded.append(1) or real(self))
+    scores = {}
+    for name, words in {"plain": [], "folded": ["--fold"], "bf16": ["--fold", "--precision", "auto"]}.items():
+        for device in ("fp32", "bf16"):
+            monkeypatch.setattr(predictor, "best_precision", lambda place, device=device: device)
+            arguments = ["predict", str(with_norms), video, "--out", str(tmp_path), "--json", "--device", "cpu"]
+            assert main([*arguments, *words]) == 0
+            scores[name, device] = json.loads(capsys.readouterr().out)["scores"]
+    assert len(folded) == 4
+    plain = [scores["plain", device] for device in ("fp32", "bf16")]
+    assert plain[0] == plain[1]
+    assert scores["folded", "bf16"] == scores["bf16", "fp32"] == pytest.approx(plain[0], abs=1e-5)
+    assert scores["bf16", "bf16"] != scores["bf16", "fp32"]
+    assert scores["bf16", "bf16"] == pytest.approx(plain[0], abs=0.05)
+
+    words = ["evaluate", str(with_norms), "--data", str(videos), "--out", str(tmp_path), "--set", "data.workers=0"]
+    assert main([*words, "--device", "cpu", "--fold", "--precision", "auto"]) == 0
+    assert json.loads((tmp_path / "results.json").read_text())["protocol"]["precision"] == "bf16"
+    said = []
+    for number, more in enumerate(([], ["--fold", "--precision", "auto"])):
+        out = tmp_path / f"{number}.jsonl"
+        assert main(["stream", str(with_norms), video, "--out", str(out), "--plain", "--device", "cpu", *more]) == 0
+        said.append([json.loads(line)["top"][0][1] for line in out.read_text().splitlines()])
+    assert said[0] != said[1] == pytest.approx(said[0], abs=0.05)
+    assert len(folded) == 6
+    capsys.readouterr()
+    assert main(["predict", str(package), video, "--fold", "--out", str(tmp_path)]) == 2
+    assert "Tiny has no BatchNorm that could be folded" in capsys.readouterr().err
 
 
 def test_evaluate_explains_a_wrong_protocol(package, videos, capsys):

@@ -21,7 +21,9 @@ from wholereel.media.clip_reading import read_clips
 from wholereel.media.model_input import to_model_input
 from wholereel.media.video_reader import VideoReader
 from wholereel.models import VideoModel, create_model
-from wholereel.models.package import save_package
+from wholereel.models.package import load_package, save_package
+
+NORMS = (torch.nn.BatchNorm2d, torch.nn.BatchNorm3d)
 
 
 @pytest.fixture(scope="module")
@@ -100,15 +102,18 @@ def test_folded_norms_change_rounding_alone_and_the_measured_precision_is_taken(
     spec = config.Model("tiny2d", options={"norm": "batch"}, memory=config.Memory())
     model = VideoModel(create_model("tiny2d", num_classes=2, norm="batch"), spec.memory)
     for module in model.modules():
-        if isinstance(module, torch.nn.BatchNorm3d):
+        if isinstance(module, NORMS):
             torch.nn.init.uniform_(module.running_var, 0.5, 2.0)
     reads = {"mean": (0.5,) * 3, "std": (0.25,) * 3, "short_side": 36, "crop": 32, "clips": CLIPS}
     task = config.Task()
     folder = save_package(tmp_path, model, spec=spec, num_classes=2, classes=("a", "b"), task=task, input=reads)
-    plain, folded = (Predictor(folder, device="cpu", fold=fold) for fold in (False, True))
-    assert not any(isinstance(module, torch.nn.BatchNorm3d) for module in folded.model.modules())
+    given = load_package(folder)
+    plain, folded = (Predictor(given, device="cpu", fold=fold) for fold in (False, True))
+    assert plain.model is given.model
+    assert any(isinstance(module, NORMS) for module in given.model.modules())
+    assert not any(isinstance(module, NORMS) for module in folded.model.modules())
     torch.testing.assert_close(folded(video).scores_K, plain(video).scores_K, rtol=1e-5, atol=1e-6)
-    with pytest.raises(ConfigError, match="VideoModel has no BatchNorm that could be folded"):
+    with pytest.raises(ConfigError, match="Tiny has no BatchNorm that could be folded"):
         Predictor(run, device="cpu", fold=True)
     assert Predictor(run, device="cpu", precision="auto").precision == best_precision(torch.device("cpu"))
     assert best_precision(torch.device("meta")) == "fp32"

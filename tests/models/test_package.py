@@ -15,6 +15,7 @@ from torch import nn
 from wholereel import config
 from wholereel.errors import CheckpointError, ConfigError, MissingExtraError
 from wholereel.models import (
+    Package,
     VideoModel,
     build_model,
     build_model_with_report,
@@ -176,3 +177,44 @@ def test_settings_that_do_not_fit_the_model_are_a_config_error() -> None:
 def test_options_that_the_builder_cannot_use_are_the_setting_s_fault(options, message):
     with pytest.raises(ConfigError, match=f"model 'tiny2d' with options {{.*}}: {message}"):
         build_model(config.Model("tiny2d", options=options), 3)
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        config.Model("tiny_r2plus1d", options={"width": 8, "norm": "batch"}, memory=config.Memory(dim=8)),
+        config.Model(
+            "tiny_r2plus1d", options={"width": 8, "norm": "batch"}, memory=config.Memory(after=("layer1",), dim=8)
+        ),
+        config.Model("tiny_r2plus1d", options={"width": 8, "norm": "batch"}, boxes=config.BoxHead()),
+    ],
+    ids=["memory", "inner memory", "boxes"],
+)
+def test_a_folded_package_says_the_same_and_the_package_stays_as_it_is(spec: config.Model) -> None:
+    torch.manual_seed(0)
+    model = build_model(spec, 4).eval()
+    for name, buffer in model.named_buffers():
+        if name.endswith("running_var"):
+            buffer.uniform_(0.5, 2.0)
+    clips = config.Clips(count=3, frames=4, frame_rate=8.0)
+    given = Package(model, spec, tuple("abcd"), config.Task(), clips, 40, 0, (0.5,) * 3, (0.25,) * 3, {})
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    folded = given.folded().model
+    boxes = {} if spec.boxes is None else {"boxes_R5": torch.tensor([[0.0, 1, 1, 30, 30], [1.0, 5, 5, 20, 30]])}
+    x = torch.randn(1, 3, 3, 4, 32, 32)
+    with torch.no_grad():
+        torch.testing.assert_close(folded(x, **boxes)[0], model(x, **boxes)[0], rtol=1e-4, atol=1e-5)
+    norms = (nn.BatchNorm2d, nn.BatchNorm3d)
+    assert not any(isinstance(module, norms) for module in folded.modules())
+    assert model.state_dict().keys() == before.keys()
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+def test_a_package_without_norms_is_not_folded() -> None:
+    spec = config.Model("memvit_tiny", options={"frames": 4, "crop": 32})
+    clips = config.Clips(frames=4)
+    given = Package(
+        build_model(spec, 4), spec, tuple("abcd"), config.Task(), clips, 40, 32, (0.5,) * 3, (0.25,) * 3, {}
+    )
+    with pytest.raises(ConfigError, match="MeMViT has no BatchNorm"):
+        given.folded()

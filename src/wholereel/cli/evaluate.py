@@ -27,7 +27,8 @@ def evaluate(
     protocol: Annotated[str | None, arg(metavar="NAME")] = None,
     out: Annotated[Path | None, arg(metavar="DIR")] = None,
     batch: Annotated[int, arg(metavar="N")] = 8,
-    precision: Literal["fp32", "bf16"] = "fp32",
+    precision: Literal["fp32", "bf16", "auto"] = "fp32",
+    fold: bool = False,
     device: Annotated[str, arg(metavar="auto|cpu|cuda")] = "auto",
     settings: Settings = (),
 ) -> int:
@@ -46,19 +47,24 @@ def evaluate(
         protocol: kinetics_10x3, kinetics_5x1, kinetics_5x3, something_1x3, charades_10x3 or charades_10x3_offset.
         out: Where the files go; evaluation/ in RUN where not given.
         batch: Videos judged together.
-        precision: bf16 computes the network under autocast.
+        precision: bf16 computes the network under autocast; auto: on CPUs that multiply bfloat16 themselves. The
+            protocol says which it was.
+        fold: Fold BatchNorm into the convolutions in front of it: a little quicker, scores differ by rounding.
         device: Where the model runs.
         settings: Change the protocol (views...) or how data are read (data...).
     """
+    import torch
+
     from wholereel.datasets.manifest import read_manifest
     from wholereel.evaluation.measure import measure
     from wholereel.evaluation.protocols import published_views
-    from wholereel.inference.predictor import find_package, package_views
+    from wholereel.inference.predictor import choose_precision, find_package, package_views
     from wholereel.models.package import load_package
     from wholereel.recipes.overrides import apply_overrides
 
     place = torch_device(device)
     package = load_package(find_package(run))
+    package = package.folded() if fold else package
     views = package_views(package)
     if protocol is not None and package.task.kind == "detect":
         raise ConfigError(
@@ -66,7 +72,13 @@ def evaluate(
         )
     views = views if protocol is None else published_views(protocol, views, multi_label=package.task.multi_label)
     labels = tuple(package.spaces) or Data().labels
-    named = Evaluate(str(run), Data(root=str(data), split=split, labels=labels), views, batch, precision)
+    named = Evaluate(
+        str(run),
+        Data(root=str(data), split=split, labels=labels),
+        views,
+        batch,
+        choose_precision(precision, torch.device(place)),
+    )
     stage = apply_overrides(named, settings)
     manifest = read_manifest(data, labels=stage.data.labels)
     chosen = stage.data.split or _default_split(manifest)

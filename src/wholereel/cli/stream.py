@@ -66,6 +66,8 @@ def stream(
     input: Annotated[tuple[str, ...], arg(metavar="KEY=VALUE...")] = (),
     top: int = 3,
     plain: bool = False,
+    precision: Literal["fp32", "bf16", "auto"] = "fp32",
+    fold: bool = False,
     device: Annotated[str, arg(metavar="auto|cpu|cuda")] = "auto",
 ) -> int:
     """Judge the clips of a file, URL, camera or growing folder as they come.
@@ -94,6 +96,8 @@ def stream(
         input: Options of FFmpeg for a live source, such as video_size=640x480 of a camera.
         top: Classes to show.
         plain: Lines instead of the live view.
+        precision: bf16 computes the network under autocast; auto: on CPUs that multiply bfloat16 themselves.
+        fold: Fold BatchNorm into the convolutions in front of it: a little quicker, scores differ by rounding.
         device: Where the model runs.
     """
     from wholereel.cli.stream_many import follow_many
@@ -114,7 +118,7 @@ def stream(
         raise ConfigError("--part needs --state FILE: what is known of the part is kept there, to be merged.")
     live_settings = LiveSettings(policy, stall, give_up, _options(input))
     package = load_package(find_package(run))
-    settings: dict[str, Any] = {"mode": mode, "hop": hop}
+    settings: dict[str, Any] = {"mode": mode, "hop": hop, "precision": precision, "fold": fold}
     settings |= {name: value for name, value in (("window", window), ("decay", decay)) if value is not None}
     live = any(is_live(source) for source in sources)
     settings |= {"longest_gap": longest_gap if live else None, "device": torch_device(device)}

@@ -9,6 +9,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import torch
 
@@ -66,6 +67,7 @@ def detect_in_film(
     views: Views | None = None,
     threshold: float = 0.0,
     device: torch.device | str | None = None,
+    precision: Literal["fp32", "bf16"] = "fp32",
 ) -> FilmDetections:
     """Judge the boxes of a table in a film.
 
@@ -76,6 +78,7 @@ def detect_in_film(
             `video` is its name without suffix.
         views: windows and short side; the package's where `None`.
         threshold: least score of a box.
+        precision: "bf16" computes the clip model under autocast.
     Raises: ConfigError: a model that judges clips. DataError: a table that cannot be read, or has no box of this film.
     """
     film, boxes = Path(film), Path(boxes)
@@ -105,7 +108,7 @@ def detect_in_film(
         for second, rows in sorted(mine.items())
     ]
     views = views or Views(clips=package.clips, short_side=package.short_side, crop=package.crop)
-    records, faults = predict_key_frames(package, samples, views, detected=True, device=device)
+    records, faults = predict_key_frames(package, samples, views, detected=True, device=device, precision=precision)
     if not records:
         raise DataError(film, f"no key frame could be judged; the first: {faults[0].reason}")
     unread = tuple((fault.id, fault.reason) for fault in faults)

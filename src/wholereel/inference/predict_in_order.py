@@ -11,7 +11,7 @@ import torch
 
 from wholereel.errors import ConfigError, VideoError
 from wholereel.inference.prediction import VideoPrediction
-from wholereel.inference.predictor import find_package
+from wholereel.inference.predictor import Precision, find_package
 from wholereel.inference.stream import Stream
 from wholereel.media.video_reader import probe_video
 from wholereel.models.package import Package, load_package
@@ -20,7 +20,12 @@ __all__ = ["predict_in_order"]
 
 
 def predict_in_order(
-    package: Package | str | Path, path: str | Path, *, device: torch.device | str | None = None
+    package: Package | str | Path,
+    path: str | Path,
+    *,
+    device: torch.device | str | None = None,
+    precision: Precision = "fp32",
+    fold: bool = False,
 ) -> VideoPrediction:
     """Judge every clip of a video with the memory of those before it.
 
@@ -28,6 +33,7 @@ def predict_in_order(
         package: loaded, or the folder of a model package or run; clips are as far apart as in its training.
         path: the file.
         device: `None` = the first GPU where there is one, else the CPU.
+        precision, fold: as of `Predictor`.
     Returns: the video's scores are those of all clips put together by the model's task; of several label spaces all
         classes stand one after the other.
     Raises: ConfigError: a model that does not read streams. VideoError: the file cannot be read, or holds no clip.
@@ -38,7 +44,7 @@ def predict_in_order(
     metadata = probe_video(path)
     rate = package.clips.frame_rate or float(metadata.frame_rate)
     hop = None if package.streams.hop is None else max(1, round(package.streams.hop * rate))
-    stream = Stream(package, device=device, hop=hop)
+    stream = Stream(package, device=device, hop=hop, precision=precision, fold=fold)
     scores = list(stream.run(path))
     if not scores:
         raise VideoError(path, "is shorter than one clip", f"at least {package.clips.frames} frames in time")

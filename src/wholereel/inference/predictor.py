@@ -25,14 +25,22 @@ from wholereel.inference.prediction import VideoPrediction
 from wholereel.inference.scoring import ClipChunk, from_rows, score_clips, to_rows
 from wholereel.inference.views import VideoViews, check_views, repeatable
 from wholereel.media.model_input import to_model_input
-from wholereel.models.folding import fold_norms
 from wholereel.models.package import Package, load_package
-from wholereel.models.video_model import VideoModel
 from wholereel.ops.aggregate import aggregate_scores
 
-__all__ = ["Predictor", "best_precision", "combine_views", "find_package", "package_views", "precision_context"]
+__all__ = [
+    "Precision",
+    "Predictor",
+    "best_precision",
+    "choose_precision",
+    "combine_views",
+    "find_package",
+    "package_views",
+    "precision_context",
+]
 
 PACKAGE_FILE = "model.json"
+Precision = Literal["fp32", "bf16", "auto"]
 log = logging.getLogger(__name__)
 
 
@@ -59,7 +67,7 @@ class Predictor:
         device: torch.device | str | None = None,
         clips: Clips | None = None,
         views: Views | None = None,
-        precision: Literal["fp32", "bf16", "auto"] = "fp32",
+        precision: Precision = "fp32",
         fold: bool = False,
         chunk: int = 8,
     ) -> None:
@@ -77,10 +85,10 @@ class Predictor:
         self.views = views or package_views(self.package, clips)
         check_views(self.views)
         self.package.check_reads_files_alone()
-        self.precision = best_precision(self.device) if precision == "auto" else precision
+        self.precision = choose_precision(precision, self.device)
         self.chunk = chunk
-        model = self.package.video_model.eval()
-        self.model = (self._folded(model) if fold else model).to(self.device)
+        self.package = self.package.folded() if fold else self.package
+        self.model = self.package.video_model.eval().to(self.device)
 
     @classmethod
     def from_package(cls, directory: str | Path) -> Predictor:
@@ -127,12 +135,6 @@ class Predictor:
             order_RN = to_rows(order_1V, crops, memory_over=self.views.memory_over)
             yield ClipChunk(clips, torch.ones_like(order_RN, dtype=torch.bool), order_RN)
 
-    def _folded(self, model: VideoModel) -> VideoModel:
-        channels, frames, crop = len(self.package.mean), self.views.clips.frames, self.views.crop
-        like = next(model.parameters())
-        clip = torch.zeros(1, channels, frames, crop, crop, device=like.device)
-        return fold_norms(model, clip, model.init_state(1, clip_shape=(channels, frames, crop, crop), clips=1))
-
     def _name(self) -> str:
         return self.package.spec.name + (" + memory" if self.package.spec.memory is not None else "")
 
@@ -168,6 +170,11 @@ def best_precision(device: torch.device) -> Literal["fp32", "bf16"]:
     )
     log.info("precision on this %s: %s", device.type, found)
     return found
+
+
+def choose_precision(precision: Precision, device: torch.device) -> Literal["fp32", "bf16"]:
+    """What "auto" stands for on this device, and any other precision as it is."""
+    return best_precision(device) if precision == "auto" else precision
 
 
 def precision_context(precision: str, device: torch.device) -> AbstractContextManager[object]:

@@ -18,13 +18,13 @@ import threading
 from collections.abc import AsyncIterator, Generator, Iterable, Iterator
 from contextlib import closing, nullcontext
 from pathlib import Path
-from typing import Literal
 
 import torch
 from torch import Tensor
 
 from wholereel.config import Clips
 from wholereel.errors import ConfigError
+from wholereel.inference.predictor import Precision
 from wholereel.inference.stream_files import read_state, write_state
 from wholereel.inference.stream_judges import MODES, Mode
 from wholereel.inference.stream_scores import ClipScore
@@ -55,7 +55,7 @@ class Stream:
         longest_gap: seconds without a frame beyond which no clip reaches; `None` = none is too long.
         window: clips that `window` remembers. decay: of `ema`.
         device: `None` = the first GPU where there is one, else the CPU.
-        precision: "bf16" computes the clip model under autocast.
+        precision, fold: as of `Predictor`.
     Attributes:
         short_side: pixels that frames are scaled to; other sizes are scaled here.
     Raises: CheckpointError: no package. ConfigError: a mode or settings that this model cannot serve.
@@ -74,7 +74,8 @@ class Stream:
         window: int = 16,
         decay: float = 0.9,
         device: torch.device | str | None = None,
-        precision: Literal["fp32", "bf16"] = "fp32",
+        precision: Precision = "fp32",
+        fold: bool = False,
     ) -> None:
         self._engine = Engine(
             package,
@@ -86,6 +87,7 @@ class Stream:
             decay=decay,
             device=device,
             precision=precision,
+            fold=fold,
         )
         self._track = self._engine.track(frame_rate, half_tick)
         self._stopping = threading.Event()

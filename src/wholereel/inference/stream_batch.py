@@ -24,6 +24,7 @@ from torch import Tensor
 
 from wholereel.config import Clips
 from wholereel.errors import CheckpointError, ConfigError, VideoError
+from wholereel.inference.predictor import Precision
 from wholereel.inference.stream_files import read_state, write_state
 from wholereel.inference.stream_judges import Mode
 from wholereel.inference.stream_scores import ClipScore
@@ -45,8 +46,8 @@ class BatchStream:
     """Several streams that share a model; one thread at a time may use it, except for `stop`.
 
     Args:
-        rows: videos at the same time. mode, clips, hop, longest_gap, window, decay, device, precision, package: see
-            `Stream`.
+        rows: videos at the same time. mode, clips, hop, longest_gap, window, decay, device, precision, fold, package:
+            see `Stream`.
         patience: seconds that complete clips wait for those of live sources, to be judged together with them.
     Attributes:
         failed: errors of the sources that could not be read, by number; the others are not touched by them.
@@ -68,7 +69,8 @@ class BatchStream:
         decay: float = 0.9,
         patience: float = 0.1,
         device: torch.device | str | None = None,
-        precision: Literal["fp32", "bf16"] = "fp32",
+        precision: Precision = "fp32",
+        fold: bool = False,
     ) -> None:
         if rows < 1 or patience < 0:
             raise ConfigError(f"needs rows >= 1 and patience >= 0, got {rows} and {patience}")
@@ -82,6 +84,7 @@ class BatchStream:
             decay=decay,
             device=device,
             precision=precision,
+            fold=fold,
         )
         memory = self._engine.package.spec.memory
         if rows > 1 and memory is not None and memory.interaction.startswith("nl_"):

@@ -10,7 +10,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,7 +18,13 @@ from torch import Tensor
 from wholereel.config import Clips
 from wholereel.errors import ConfigError
 from wholereel.inference.clip_rows import Rows
-from wholereel.inference.predictor import find_package, package_views, precision_context
+from wholereel.inference.predictor import (
+    Precision,
+    choose_precision,
+    find_package,
+    package_views,
+    precision_context,
+)
 from wholereel.inference.stream_judges import Judge, JudgeSettings, Mode, create_judge
 from wholereel.inference.stream_scores import ClipScore, Scoring, VideoTotals, frame_seconds
 from wholereel.media.augment import test_crops
@@ -50,13 +56,15 @@ class Engine:
         window: int,
         decay: float,
         device: torch.device | str | None,
-        precision: Literal["fp32", "bf16"],
+        precision: Precision,
+        fold: bool,
     ) -> None:
-        self.package = package if isinstance(package, Package) else load_package(find_package(package))
-        self.package.check_reads_files_alone()
+        package = package if isinstance(package, Package) else load_package(find_package(package))
+        package.check_reads_files_alone()
+        self.package = package.folded() if fold else package
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         self.model = self.package.model.eval().to(self.device)
-        self.mode, self.precision = mode, precision
+        self.mode, self.precision = mode, choose_precision(precision, self.device)
         views = package_views(self.package, clips)
         self.short_side, self.crop, self.clips = views.short_side, views.crop, views.clips
         self.judge: Judge[Any] = create_judge(

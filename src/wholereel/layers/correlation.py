@@ -91,6 +91,7 @@ class CorrelationBlock(nn.Module):
         half: the block works at half the height and width (mean before, nearest neighbour after).
         kernel, dilation, displaced, implementation, init: see `Correlation`.
         bn_eps: of the norms.
+        norm: makes another norm than BatchNorm for a number of channels.
     Raises: ValueError: sizes that do not fit together, an unknown join.
     """
 
@@ -108,6 +109,7 @@ class CorrelationBlock(nn.Module):
         implementation: Implementation = "auto",
         init: FilterInit = "ones",
         bn_eps: float = 1e-5,
+        norm: Callable[[int], nn.Module] | None = None,
     ) -> None:
         super().__init__()
         inner = channels // 4
@@ -120,9 +122,10 @@ class CorrelationBlock(nn.Module):
                 f"{channels} channels, groups of {group_size} and K = {kernel} do not fit: {inner} channels in "
                 f"{groups} groups give {matches} correlations"
             )
+        make_norm = norm or (lambda planes: nn.BatchNorm3d(planes, eps=bn_eps))
         self.join, self.halved = join, half
         self.reduce = nn.Conv3d(channels, inner, 1, bias=False)
-        self.reduce_norm = nn.BatchNorm3d(inner, eps=bn_eps)
+        self.reduce_norm = make_norm(inner)
         self.corr = Correlation(
             inner,
             frames,
@@ -135,10 +138,10 @@ class CorrelationBlock(nn.Module):
         )
         if join == "sum":
             self.expand = nn.Conv3d(matches, channels, 1, bias=False)
-            self.expand_norm = nn.BatchNorm3d(channels, eps=bn_eps)
+            self.expand_norm = make_norm(channels)
         else:
             self.bypass = nn.Conv3d(inner, channels - matches, 1, bias=False)
-            self.bypass_norm = nn.BatchNorm3d(channels - matches, eps=bn_eps)
+            self.bypass_norm = make_norm(channels - matches)
 
     def forward(self, x_BCTHW: Tensor) -> Tensor:
         size = x_BCTHW.shape[2:]

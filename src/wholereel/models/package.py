@@ -8,6 +8,7 @@ Not here: training checkpoints (`training/`), which also hold the optimiser.
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import json
 import logging
@@ -17,6 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -27,6 +29,7 @@ from wholereel.models.bank_model import BankModel
 from wholereel.models.clip_model import ClipModel
 from wholereel.models.conversion import to_clip_level, to_video_level
 from wholereel.models.detector import Detector
+from wholereel.models.folding import fold_norms
 from wholereel.models.memvit import MeMViT
 from wholereel.models.mvit_keys import fit_tensors
 from wholereel.models.registry import create_model
@@ -79,6 +82,21 @@ class Package:
                 f"model {self.spec.name!r} reads a bank of features of each video, which a file alone does not have. "
                 "Measure it with `wholereel evaluate --set 'data.bank={root: FOLDER}'`."
             )
+
+    def folded(self) -> Package:
+        """The same with the clip model's BatchNorm inside its convolutions (`models.folding`), for inference alone.
+
+        Scores stay equal but for rounding. This package is not changed.
+        Raises: ConfigError: there is nothing to fold.
+        """
+        if not isinstance(self.model, VideoModel):
+            raise ConfigError(f"{type(self.model).__name__} has no BatchNorm that could be folded into a convolution.")
+        model, side = copy.copy(self.model), self.crop or self.short_side
+        model._modules = dict(model._modules)
+        like = next(model.parameters())
+        clip = torch.zeros(1, len(self.mean), self.clips.frames, side, side, dtype=like.dtype, device=like.device)
+        model.clip_model = fold_norms(model.clip_model, clip)
+        return dataclasses.replace(self, model=model)
 
     @property
     def video_model(self) -> VideoModel:

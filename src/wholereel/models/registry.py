@@ -39,6 +39,8 @@ MODELS: dict[str, ModelEntry] = {
     "mvitv2_s": ModelEntry(mvit.mvitv2_s, "tokens"),
     "tiny2d": ModelEntry(tiny.tiny2d),
     "tiny2d_peak": ModelEntry(tiny.tiny2d_peak),
+    "tiny_corrnet": ModelEntry(tiny.tiny_corrnet),
+    "tiny_r2d": ModelEntry(tiny.tiny_r2d),
     "tiny_r2plus1d": ModelEntry(tiny.tiny_r2plus1d),
     "tiny_r3d": ModelEntry(tiny.tiny_r3d),
     **{name: ModelEntry(build) for family in FAMILIES for name, build in family.NETWORKS.items()},

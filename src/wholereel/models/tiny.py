@@ -1,12 +1,15 @@
 """Small clip models for videos of 32 to 64 pixels, meant to be trained on two processor cores (our own; no paper).
 
-`tiny2d` sees single frames until its last stage, which mixes neighbouring frames; `tiny_r3d` and `tiny_r2plus1d` see
-motion from the first stage on. No residual shortcuts: four or five convolutions do not need them.
+`tiny_r2d` sees single frames; `tiny2d` does so until its last stage, which mixes neighbouring frames; `tiny_r3d` and
+`tiny_r2plus1d` see motion from the first stage on, and `tiny_corrnet` looks for it (arXiv 1906.03349). No residual
+shortcuts: four or five convolutions do not need them.
 Extra axis: P positions of a frame (H*W).
 """
 
 from __future__ import annotations
 
+import math
+from functools import partial
 from typing import ClassVar, Literal
 
 import torch
@@ -14,9 +17,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from wholereel.layers.convolution import Conv3d
+from wholereel.layers.correlation import CorrelationBlock
 from wholereel.models.clip_model import ClipModel, ModelInfo, init_convolutions
 
-__all__ = ["Tiny", "TinyPeak", "tiny2d", "tiny2d_peak", "tiny_r2plus1d", "tiny_r3d"]
+__all__ = ["Tiny", "TinyPeak", "tiny2d", "tiny2d_peak", "tiny_corrnet", "tiny_r2d", "tiny_r2plus1d", "tiny_r3d"]
 
 Norm = Literal["group", "batch"]
 GROUPS = 8
@@ -27,7 +31,7 @@ INFO = ModelInfo(
 
 def _norm(norm: Norm, channels: int) -> nn.Module:
     if norm == "group":
-        return nn.GroupNorm(GROUPS, channels)
+        return nn.GroupNorm(math.gcd(GROUPS, channels), channels)
     if norm == "batch":
         return nn.BatchNorm3d(channels)
     raise ValueError(f"norm must be 'group' or 'batch', got {norm!r}")
@@ -123,6 +127,22 @@ class Factorised(nn.Module):
         return x_BCTP.unflatten(3, x_BCTHW.shape[3:])
 
 
+class Correlated(nn.Module):
+    """`Factorised`, and what has moved by up to three positions since the frame before, added to it.
+
+    One filter for all frames: clips of any length are read alike.
+    """
+
+    def __init__(self, in_planes: int, planes: int, stride: tuple[int, int], norm: Norm) -> None:
+        super().__init__()
+        self.stage = Factorised(in_planes, planes, stride, norm)
+        self.block = CorrelationBlock(planes, 1, kernel=7, dilation=1, norm=partial(_norm, norm))
+
+    def forward(self, x_BCTHW: Tensor) -> Tensor:
+        correlated: Tensor = self.block(self.stage(x_BCTHW))
+        return correlated
+
+
 class Placed(nn.Module):
     """A stage that also knows where in the picture its positions are: two channels more, row and column from -1 to 1.
 
@@ -143,7 +163,7 @@ class Placed(nn.Module):
         return placed
 
 
-Stage = type[Frames] | type[Temporal] | type[Pointwise] | type[Cube] | type[Factorised]
+Stage = type[Frames] | type[Temporal] | type[Pointwise] | type[Cube] | type[Factorised] | type[Correlated]
 # Per stage: kind, width in units of `width`, (temporal, spatial) stride.
 STAGES: dict[str, tuple[tuple[Stage, int, tuple[int, int]], ...]] = {
     "tiny2d": ((Frames, 1, (1, 2)), (Frames, 2, (1, 2)), (Frames, 4, (1, 2)), (Temporal, 4, (1, 1))),
@@ -157,6 +177,13 @@ STAGES: dict[str, tuple[tuple[Stage, int, tuple[int, int]], ...]] = {
     "tiny_r3d": ((Cube, 1, (1, 2)), (Cube, 2, (1, 2)), (Cube, 4, (2, 2)), (Cube, 4, (1, 1))),
     "tiny_r2plus1d": (
         (Factorised, 1, (1, 2)),
+        (Factorised, 2, (1, 2)),
+        (Factorised, 4, (2, 2)),
+        (Factorised, 4, (1, 1)),
+    ),
+    "tiny_r2d": ((Frames, 1, (1, 2)), (Frames, 2, (1, 2)), (Frames, 4, (1, 2)), (Frames, 4, (1, 1))),
+    "tiny_corrnet": (
+        (Correlated, 1, (1, 2)),
         (Factorised, 2, (1, 2)),
         (Factorised, 4, (2, 2)),
         (Factorised, 4, (1, 1)),
@@ -269,4 +296,20 @@ def tiny_r2plus1d(
         norm=norm,
         dropout=dropout,
         placed=placed,
+    )
+
+
+def tiny_r2d(
+    *, num_classes: int = 400, in_channels: int = 3, width: int = 16, norm: Norm = "group", dropout: float = 0.0
+) -> Tiny:
+    """Convolutions of single frames alone: what it knows of motion is nothing."""
+    return Tiny("tiny_r2d", num_classes=num_classes, in_channels=in_channels, width=width, norm=norm, dropout=dropout)
+
+
+def tiny_corrnet(
+    *, num_classes: int = 400, in_channels: int = 3, width: int = 16, norm: Norm = "group", dropout: float = 0.0
+) -> Tiny:
+    """`tiny_r2plus1d` with a correlation block behind its first stage."""
+    return Tiny(
+        "tiny_corrnet", num_classes=num_classes, in_channels=in_channels, width=width, norm=norm, dropout=dropout
     )
