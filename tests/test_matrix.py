@@ -43,9 +43,10 @@ ARCHITECTURES: dict[str, tuple[str, tuple[str, ...]]] = {
     "SlowFast (non-local)": ("slowfast_nl_4x16_50", ("slowfast_*",)),
     "MViT": ("mvit_tiny", ("mvit*",)),
     "MeMViT": ("memvit_tiny", ("memvit_*",)),
-    "tiny": ("tiny2d", ("tiny2d",)),
+    "tiny": ("tiny2d", ("tiny2d", "tiny_r2d")),
     "tiny with maxima": ("tiny2d_peak", ("tiny2d_peak",)),
-    "tiny 3-D": ("tiny_r3d", ("tiny_r*",)),
+    "tiny 3-D": ("tiny_r3d", ("tiny_r3d", "tiny_r2plus1d")),
+    "tiny with correlation": ("tiny_corrnet", ("tiny_corrnet",)),
 }
 SHOWN = {title: shown for title, (shown, _) in ARCHITECTURES.items()}
 REASONS = {

@@ -26,7 +26,7 @@ NAMES = [
 COMPUTED = (
     "c2d_50", "corrnet_26", "i3d_nl_50", "ip_csn_26", "ir_csn_26", "mc3_18", "mvit_tiny", "r2d_ptv_26", "r2plus1d_18",
     "r2plus1d_ptv_26", "r3d_18", "resnet3d_26", "slow_8x8_50", "slowfast_8x8_50", "slowfast_nl_4x16_50", "tiny2d",
-    "tiny2d_peak", "tiny_r2plus1d", "tiny_r3d",
+    "tiny2d_peak", "tiny_corrnet", "tiny_r2d", "tiny_r2plus1d", "tiny_r3d",
 )  # fmt: skip
 KEYS = tuple(f"memories.last.{name}.weight" for name in ("w_k", "w_q", "w_o"))
 
