@@ -95,7 +95,7 @@ def csn_motion_objects(seed: int = 0) -> Recipe:
         ("train", "test"),
         "channel-separated networks against the dense one where one label in ten is wrong",
         crop=28,
-        epochs=10,
+        epochs=12,
         seed=seed,
     )
 
