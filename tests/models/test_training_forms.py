@@ -13,8 +13,9 @@ from torch import Tensor, nn
 from wholereel.errors import CheckpointError, ConfigError
 from wholereel.layers.mlp import DropPath
 from wholereel.models import ClipModel, create_model
-from wholereel.models.slow import slow_resnet
-from wholereel.models.slowfast import slowfast
+from wholereel.models.slow import IMAGE, slow_resnet
+from wholereel.models.slowfast import slowfast, unpack
+from wholereel.models.weights import load_clip_weights
 
 NETWORKS = {
     "ir_csn_26": lambda **options: create_model("ir_csn_26", **options),
@@ -122,6 +123,47 @@ def test_a_video_of_one_picture_gives_the_image_networks_activations(
         found = model.forward_features(picture[:, :, None].expand(-1, -1, frames, -1, -1))
     middle = found[:, :, found.shape[2] // 2]
     torch.testing.assert_close(middle, expected, rtol=0, atol=1e-5 * expected.abs().max().item())
+
+
+def image_of(model: ClipModel) -> dict[str, Tensor]:
+    """A C2D network's weights as those of the image network that it is, under torchvision's names."""
+    return {IMAGE.key(key): value[:, :, 0] if value.ndim == 5 else value for key, value in model.state_dict().items()}
+
+
+@pytest.mark.parametrize("beta", [4, 1])
+def test_pathways_of_slowfast_are_inflated_where_they_are_as_wide_as_the_image_network(
+    beta: int, tmp_path: Path
+) -> None:
+    """The slow one is told nothing at first; the fast one is mostly too thin for it."""
+    torch.manual_seed(0)
+    image = slow_resnet("c2d", 26, 4, 8, num_classes=11, width=8, zero_init=False).eval()
+    for name, buffer in image.named_buffers():
+        if name.endswith("running_mean"):
+            nn.init.normal_(buffer, std=0.1)
+    torch.save(image_of(image), tmp_path / "image.pth")
+    model = slowfast(26, 32, 2, 5, num_classes=5, width=8, beta=beta, non_local={"res3": (0,)}).eval()
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    report = load_clip_weights(model, f"image:{tmp_path / 'image.pth'}")
+    picture = clips(1, 3, 32, 32)
+    with torch.no_grad():
+        expected = image.forward_features(picture[:, :, None].expand(-1, -1, 4, -1, -1))[:, :, 0]
+        packed = model.forward_features(picture[:, :, None].expand(-1, -1, 36, -1, -1))
+    slow, fast = unpack(packed, 2, 256 // beta)
+    limit = 1e-5 * expected.abs().max().item()
+    torch.testing.assert_close(slow[:, :, slow.shape[2] // 2], expected, rtol=0, atol=limit)
+    if beta == 1:
+        torch.testing.assert_close(fast[:, :, fast.shape[2] // 2], expected, rtol=0, atol=limit)
+    fresh = {key for key, value in model.state_dict().items() if torch.equal(value, before[key])}
+    thin = {key for key in before if ".pathways.1." in key} if beta > 1 else set()
+    beside = {key for key in before if ".fusion." in key or ".inserted." in key or key.startswith("fc.")}
+    assert set(report.missing) == thin | beside <= fresh
+    assert set(report.unused) == {"fc.weight", "fc.bias"}
+    grey = {
+        key: value.mean(1, keepdim=True) if key == "conv1.weight" else value for key, value in image_of(image).items()
+    }
+    torch.save(grey, tmp_path / "grey.pth")
+    with pytest.raises(CheckpointError, match=r"1 keys of another shape: stem.pathways.0.conv.weight"):
+        load_clip_weights(model, f"image:{tmp_path / 'grey.pth'}")
 
 
 def test_image_weights_of_another_network_are_refused(resnet50: tuple[nn.Module, Path]) -> None:

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from wholereel.layers.bottleneck import begin_residuals_at_zero
 from wholereel.layers.checkpointing import CheckpointedStage
 from wholereel.layers.mlp import DropPath
-from wholereel.models.layouts import Layout
+from wholereel.models.layouts import ImageTrunk, Layout
 
 __all__ = ["BEGINNINGS", "PATHWAYS", "Beginning", "ClipModel", "MemoryView", "ModelInfo", "init_convolutions"]
 
@@ -116,9 +116,9 @@ class ClipModel(nn.Module):
         """Tensors of a file joined and split as this network has them; names are otherwise as they were."""
         return dict(tensors)
 
-    def image_layout(self) -> Layout | None:
-        """Names of the image network whose weights can be inflated into this one; `None` where there is none."""
-        return None
+    def image_trunks(self) -> tuple[ImageTrunk, ...]:
+        """Parts that weights of an image network can be inflated into. All of the first must fit, the others may."""
+        return ()
 
     @property
     def stages(self) -> Mapping[str, nn.Module]:

@@ -18,7 +18,7 @@ from torch import nn
 
 from wholereel.layers.depthwise import DepthwiseConv3d
 from wholereel.layers.pointwise import PointwiseConv3d
-from wholereel.models.layouts import Layout, renaming
+from wholereel.models.layouts import ImageTrunk, Layout, renaming
 from wholereel.models.video_resnet import DEPTHS, SIMPLE, Convolution, VideoResNet, dense, vmz_info
 from wholereel.models.vmz_layout import vmz_caffe2
 from wholereel.ops.depthwise_conv3d import Implementation, Triple
@@ -102,8 +102,8 @@ class ChannelSeparated(VideoResNet):
 
     reduced: bool
 
-    def image_layout(self) -> Layout | None:
-        return None  # a depthwise kernel is no inflated one
+    def image_trunks(self) -> tuple[ImageTrunk, ...]:
+        return ()  # a depthwise kernel is no inflated one
 
     def layouts(self) -> tuple[Layout, ...]:
         if self.depth in SIMPLE:

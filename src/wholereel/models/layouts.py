@@ -15,7 +15,7 @@ from typing import Any
 
 from torch import Tensor
 
-__all__ = ["OWN", "Layout", "rename", "rename_norms", "renaming"]
+__all__ = ["OWN", "ImageTrunk", "Layout", "rename", "rename_norms", "renaming"]
 
 
 @dataclass(frozen=True)
@@ -38,6 +38,25 @@ class Layout:
 
 
 OWN = Layout("wholereel", lambda key: key)
+
+
+@dataclass(frozen=True)
+class ImageTrunk:
+    """A part of a network that is an image network, kernel for kernel, but for time.
+
+    Args:
+        layout: our names of this part -> the image network's.
+        within: what our names of this part begin with.
+        wider: ends of names of weights that read further channels behind those of the image network.
+    """
+
+    layout: Layout
+    within: tuple[str, ...] = ("",)
+    wider: tuple[str, ...] = ()
+
+    def holds(self, key: str) -> bool:
+        """Whether one of our names is of this part; inserted blocks are of no image network."""
+        return key.startswith(self.within) and ".inserted." not in key
 
 
 def renaming(*rules: tuple[str, str]) -> Callable[[str], str]:

@@ -15,9 +15,10 @@ from typing import Any, ClassVar, Literal
 from wholereel.layers.bottleneck import DEPTHS, BlockPlan, Stage, Stem, begin_residuals_at_zero, stage_blocks
 from wholereel.layers.non_local import Affinity, NonLocal
 from wholereel.models.clip_model import ClipModel, ModelInfo, init_convolutions
-from wholereel.models.layouts import Layout, rename_norms, renaming
+from wholereel.models.layouts import ImageTrunk, Layout, rename_norms, renaming
 
 __all__ = [
+    "IMAGE",
     "NETWORKS",
     "PYSLOWFAST_BLOCK",
     "PYTORCHVIDEO_BLOCK",
@@ -129,8 +130,8 @@ class SlowResNet(ClipModel):
         following = f"{RES_STAGES[RES_STAGES.index(stage) + 1]}.blocks.0"
         return f"{following}.conv_a.weight", f"{following}.shortcut_conv.weight"
 
-    def image_layout(self) -> Layout | None:
-        return IMAGE
+    def image_trunks(self) -> tuple[ImageTrunk, ...]:
+        return (ImageTrunk(IMAGE),)
 
     def layouts(self) -> tuple[Layout, ...]:
         if self.settings["strides_t"] != (1, 1):

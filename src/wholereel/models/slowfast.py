@@ -23,8 +23,15 @@ from wholereel.layers.checkpointing import CheckpointedStage
 from wholereel.layers.convolution import Conv3d
 from wholereel.layers.non_local import Affinity, NonLocal
 from wholereel.models.clip_model import ClipModel, MemoryView, ModelInfo, init_convolutions
-from wholereel.models.layouts import Layout, renaming
-from wholereel.models.slow import PYSLOWFAST_BLOCK, PYTORCHVIDEO_BLOCK, RES_STAGES, caffe2_names, pyslowfast_info
+from wholereel.models.layouts import ImageTrunk, Layout, renaming
+from wholereel.models.slow import (
+    IMAGE,
+    PYSLOWFAST_BLOCK,
+    PYTORCHVIDEO_BLOCK,
+    RES_STAGES,
+    caffe2_names,
+    pyslowfast_info,
+)
 
 __all__ = ["NETWORKS", "SlowFast", "pack", "slow_frames", "slowfast", "unpack"]
 
@@ -273,6 +280,9 @@ class SlowFast(ClipModel):
             return dict(tensors)
         return {**tensors, key: tensors[key].roll(-self.fast_channels, 1)}
 
+    def image_trunks(self) -> tuple[ImageTrunk, ...]:
+        return tuple(_image_trunk(number) for number in (0, 1))
+
     def layouts(self) -> tuple[Layout, ...]:
         if self.form == "mmaction2":
             return (replace(MMACTION2, written=partial(_fast_first, fast=self.fast_channels)),)
@@ -323,6 +333,21 @@ PYTORCHVIDEO = Layout(
     ),
     SETTINGS,
 )
+
+
+def _image_trunk(number: int) -> ImageTrunk:
+    """A pathway; what it reads of the other one stands behind its own channels, and begins at zero as in MMAction2."""
+    pathway = renaming(
+        (rf"^stem\.pathways\.{number}\.", "stem."), (rf"^(res\d)\.pathways\.{number}\.blocks\.", r"\1.blocks.")
+    )
+
+    def key(name: str) -> str:
+        shortened = pathway(name)
+        return IMAGE.key(shortened) if shortened != name else name
+
+    within = tuple(f"{stage}.pathways.{number}." for stage in RES_STAGES)
+    return ImageTrunk(replace(IMAGE, key=key), within, ("blocks.0.conv_a.weight", "blocks.0.shortcut_conv.weight"))
+
 
 MMACTION2_CLASSIFIER = "cls_head.fc_cls.weight"
 MMACTION2 = Layout(

@@ -28,7 +28,7 @@ from wholereel.layers.dilation import dilate
 from wholereel.layers.mlp import DropPath
 from wholereel.layers.pointwise import PointwiseConv3d
 from wholereel.models.clip_model import ClipModel, ModelInfo, init_convolutions
-from wholereel.models.layouts import Layout, renaming
+from wholereel.models.layouts import ImageTrunk, Layout, renaming
 from wholereel.models.vmz_layout import vmz_caffe2
 
 __all__ = ["DEPTHS", "NETWORKS", "Conv2Plus1D", "Convolution", "VideoResNet", "dense", "per_frame", "vmz_info"]
@@ -366,9 +366,9 @@ class VideoResNet(ClipModel):
         shortcut = ".0" if self.mmaction2 else ""
         return f"{following}.0.conv1.0{factor}.weight", f"{following}.0.downsample.0{shortcut}.weight"
 
-    def image_layout(self) -> Layout | None:
+    def image_trunks(self) -> tuple[ImageTrunk, ...]:
         kinds = [module for module in self.modules() if isinstance(module, Conv2Plus1D)]
-        return None if kinds or self.factorised_stem else IMAGE
+        return () if kinds or self.factorised_stem else (ImageTrunk(IMAGE),)
 
     def layouts(self) -> tuple[Layout, ...]:
         if self.mmaction2:

@@ -23,7 +23,7 @@ from torch import Tensor
 from wholereel.errors import CheckpointError, ConfigError, import_extra
 from wholereel.models.caffe2_files import read_blobs
 from wholereel.models.clip_model import ClipModel
-from wholereel.models.layouts import OWN, Layout, rename
+from wholereel.models.layouts import OWN, ImageTrunk, Layout, rename
 
 __all__ = [
     "METADATA_KEY",
@@ -149,26 +149,45 @@ def load_clip_weights(model: ClipModel, source: str) -> KeyReport:
 def load_image_weights(model: ClipModel, path: Path) -> KeyReport:
     """Inflate an image network (arXiv 1705.07750): kernels are repeated in time and divided by their length.
 
-    The classifier, which is of other classes, and non-local blocks stay fresh. Away from the borders of a clip that
+    The classifier, which is of other classes, and what is of no image network stay fresh: non-local blocks, SlowFast's
+    connections, and its fast pathway unless that is as wide as the image network. Away from the borders of a clip that
     shows one picture, activations are those of the image network.
     Raises: CheckpointError: no image network fits this one, or this file is of another one.
     """
-    layout, own = model.image_layout(), model.state_dict()
-    if layout is None:
+    trunks, own = model.image_trunks(), model.state_dict()
+    if not trunks:
         expected = f"weights of videos: {type(model).__name__} cannot be inflated"
         raise CheckpointError(path, "is asked for as weights of an image network", expected)
-    theirs = {their: ours for their, ours in rename(own, layout).items() if ".inserted." not in ours}
-    inflated = {theirs.get(key, key): value for key, value in read_tensors(path).items()}
-    for key in set(own) & set(inflated):
-        frames = own[key].shape[2] if own[key].ndim == 5 else 0
-        if frames and inflated[key].ndim == 4:
-            inflated[key] = inflated[key][:, :, None].expand(-1, -1, frames, -1, -1) / frames
-    head = f"{model.classifier}."
-    fresh = {key: value for key, value in own.items() if ".inserted." in key or key.startswith(head)}
+    file, head = read_tensors(path), f"{model.classifier}."
+    inflated = _inflated(file, own, trunks[0])
     body = {key: value for key, value in inflated.items() if not key.startswith(head)}
+    for trunk in trunks[1:]:
+        part = {key: value for key, value in _inflated(file, own, trunk).items() if trunk.holds(key)}
+        if all(value.shape == own[key].shape for key, value in part.items()):
+            body |= part
+    fresh = {
+        key: value
+        for key, value in own.items()
+        if key not in body and (key.startswith(head) or not trunks[0].holds(key))
+    }
     report = fit_clip_weights(model, {**body, **fresh}, path)
     unused = tuple(sorted(key for key in inflated if key.startswith(head)))
     return report + KeyReport(missing=tuple(sorted(fresh)), unused=unused)
+
+
+def _inflated(file: Mapping[str, Tensor], own: Mapping[str, Tensor], trunk: ImageTrunk) -> dict[str, Tensor]:
+    """A file's tensors under our names of a trunk, and in its shapes where kernels allow it; other names stay."""
+    names = {theirs: ours for theirs, ours in rename(own, trunk.layout).items() if trunk.holds(ours)}
+    tensors = {names.get(key, key): value for key, value in file.items()}
+    for key in set(own) & set(tensors):
+        shape, value = own[key].shape, tensors[key]
+        if len(shape) == 5 and value.ndim == 4:
+            value = value[:, :, None].expand(-1, -1, shape[2], -1, -1) / shape[2]
+        if key.endswith(trunk.wider) and value.ndim == 5 and value.shape[1] < shape[1]:
+            others = value.new_zeros(value.shape[0], shape[1] - value.shape[1], *value.shape[2:])
+            value = torch.cat((value, others), 1)
+        tensors[key] = value
+    return tensors
 
 
 def fit_clip_weights(model: ClipModel, tensors: Mapping[str, Tensor], path: Path) -> KeyReport:
