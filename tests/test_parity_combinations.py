@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from tests.models.test_backbones import mmaction2_slowfast
+from tests.parity import rule_v1
 from tests.parity.families import check_file
+from wholereel.models.layouts import rename
+from wholereel.models.slowfast import slowfast
 
 B, N, D, P, V, THW, CIN, K = 2, 3, 8, 4, 5, (2, 2, 3), 3, 4
 S = 12
@@ -270,3 +275,55 @@ def test_every_block_end_to_end(
     line = check_file(write(tmp_path / "end.npz", meta, arrays))
     assert line.status == "pass", line.text
     assert "not compared" not in line.text
+
+
+def test_slowfast_of_mmaction2(tmp_path: Path) -> None:
+    """Two feature maps, of a network that is written down anew from names of tensors alone."""
+    model = slowfast(26, 8, 4, 5, None, False, "mmaction2").eval()
+    (layout,) = model.layouts()
+    state = {
+        name.removeprefix("backbone."): model.state_dict()[ours]
+        for name, ours in rename(model.state_dict(), layout).items()
+        if name.startswith("backbone.")
+    }
+    shapes = {name: [list(value.shape), str(value.dtype).removeprefix("torch.")] for name, value in state.items()}
+    meta = {"rule": "v1", "std_rule": "fan_in", "seed": 31, "layout": "mmaction2-backbone", "state_dict": shapes}
+    meta |= {"input_shapes": [[1, 3, 16, 32, 40]], "params": sum(p.numel() for p in model.parameters())}
+    meta["params"] -= sum(parameter.numel() for parameter in model.fc.parameters())
+    config = {"model": "slowfast", "depth": 26, "speed_ratio": 4, "resample_rate": 4, "channel_ratio": 8}
+    meta["config"] = {**config, "bn_eps": 1e-5, "output": "[slow, fast] feature maps"}
+    drawn: Any = SimpleNamespace(state_dict=lambda: state)
+    rule_v1.fill_weights(drawn, meta)
+    (x,) = rule_v1.inputs(meta)
+    with torch.no_grad():
+        slow, fast = mmaction2_slowfast({f"backbone.{name}": value for name, value in state.items()}, x, 4)
+    good = check_file(write(tmp_path / "good.npz", meta, {"out0": slow, "out1": fast}))
+    assert good.status == "pass", good.text
+    assert "not compared" not in good.text
+    meta["config"]["resample_rate"] = 8
+    assert check_file(write(tmp_path / "fewer.npz", meta, {"out0": slow, "out1": fast})).status == "skip"
+
+
+@pytest.mark.parametrize("displaced", ["previous", "current"])
+def test_correlation_with_either_frame_displaced(tmp_path: Path, displaced: str) -> None:
+    """The formula as loops over displacements, with numbers of float64."""
+    n, c, frames, height, width, k, groups, gap = 1, 4, 3, 5, 6, 3, 2, 2
+    rng = np.random.RandomState(3)
+    x = torch.from_numpy(rng.standard_normal((n, c, frames, height, width))).requires_grad_()
+    w = torch.from_numpy(rng.standard_normal((frames, c, k, k))).requires_grad_()
+    gy = torch.from_numpy(rng.standard_normal((n, groups * k * k, frames, height, width)))
+    before = torch.cat((x[:, :, :1], x[:, :, :-1]), 2)
+    fixed, moved = (x, before) if displaced == "previous" else (before, x)
+    padded = F.pad(moved, (gap, gap, gap, gap))
+    maps = []
+    for g in range(groups):
+        own = slice(g * c // groups, (g + 1) * c // groups)
+        for a, b in itertools.product(range(k), range(k)):
+            seen = padded[:, own, :, a * gap : a * gap + height, b * gap : b * gap + width]
+            maps.append((w[:, own, a, b].T[None, :, :, None, None] * fixed[:, own] * seen).mean(1))
+    y = torch.stack(maps, 1)
+    y.backward(gy)
+    meta = {"N": n, "C": c, "L": frames, "H": height, "W": width, "K": k, "G": groups, "D": gap, "seed": 3}
+    meta |= {"ones": False, "displaced": displaced}
+    line = check_file(write(tmp_path / "op.npz", meta, {"y": y, "gx": x.grad, "gw": w.grad}))
+    assert line.status == "pass", line.text

@@ -146,8 +146,8 @@ def test_mmaction2s_factorised_network_is_a_form_of_its_own() -> None:
     assert model.stage_inputs("layer1") == ("layer2.0.conv1.0.0.weight", "layer2.0.downsample.0.0.weight")
 
 
-def mmaction2_slowfast(state: dict[str, Tensor], x_BCTHW: Tensor, alpha: int) -> Tensor:
-    """MMAction2's SlowFast written down anew, from its names of tensors alone: `ResNet3dSlowFast`, `SlowFastHead`."""
+def mmaction2_slowfast(state: dict[str, Tensor], x_BCTHW: Tensor, alpha: int) -> tuple[Tensor, Tensor]:
+    """MMAction2's `ResNet3dSlowFast` written down anew, from its names of tensors alone: slow and fast features."""
 
     def convolve(name: str, x: Tensor, stride: tuple[int, ...] = (1, 1, 1)) -> Tensor:
         weight = state[f"backbone.{name}.conv.weight"]
@@ -178,6 +178,11 @@ def mmaction2_slowfast(state: dict[str, Tensor], x_BCTHW: Tensor, alpha: int) ->
             stride = 2 if layer > 1 and number == 0 else 1
             slow = block(f"slow_path.layer{layer}.{number}", slow, stride)
             fast = block(f"fast_path.layer{layer}.{number}", fast, stride)
+    return slow, fast
+
+
+def mmaction2_head(state: dict[str, Tensor], slow: Tensor, fast: Tensor) -> Tensor:
+    """`SlowFastHead`."""
     pooled = torch.cat((fast.mean((2, 3, 4)), slow.mean((2, 3, 4))), 1)
     return F.linear(pooled, state["cls_head.fc_cls.weight"], state["cls_head.fc_cls.bias"])
 
@@ -194,7 +199,7 @@ def test_mmaction2s_slowfast_reads_other_frames_and_tells_them_without_a_norm() 
     theirs = {name: written[ours] for name, ours in rename(written, layout).items()}
     x = clips(2, 3, 8, 40, 36)
     with torch.no_grad():
-        logits, expected = model(x), mmaction2_slowfast(theirs, x, 4)
+        logits, expected = model(x), mmaction2_head(theirs, *mmaction2_slowfast(theirs, x, 4))
     torch.testing.assert_close(logits, expected, rtol=1e-4, atol=1e-4 * expected.std().item())
     again = build_slowfast(26, 8, 4, 7, None, False, "mmaction2", num_classes=5, width=16).eval()
     fit_clip_weights(again, theirs, Path("published.pth"))

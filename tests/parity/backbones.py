@@ -18,6 +18,7 @@ PYSLOWFAST = {"yaml", "num_frames", "train_crop", "test_crop", "arch", "depth", 
 PYSLOWFAST |= {"fusion_kernel", "num_block_temp_kernel", "nonlocal_location", "nonlocal_inst", "nonlocal_pool"}
 PYSLOWFAST |= {"num_classes", "bn_eps", "head", "note", "inputs", "dropout", "mode", "loss", "bn_momentum"}
 NAMED = {"model", "depth", "num_classes", "bn_eps", "alpha", "fusion_kernel", "note", "pool1", "output", "mode", "loss"}
+NAMED |= {"speed_ratio", "resample_rate", "channel_ratio"}
 NAMED |= {"groups", "conv1_stride_t", "pool1_stride_t", "pool2", "dropout", "bn_momentum", "num_frames", "frames"}
 
 
@@ -163,6 +164,37 @@ def _i3d_mmaction2(golden: Golden, settings: dict[str, Any]) -> Case:
     return Case(model, keys, mmaction2_place(slow.RES_STAGES), features=True, deep=_depth(settings) > 100)
 
 
+def _slowfast_mmaction2(golden: Golden, settings: dict[str, Any]) -> Case:
+    alpha = settings.get("speed_ratio", settings.get("alpha"))
+    if alpha is None or settings.get("resample_rate", alpha) != alpha:
+        raise NotUnderstood("no builder for a fast pathway that leaves frames out")
+    lateral = golden.meta["state_dict"]["slow_path.conv1_lateral.conv.weight"][0]
+    fast_width = golden.meta["state_dict"]["fast_path.conv1.conv.weight"][0][0]
+    depth = _depth(settings)
+    model = slowfast.slowfast(
+        depth,
+        golden.meta["input_shapes"][0][2],
+        alpha,
+        settings.get("fusion_kernel", lateral[2]),
+        None,
+        False,
+        "mmaction2",
+        beta=settings.get("channel_ratio", 64 // fast_width),
+        bn_eps=settings["bn_eps"],
+    )
+
+    def place(name: str) -> Place | None:
+        found = re.fullmatch(r"(slow|fast)_path\.(maxpool|layer(\d))", name)
+        if found is None:
+            return None
+        stage = "stem" if found[3] is None else slow.RES_STAGES[int(found[3])]
+        return Place(f"{stage}.pathways.{0 if found[1] == 'slow' else 1}")
+
+    keys = keys_of(model, build_layout(model, "mmaction2"), "backbone.", "cls_head.")
+    parts = partial(slowfast.unpack, alpha=alpha, fast_channels=model.fast_channels)
+    return Case(model, keys, place, features=True, deep=depth > 100, parts=parts)
+
+
 def _r2plus1d_mmaction2(golden: Golden, settings: dict[str, Any]) -> Case:
     model = video_resnet.mmaction2_resnet(_depth(settings), 8, bn_eps=settings.get("bn_eps", 1e-3), dropout=0.0)
     keys = keys_of(model, build_layout(model, "mmaction2"), "backbone.", "cls_head.")
@@ -256,6 +288,7 @@ BUILDERS: dict[str, dict[str, Any]] = {
         **dict.fromkeys(("slowonly", "slow"), _slowonly_mmaction2),
         "i3d": _i3d_mmaction2,
         "r2plus1d": _r2plus1d_mmaction2,
+        "slowfast": _slowfast_mmaction2,
         **dict.fromkeys(CSN_MODES, partial(_csn, layout="mmaction2")),
     },
     "vmz": dict.fromkeys(

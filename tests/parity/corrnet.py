@@ -17,10 +17,10 @@ from wholereel.ops.correlation import correlate
 
 __all__ = ["check_corrnet", "is_corrnet"]
 
-OPERATOR = {"convention", "N", "C", "L", "H", "W", "K", "G", "D", "seed", "ones", "rule", "reference"}
-BLOCK = {"C", "K", "D", "group_size", "groups", "frames", "bn_eps", "mode", "order"}
+OPERATOR = {"convention", "displaced", "N", "C", "L", "H", "W", "K", "G", "D", "seed", "ones", "rule", "reference"}
+BLOCK = {"displaced", "resolution", "C", "K", "D", "group_size", "groups", "frames", "bn_eps", "mode", "order"}
 NETWORK = {"model", "depth", "frames", "K", "D", "group_size", "num_classes", "bn_eps", "bn_momentum", "dropout"}
-NETWORK |= {"mode", "loss", "note"}
+NETWORK |= {"mode", "loss", "note", "displaced", "resolution", "filter_time", "join"}
 
 
 def is_corrnet(golden: Golden) -> bool:
@@ -47,12 +47,24 @@ def check_corrnet(golden: Golden) -> Outcome:
         dilation=settings["D"],
         group_size=settings["group_size"],
         bn_eps=settings["bn_eps"],
+        **_forms(settings),
     )
     return check_case(golden, Case(block, keys_of(block, OWN), Place))
 
 
+def _forms(settings: dict[str, Any]) -> dict[str, Any]:
+    """Forms of a block that the specification names, and ours for them."""
+    resolution = settings.get("resolution", "full")
+    if resolution not in ("full", "half"):
+        raise NotUnderstood(f"no builder for resolution {resolution!r}")
+    return {"half": resolution == "half", "displaced": settings.get("displaced", "previous")}
+
+
 def _network(settings: dict[str, Any]) -> Case:
     options = {option: settings[option] for option in ("num_classes", "bn_eps", "dropout") if option in settings}
+    options |= _forms(settings)
+    options["join"] = settings.get("join", settings.get("mode") if settings.get("mode") == "concat" else "sum")
+    options["per_frame"] = settings.get("filter_time", "per_frame") == "per_frame"
     model = corrnet.corrnet(
         settings["depth"],
         frames=settings["frames"],
@@ -85,7 +97,13 @@ def _operator(golden: Golden) -> Outcome:
     for implementation in ("plain", "streaming", *kernels):
         for dtype, tolerance in ((torch.float64, 1e-10), (torch.float32, 1e-4)):
             inputs = [torch.from_numpy(array).to(golden.device, dtype).requires_grad_() for array in (x, w)]
-            y = correlate(*inputs, dilation=meta["D"], groups=meta["G"], implementation=implementation)
+            y = correlate(
+                *inputs,
+                dilation=meta["D"],
+                groups=meta["G"],
+                displaced=meta.get("displaced", "previous"),
+                implementation=implementation,
+            )
             y.backward(torch.from_numpy(gy).to(golden.device, dtype))
             label = f"{implementation} {str(dtype).removeprefix('torch.')} "
             for name, value in (("y", y), ("gx", inputs[0].grad), ("gw", inputs[1].grad)):

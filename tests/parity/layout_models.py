@@ -6,7 +6,7 @@ What differs between families is how a network is built and where its intermedia
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,7 +39,7 @@ class Case:
 
     `keys`: their name -> ours, for the whole state dict. `place`: name of an intermediate -> where it is, `None` for
     one that is unknown. `window`: side of the head's windows in positions, `None` = all. `features`: the output is the
-    last feature map, not the logits. `deep`: more than 100 layers.
+    last feature map, not the logits; `parts` splits it where the file has several. `deep`: more than 100 layers.
     """
 
     model: nn.Module
@@ -48,6 +48,7 @@ class Case:
     window: int | None = None
     features: bool = False
     deep: bool = False
+    parts: Callable[[Tensor], Sequence[Tensor]] | None = None
 
 
 def build_layout(model: Any, name: str) -> Layout:
@@ -113,11 +114,12 @@ def _check(golden: Golden, case: Case) -> Outcome:
         handle.remove()
     tolerance = 1e-3 if case.deep else 2e-4
     comparisons = [rule_v1.compare_sample(golden, f"act::{name}", activations[name], tolerance) for name in names]
-    for name in ("out0", "logits"):
+    parts = [output] if case.parts is None else case.parts(output)
+    for name, part in [("logits", output), *((f"out{number}", part) for number, part in enumerate(parts))]:
         if name in golden.arrays:
-            comparisons.append(rule_v1.compare_whole(name, output, golden.arrays[name], tolerance))
-    if "out0_slice" in golden.arrays:
-        comparisons.append(rule_v1.compare_sample(golden, "out0_slice", output, tolerance))
+            comparisons.append(rule_v1.compare_whole(name, part, golden.arrays[name], tolerance))
+        if f"{name}_slice" in golden.arrays:
+            comparisons.append(rule_v1.compare_sample(golden, f"{name}_slice", part, tolerance))
     if mode == "train":
         comparisons += _training(golden, case, output, tolerance)
     if "params" in golden.meta:
