@@ -12,11 +12,13 @@ from tests.datasets.broken_files import truncated_video
 from wholereel.cli.main import main
 from wholereel.cli.predict import _folder_names
 from wholereel.cli.text import table
+from wholereel.config import Data, Evaluate, Recipe, Views
 from wholereel.datasets import worlds
 from wholereel.inference import predictor
 from wholereel.models.package import Package, build_model, load_package, save_package
 from wholereel.models.registry import list_models
 from wholereel.recipes import RECIPES, load_recipe
+from wholereel.recipes.plain import to_plain
 
 
 def test_list_prints_every_recipe_with_its_summary(capsys):
@@ -155,6 +157,38 @@ def test_evaluate_names_its_protocol_and_takes_changes(package, videos, tmp_path
 
     assert main([*words, "--split", "all", "--set", "data.workers=0"]) == 0
     assert json.loads((tmp_path / "results.json").read_text())["evaluated"] == 8
+
+
+def test_evaluate_does_as_the_recipe_does_and_says_so(package, videos, tmp_path, capsys):
+    """Where the recipe tests a model in several ways or not at all, clips are those of training."""
+    stage = tmp_path / "run" / "level"
+    shutil.copytree(package, stage / "best")
+    own = load_package(package)
+    asked = Views(clips=replace(own.clips, count=2), short_side=36, crop=32, combine="softmax_mean")
+    test = Evaluate("stage:level", Data(), views=asked)
+    words = ["evaluate", str(stage), "--data", str(videos), "--out", str(tmp_path), "--device", "cpu"]
+    words += ["--set", "data.workers=0"]
+
+    def measured(stages, *more):
+        content = {"recipe": to_plain(Recipe("mine", stages))}
+        (tmp_path / "run" / "recipe.json").write_text(json.dumps(content))
+        assert main([*words, *more]) == 0
+        found = json.loads((tmp_path / "results.json").read_text())["protocol"]["views"]
+        return (found["clips"]["count"], found["combine"]), capsys.readouterr().out.splitlines()[1]
+
+    mine, training = (2, "softmax_mean"), (3, "task")
+    assert measured({"test": test, "again": test}) == (mine, "protocol: that of the recipe's test, again")
+    assert measured({"test": test}, "--protocol", "training") == (training, "protocol: training")
+    assert measured({"test": test}, "--set", "views.clips.count=1")[0] == (1, "softmax_mean")
+    other = replace(test, views=replace(asked, combine="task"))
+    reason = "recipe mine tests level in several ways (test, other)"
+    assert measured({"test": test, "other": other}) == (training, f"protocol: that of training: {reason}")
+    elsewhere = replace(test, model="stage:another")
+    reason = "recipe mine does not test level"
+    assert measured({"test": elsewhere}) == (training, f"protocol: that of training: {reason}")
+    (tmp_path / "run" / "recipe.json").write_text('{"recipe": {"name": "mine", "stages": {"a": {"kind": "nothing"}}}}')
+    assert main(words) == 0
+    assert "recipe.json cannot be read by this version (stages.a" in capsys.readouterr().out
 
 
 @pytest.fixture(scope="module")

@@ -37,14 +37,16 @@ def evaluate(
     A model that judges boxes is measured at the key frames of a data set that has some, and writes results.json,
     detections.csv (as AVA has them) and per_class.csv.
 
-    The protocol is the one the model was trained with (one centre crop, no drawing) unless --protocol names one of
-    the published ones, such as kinetics_10x3, or --set changes it: --set views.clips.count=10 --set views.crops=3.
+    The protocol is the one with which the run's recipe tests the model; where it has none, the clips of its training
+    (one centre crop, no drawing). --protocol names one of the published ones instead, such as kinetics_10x3, or
+    "training"; --set changes it: --set views.clips.count=10 --set views.crops=3. What was taken is printed.
 
     Args:
         run: Model package, or a stage of a run that holds one.
         data: Folder of classes or list of videos.
         split: "all", or one of the data set's; where not given: test, else val, else everything.
-        protocol: kinetics_10x3, kinetics_5x1, kinetics_5x3, something_1x3, charades_10x3 or charades_10x3_offset.
+        protocol: training, kinetics_10x3, kinetics_5x1, kinetics_5x3, something_1x3, charades_10x3 or
+            charades_10x3_offset.
         out: Where the files go; evaluation/ in RUN where not given.
         batch: Videos judged together.
         precision: bf16 computes the network under autocast; auto: on CPUs that multiply bfloat16 themselves. The
@@ -61,16 +63,24 @@ def evaluate(
     from wholereel.inference.predictor import choose_precision, find_package, package_views
     from wholereel.models.package import load_package
     from wholereel.recipes.overrides import apply_overrides
+    from wholereel.recipes.protocol_of_run import views_of_recipe
 
     place = torch_device(device)
-    package = load_package(find_package(run))
+    found = find_package(run)
+    package = load_package(found)
     package = package.folded() if fold else package
-    views = package_views(package)
-    if protocol is not None and package.task.kind == "detect":
+    views, tested = package_views(package), views_of_recipe(found)
+    if protocol is None:
+        text = tested.text if tested.views is not None else f"that of training: {tested.text}"
+        views = tested.views or views
+    else:
+        text = protocol
+    if protocol not in (None, "training") and package.task.kind == "detect":
         raise ConfigError(
             "--protocol names views of whole videos; key frames have windows: --set views.clips.window=30"
         )
-    views = views if protocol is None else published_views(protocol, views, multi_label=package.task.multi_label)
+    if protocol not in (None, "training"):
+        views = published_views(protocol, views, multi_label=package.task.multi_label)
     labels = tuple(package.spaces) or Data().labels
     named = Evaluate(
         str(run),
@@ -95,7 +105,7 @@ def evaluate(
         device=place,
         out=folder,
     )
-    print(f"{data}, split {chosen}\n{results}\n{folder / 'results.json'}")
+    print(f"{data}, split {chosen}\nprotocol: {text}\n{results}\n{folder / 'results.json'}")
     return 0
 
 
