@@ -129,7 +129,15 @@ def test_convert_writes_a_description_and_mismatches_are_refused(tmp_path: Path)
     pooled = write(random_model("ip_csn_26", width=64), "mmaction2", tmp_path / "pooled.pth")
     with pytest.raises(CheckpointError, match="networks in the layout mmaction2 have pool1=True, expected pool1=False"):
         convert_weights(pooled, back, model="ip_csn_26", options={"pool1": False})
-    assert convert_weights(target, back, layout="mmaction2").match.options == {"pool1": False}
+    written = convert_weights(target, back, layout="mmaction2")
+    assert written.match.options == {"pool1": False}
+    assert written.unlike == ("pool1=False, not True",)
+    # its description knows better than its names
+    again = create_model("ip_csn_26", num_classes=5, pool1=False, weights=f"file:{back}")
+    assert all(torch.equal(value, model.state_dict()[key]) for key, value in again.state_dict().items())
+    assert convert_weights(back, tmp_path / "own.safetensors").match.options == {"pool1": False}
+    with pytest.raises(CheckpointError, match=r"back.safetensors: .* says pool1=False, expected pool1=True"):
+        create_model("ip_csn_26", num_classes=5, weights=f"file:{back}")
     with safe_open(back, framework="pt") as file:
         assert "backbone.conv1.conv.weight" in file.keys()  # noqa: SIM118
 
@@ -196,3 +204,20 @@ def test_other_pickles_are_refused_and_run_nothing(
     with pytest.raises(CheckpointError, match=r"a\.pkl: "):
         load_clip_weights(create_model("tiny2d"), f"file:{path}")
     assert "harm" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("name", "layout"), [("mc2_18", "torchvision"), ("ir_csn_26", "vmz")])
+def test_names_that_are_also_ours_are_written_under_their_own_name(
+    name: str, layout: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = random_model(name, width=64, bn_eps=1e-4)
+    source, target = write(model, "wholereel", tmp_path / "in.pth"), tmp_path / "out.safetensors"
+    words = ["convert", str(source), str(target), "--model", name, "--set", "bn_eps=1e-4", "--to", layout]
+    assert main(words) == 0
+    printed = capsys.readouterr().out
+    usual = 1e-5 if layout == "torchvision" else 1e-3
+    assert f"mind: other networks with {layout} names differ, this one has bn_eps=0.0001, not {usual}" in printed
+    with safe_open(target, framework="pt") as file:
+        assert set(file.keys()) == set(model.state_dict())
+    again = create_model(name, num_classes=5, bn_eps=1e-4, weights=f"file:{target}")
+    assert all(torch.equal(value, model.state_dict()[key]) for key, value in again.state_dict().items())

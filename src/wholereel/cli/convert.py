@@ -32,7 +32,8 @@ def convert(
         source: File of weights.
         target: File to write.
         model: The network, needed where several fit; `wholereel models` lists them.
-        to: Names to write: wholereel, pyslowfast, pytorchvideo, torchvision, memvit or mmaction2, as the network has.
+        to: Names to write: wholereel, pyslowfast, pytorchvideo, torchvision, vmz, memvit or mmaction2, as the network
+            has.
         set: Options of the network, e.g. pool1=true.
         fit: Make the weights of another size or kind of MViT a start for --model: other clips, more memory, MViTv2 to
             MeMViT, images to videos. Says what was resized, left out and stays fresh.
@@ -48,6 +49,8 @@ def convert(
             print(f"{what}: {key}")
     if converted.licence:
         print(f"licence of the weights: {converted.licence}")
+    for setting in converted.unlike:
+        print(f"mind: other networks with {converted.layout} names differ, this one has {setting}")
     print(f"{target}: {converted.layout} names")
     return 0
 

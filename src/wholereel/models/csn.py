@@ -19,7 +19,7 @@ from torch import nn
 from wholereel.layers.depthwise import DepthwiseConv3d
 from wholereel.layers.pointwise import PointwiseConv3d
 from wholereel.models.layouts import ImageTrunk, Layout, renaming
-from wholereel.models.video_resnet import DEPTHS, SIMPLE, Convolution, VideoResNet, dense, vmz_info
+from wholereel.models.video_resnet import DEPTHS, SIMPLE, VMZ, Convolution, VideoResNet, dense, vmz_info
 from wholereel.models.vmz_layout import vmz_caffe2
 from wholereel.ops.depthwise_conv3d import Implementation, Triple
 
@@ -110,7 +110,7 @@ class ChannelSeparated(VideoResNet):
             return ()  # published by nobody
         ip = any(isinstance(module, PointThenDepthwise) for module in self.modules())
         caffe2 = vmz_caffe2(DEPTHS[self.depth], factorised_stem=False, reduced=self.reduced, pool1=True)
-        return (mmaction2(ip), caffe2) if ip else (mmaction2(ip), caffe2, PYTORCHVIDEO)
+        return (mmaction2(ip), caffe2, VMZ) if ip else (mmaction2(ip), caffe2, VMZ, PYTORCHVIDEO)
 
 
 # ----------------------------------------------------------------------------------------------- from the dense network

@@ -28,7 +28,7 @@ from wholereel.layers.dilation import dilate
 from wholereel.layers.mlp import DropPath
 from wholereel.layers.pointwise import PointwiseConv3d
 from wholereel.models.clip_model import ClipModel, ModelInfo, init_convolutions
-from wholereel.models.layouts import ImageTrunk, Layout, renaming
+from wholereel.models.layouts import OWN, ImageTrunk, Layout, renaming
 from wholereel.models.vmz_layout import vmz_caffe2
 
 __all__ = ["DEPTHS", "NETWORKS", "Conv2Plus1D", "Convolution", "VideoResNet", "dense", "per_frame", "vmz_info"]
@@ -305,7 +305,7 @@ class VideoResNet(ClipModel):
     ) -> None:
         super().__init__()
         simple = depth in SIMPLE
-        self.depth, self.factorised_stem = depth, factorised_stem
+        self.depth, self.factorised_stem, self.shared_middle = depth, factorised_stem, shared_middle
         self.info, self.num_features = info, (8 if simple else 8 * expansion) * width
         self.settings = {"bn_eps": bn_eps, "pool1": pool1, "dilated": dilated}
         unusual = {"temporal_strides": (temporal_strides, 3), "stem_stride": (stem_stride, 1)}
@@ -373,7 +373,8 @@ class VideoResNet(ClipModel):
     def layouts(self) -> tuple[Layout, ...]:
         if self.mmaction2:
             return (MMACTION2,)
-        return (vmz_caffe2(DEPTHS[self.depth], factorised_stem=self.factorised_stem, reduced=False, pool1=False),)
+        caffe2 = vmz_caffe2(DEPTHS[self.depth], factorised_stem=self.factorised_stem, reduced=False, pool1=False)
+        return caffe2, TORCHVISION if self.shared_middle else VMZ
 
 
 def _pool1(pool1: bool) -> list[nn.Module]:
@@ -393,6 +394,9 @@ MMACTION2 = Layout(
     ),
     {"bn_eps": 1e-3, "pool1": True},
 )
+# Their names are our own.
+TORCHVISION = Layout("torchvision", OWN.key, {"bn_eps": 1e-5, "pool1": False}, licence="BSD-3-Clause (torchvision)")
+VMZ = Layout("vmz", OWN.key, {"bn_eps": 1e-3}, licence="Apache-2.0 (VMZ)")
 # Names of image networks in torchvision and timm.
 IMAGE = Layout(
     "image",

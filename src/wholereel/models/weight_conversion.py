@@ -56,7 +56,11 @@ class Match:
 
 @dataclass(frozen=True)
 class Converted:
-    """What was done: the network, the layout written, tensors left out, changed in size, and fresh ones; licence."""
+    """What was done: the network, the layout written, tensors left out, changed in size, and fresh ones; licence.
+
+    `unlike`: settings in which the network differs from those that are published in the layout; the code that these
+    names are from has to be told, as it cannot see them.
+    """
 
     match: Match
     layout: str
@@ -64,6 +68,7 @@ class Converted:
     resized: tuple[str, ...] = ()
     fresh: tuple[str, ...] = ()
     licence: str = ""
+    unlike: tuple[str, ...] = ()
 
 
 def recognise(tensors: Mapping[str, Tensor], names: list[str] | None = None) -> list[Match]:
@@ -152,14 +157,14 @@ def convert_weights(
             source, f"weights that fit {len(matches)} networks: {several}", "one", "Name the network with --model."
         )
     match = matches[0]
-    chosen = {**match.options, **described.get("options", {}), **(options or {})}
+    chosen = {**described.get("options", match.options), **(options or {})}
     network = create_model(match.name, num_classes=match.classes, **chosen)
     report = fit_clip_weights(network, tensors, source)
     licence = _licence(network, match, described)
     written = _written_layout(network, match.name, layout)
     _write(target, network, written, _description(network, match, chosen, source, described, licence))
     match = Match(match.name, match.layout, chosen, match.classes)
-    return Converted(match, layout, report.unused, licence=licence)
+    return Converted(match, layout, report.unused, licence=licence, unlike=_unlike(network, written))
 
 
 def _convert_fitted(
@@ -195,6 +200,15 @@ def _written_layout(network: ClipModel, name: str, layout: str) -> Layout:
         written = ", ".join(known for known in legal if not known.endswith("caffe2"))
         raise ConfigError(f"{name} is not written with the names {layout!r}; there are: {written}.")
     return legal[layout]
+
+
+def _unlike(network: ClipModel, layout: Layout) -> tuple[str, ...]:
+    own = network.settings
+    return tuple(
+        f"{name}={own[name]}, not {usual}"
+        for name, usual in layout.settings.items()
+        if name in own and own[name] != usual
+    )
 
 
 def _licence(network: ClipModel, match: Match, described: Mapping[str, Any]) -> str:

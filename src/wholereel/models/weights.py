@@ -197,9 +197,11 @@ def fit_clip_weights(model: ClipModel, tensors: Mapping[str, Tensor], path: Path
     what keys and shapes don't show.
     """
     layout, tensors = with_own_names(model, tensors)
-    described = read_description(path).get("settings", {})
-    check_settings(model, described, path, "the file's description says")
-    check_settings(model, layout.settings, path, f"networks in the layout {layout.name} have")
+    described = read_description(path).get("settings")
+    if described is None:
+        check_settings(model, layout.settings, path, f"networks in the layout {layout.name} have")
+    else:  # it knows, whatever names it has
+        check_settings(model, described, path, "the file's description says")
     own = model.state_dict()
     head = f"{model.classifier}."
     ours, theirs = (
