@@ -11,11 +11,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from wholereel.errors import CheckpointError
+from wholereel.layers.residual_3d import Conv2Plus1D, middle_width
 from wholereel.models import create_model
 from wholereel.models.layouts import rename
 from wholereel.models.slowfast import SlowFast, pack, slow_frames, unpack
 from wholereel.models.slowfast import slowfast as build_slowfast
-from wholereel.models.video_resnet import Conv2Plus1D, middle_width
 from wholereel.models.weights import fit_clip_weights
 
 

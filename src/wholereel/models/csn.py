@@ -18,8 +18,9 @@ from torch import nn
 
 from wholereel.layers.depthwise import DepthwiseConv3d
 from wholereel.layers.pointwise import PointwiseConv3d
+from wholereel.layers.residual_3d import Convolution, dense
 from wholereel.models.layouts import ImageTrunk, Layout, renaming
-from wholereel.models.video_resnet import DEPTHS, SIMPLE, VMZ, Convolution, VideoResNet, dense, vmz_info
+from wholereel.models.video_resnet import DEPTHS, SIMPLE, VMZ, VideoResNet, vmz_info
 from wholereel.models.vmz_layout import vmz_caffe2
 from wholereel.ops.depthwise_conv3d import Implementation, Triple
 
