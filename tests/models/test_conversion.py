@@ -81,7 +81,7 @@ def test_logits_are_equal_at_the_start_and_after_the_way_back(name: str) -> None
         everywhere, _ = to_video_level(clip_level, memory)
         torch.testing.assert_close(everywhere(x)[0], logits, rtol=1e-6, atol=1e-6)
         shake(everywhere)
-        assert not torch.allclose(everywhere(x)[0], logits, atol=1e-3)
+        assert (everywhere(x)[0] - logits).abs().max() > 0.02 * logits.abs().max()
 
 
 @pytest.mark.parametrize("pathway", ["concat", "slow"])

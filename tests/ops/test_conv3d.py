@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -182,3 +183,25 @@ def test_functional_gradients() -> None:
 
     found = torch.func.grad(loss)(layer.weight.detach())
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5 * float(expected.abs().max()))
+
+
+@pytest.mark.parametrize("autocast", [False, True])
+@pytest.mark.parametrize(("frames", "kernel"), [(2, (3, 3, 3)), (2, (3, 1, 1)), (3, (5, 1, 1))])
+def test_few_frames_in_bfloat16(frames: int, kernel: tuple[int, int, int], autocast: bool) -> None:
+    """PyTorch's own gradient of these weights is whatever its memory held: here 1e20, from tensors just freed."""
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(2, 32, frames, 4, 4, generator=generator).bfloat16()
+    weight = (0.05 * torch.randn(32, 32, *kernel, generator=generator)).bfloat16()
+    window = Window(padding=(kernel[0] // 2, kernel[1] // 2, kernel[2] // 2))
+    error = torch.randn(2, 32, frames, 4, 4, generator=generator).bfloat16()
+    exact = weight.double().requires_grad_()
+    F.conv3d(x.double(), exact, None, padding=window.padding).backward(error.double())
+    assert exact.grad is not None
+    for _ in range(3):
+        freed = [torch.full((size,), 1e20) for size in (1000, 30_000, 100_000)]
+        del freed
+        ours = (weight.float() if autocast else weight).clone().requires_grad_()
+        with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+            conv3d(x.float() if autocast else x, ours, None, window, route="plain").backward(error)
+        assert ours.grad is not None
+        torch.testing.assert_close(ours.grad.double(), exact.grad, rtol=0.05, atol=0.05 * float(exact.grad.abs().max()))

@@ -11,7 +11,7 @@ from __future__ import annotations
 import functools
 import logging
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
@@ -61,6 +61,9 @@ def conv3d(
     if route == "onednn" and not _served(x_BCTHW, weight, bias_K):
         raise ValueError(f"{REFUSED}; got {x_BCTHW.dtype} on {x_BCTHW.device}")
     if (route or conv3d_route(x_BCTHW, weight, bias_K, window)) == "plain":
+        if _overruns(x_BCTHW, weight, window):
+            time, *others = window.padding
+            x_BCTHW, window = F.pad(x_BCTHW, (0, 0, 0, 0, time, time)), replace(window, padding=(0, *others))
         return F.conv3d(x_BCTHW, weight, bias_K, window.stride, window.padding, window.dilation, window.groups)
     learning = any(tensor is not None and tensor.requires_grad for tensor in (x_BCTHW, weight, bias_K))
     if torch.is_grad_enabled() and learning:
@@ -79,6 +82,18 @@ def conv3d_route(x_BCTHW: Tensor, weight: Tensor, bias_K: Tensor | None, window:
         return "plain"
     _say()
     return "onednn"
+
+
+def _overruns(x_BCTHW: Tensor, weight: Tensor, window: Window) -> bool:
+    """Whether PyTorch would write past the gradient of the weights, and leave parts of it as the memory was before.
+
+    In bfloat16 on CPUs, where a clip has fewer frames than the kernel reaches over (R(2+1)D's last stage has two for 16
+    that go in); seen in PyTorch 2.11 and 2.14. With the zeros written out the sums are the same.
+    """
+    if x_BCTHW.device.type != "cpu" or not weight.requires_grad or not torch.is_grad_enabled() or not window.padding[0]:
+        return False
+    cast = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else x_BCTHW.dtype
+    return cast == torch.bfloat16 and x_BCTHW.shape[2] < window.dilation[0] * (weight.shape[2] - 1) + 1
 
 
 def _served(x_BCTHW: Tensor, weight: Tensor, bias_K: Tensor | None) -> bool:
