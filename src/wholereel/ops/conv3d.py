@@ -62,8 +62,9 @@ def conv3d(
         raise ValueError(f"{REFUSED}; got {x_BCTHW.dtype} on {x_BCTHW.device}")
     if (route or conv3d_route(x_BCTHW, weight, bias_K, window)) == "plain":
         if _overruns(x_BCTHW, weight, window):
-            time, *others = window.padding
-            x_BCTHW, window = F.pad(x_BCTHW, (0, 0, 0, 0, time, time)), replace(window, padding=(0, *others))
+            time, height, width = window.padding
+            x_BCTHW = F.pad(x_BCTHW, (0, 0, 0, 0, time, time))
+            window = replace(window, padding=(0, height, width))
         return F.conv3d(x_BCTHW, weight, bias_K, window.stride, window.padding, window.dilation, window.groups)
     learning = any(tensor is not None and tensor.requires_grad for tensor in (x_BCTHW, weight, bias_K))
     if torch.is_grad_enabled() and learning:
