@@ -347,7 +347,7 @@ def counted_waits(device: torch.device) -> Iterator[list[str]]:
         finally:
             if device.type == "cuda":
                 torch.cuda.set_sync_debug_mode("default")
-    messages += [str(one.message) for one in caught if "synchroniz" in str(one.message)]
+    messages += [str(one.message) for one in caught if "called a synchronizing" in str(one.message)]
 
 
 def commit() -> str:

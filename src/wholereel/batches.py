@@ -68,7 +68,8 @@ class _Movable:
         return map_tensors(self, lambda tensor: tensor.to(device, non_blocking=non_blocking))
 
     def pin_memory(self: T) -> T:
-        return map_tensors(self, Tensor.pin_memory)
+        # What has been expanded has several elements in one place, and cannot be pinned as it lies.
+        return map_tensors(self, lambda tensor: tensor.contiguous().pin_memory())
 
 
 @dataclass(frozen=True)

@@ -341,11 +341,14 @@ class Strategy:
         variant: of `multi_iteration`: `"step"` or `"accumulate"`.
         resident: of `exact`: clips of a video whose graph is alive at once; quicker where one does not fill the device.
             BatchNorm in train mode then sees so many clips of a video together.
+        graphs: of `exact`, on a CUDA device: capture the network once and replay it for every clip, which saves the
+            host's work; for `optim.norm=frozen` or models without BatchNorm. See `training/segment_graphs.py`.
     """
 
     name: Literal["full", "exact", "batch_reduction", "multi_iteration", "sequential"] = "full"
     variant: Literal["step", "accumulate"] = "accumulate"
     resident: int = 1
+    graphs: bool = False
 
 
 @dataclass(frozen=True)

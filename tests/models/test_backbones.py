@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import torch
@@ -14,7 +16,7 @@ from wholereel.errors import CheckpointError
 from wholereel.layers.residual_3d import Conv2Plus1D, middle_width
 from wholereel.models import create_model
 from wholereel.models.layouts import rename
-from wholereel.models.slowfast import SlowFast, pack, slow_frames, unpack
+from wholereel.models.slowfast import Form, SlowFast, _slow_index, pack, slow_frames, unpack
 from wholereel.models.slowfast import slowfast as build_slowfast
 from wholereel.models.weights import fit_clip_weights
 
@@ -45,6 +47,10 @@ def test_packing_loses_nothing() -> None:
 def test_slow_frames_are_the_documented_ones() -> None:
     assert slow_frames(32, 8).tolist() == [0, 10, 20, 31]
     assert slow_frames(32, 4).tolist() == [0, 4, 8, 13, 17, 22, 26, 31]
+    for form, alpha in itertools.product(get_args(Form), (2, 3, 4, 8)):
+        for frames in range(alpha, 256, alpha):
+            made = _slow_index(frames, alpha, form, torch.device("cpu"))
+            assert torch.equal(made, slow_frames(frames, alpha, form))
     model, x = slowfast(), clips(1, 3, 8, 33, 33)
     with torch.no_grad():
         assert torch.equal(model(x), model((x[:, :, [0, 7]], x)))

@@ -10,7 +10,7 @@ Not here: the network without memory (`mvit.py`), the state (`memvit_state.py`),
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, Literal
 
 import torch
@@ -61,10 +61,10 @@ class MemoryBlock(Block):
         return self.finish(x_BLD, normed_BLD, attended_BLD, grid), pooled.query_grid, cache
 
 
-@dataclass(frozen=True)
 class _Compress:
-    attention: PoolingAttention
-    grid: Grid
+    # No dataclass: PyTorch 2.11 asks for the hash of one that is made in a compiled graph before it has its fields.
+    def __init__(self, attention: PoolingAttention, grid: Grid) -> None:
+        self.attention, self.grid = attention, grid
 
     def __call__(self, keys_BLD: Tensor, values_BLD: Tensor) -> tuple[Tensor, Tensor]:
         like = self.attention.k.weight.dtype

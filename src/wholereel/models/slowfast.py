@@ -32,11 +32,14 @@ from wholereel.models.slow import (
     caffe2_names,
     pyslowfast_info,
 )
+from wholereel.ops.relative_positions import constant
 
 __all__ = ["NETWORKS", "SlowFast", "pack", "slow_frames", "slowfast", "unpack"]
 
 Pathways = tuple[Tensor, Tensor]
 Form = Literal["pyslowfast", "mmaction2"]
+
+EXACT_FRAMES = 160  # in shorter clips the floats of `slow_frames` never fall short of a whole number
 
 
 def pack(slow_BSTHW: Tensor, fast_BFTHW: Tensor) -> Tensor:
@@ -89,6 +92,14 @@ def slow_frames(frames: int, alpha: int, form: Form = "pyslowfast") -> Tensor:
     return torch.linspace(0, frames - 1, frames // alpha).long()
 
 
+def _slow_index(frames: int, alpha: int, form: Form, device: torch.device) -> Tensor:
+    """`slow_frames` on a device, made there, so that nothing waits for a copy."""
+    if frames >= EXACT_FRAMES and form != "mmaction2":
+        return slow_frames(frames, alpha, form).to(device)
+    slow = torch.arange(frames // alpha, device=device)
+    return slow * alpha if form == "mmaction2" else slow * (frames - 1) // max(frames // alpha - 1, 1)
+
+
 class Fusion(nn.Module):
     """Fast to slow: `kernel` x 1 x 1 with temporal stride `alpha`, norm, ReLU; joined behind the slow channels.
 
@@ -131,7 +142,7 @@ class TwoStems(nn.Module):
         lacking = -x_BCTHW.shape[2] % self.alpha
         if lacking:
             x_BCTHW = torch.cat((x_BCTHW, x_BCTHW[:, :, -1:].expand(-1, -1, lacking, -1, -1)), 2)
-        index = slow_frames(x_BCTHW.shape[2], self.alpha, self.form).to(x_BCTHW.device)
+        index = constant(_slow_index, x_BCTHW.shape[2], self.alpha, self.form, device=x_BCTHW.device)
         return x_BCTHW.index_select(2, index), x_BCTHW
 
 

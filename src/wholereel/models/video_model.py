@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -118,6 +118,8 @@ class VideoModel(nn.Module):
         ends = [0, *(stages.index(stages[-1] if place == LAST else place) + 1 for place in self.places), len(stages)]
         # Stage names before, between and after the blocks: one more than there are places, possibly empty.
         self.segments = tuple(tuple(stages[begin:end]) for begin, end in pairwise(ends))
+        # Whoever runs segments otherwise for a while, such as `training/segment_graphs.py`.
+        self.segment_runner: Callable[[int, Tensor], Tensor] | None = None
 
     def rebuilt(self, clip_model: ClipModel, memory: config.Memory | None) -> VideoModel:
         """Another model with the same head: this clip model, that memory."""
@@ -269,6 +271,10 @@ class VideoModel(nn.Module):
 
     def run_segment(self, index: int, x_BCTHW: Tensor) -> Tensor:
         """The stages between two blocks: segment 0 reads pixels, segment i what block i-1 infused."""
+        return (self.segment_runner or self.run_stages)(index, x_BCTHW)
+
+    def run_stages(self, index: int, x_BCTHW: Tensor) -> Tensor:
+        """`run_segment` itself, whoever may run segments in its stead."""
         stages = self.clip_model.stages
         for name in self.segments[index]:
             x_BCTHW = stages[name](x_BCTHW)

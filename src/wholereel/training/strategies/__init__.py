@@ -7,6 +7,7 @@ from collections.abc import Callable
 from wholereel import config
 from wholereel.errors import ConfigError
 from wholereel.training.distributed import Ranks
+from wholereel.training.segment_graphs import SegmentGraphs
 from wholereel.training.strategies.exact import Exact
 from wholereel.training.strategies.full import BatchReduction, Full
 from wholereel.training.strategies.multi_iteration import Accumulate, StepPerClip
@@ -36,11 +37,12 @@ def create_strategy(settings: config.Strategy, autocast: Autocast, ranks: Ranks 
     if settings.name not in STRATEGIES:
         raise ConfigError(f"there is no strategy {settings.name!r}. Strategies: {', '.join(STRATEGIES)}.")
     if settings.name == "exact":
-        return Exact(autocast, settings.resident, ranks or Ranks())
-    if settings.resident != 1 or (ranks is not None and ranks.clip_parallel > 1):
+        graphs = SegmentGraphs() if settings.graphs else None
+        return Exact(autocast, settings.resident, ranks or Ranks(), graphs)
+    if settings.resident != 1 or settings.graphs or (ranks is not None and ranks.clip_parallel > 1):
         raise ConfigError(
             f"strategy {settings.name!r} takes the clips of a video together or one by one, in one process: it knows "
-            f"neither strategy.resident nor clip_parallel. Leave both at 1, or use 'exact'."
+            f"neither strategy.resident, strategy.graphs nor clip_parallel. Leave them as they are, or use 'exact'."
         )
     variants = STRATEGIES[settings.name]
     if None in variants:

@@ -15,6 +15,7 @@ clip draw the same random numbers.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Generic, Literal, TypeVar
@@ -42,6 +43,7 @@ from wholereel.training.clip_parallel import (
 from wholereel.training.distributed import Ranks
 from wholereel.training.norms import running_statistics_kept
 from wholereel.training.randomness import draw_seeds, seeded
+from wholereel.training.segment_graphs import SegmentGraphs
 from wholereel.training.strategies.strategy import Autocast, Plan, Scale, Step
 
 __all__ = ["Exact"]
@@ -65,11 +67,13 @@ class Exact:
             numbers per clip are exchanged, so that each judges all clips. Parameters that only the judgement needs
             (the head, W_o) get their gradient on the first of them and zeros on the others: gradients of all processes
             add up, as they do between different videos.
+        graphs: replays segments as CUDA graphs; `None` = every kernel is asked for.
     """
 
     autocast: Autocast
     resident: int = 1
     ranks: Ranks = field(default_factory=Ranks)
+    graphs: SegmentGraphs | None = None
     gradient: Literal["exact"] = "exact"
 
     def check(self, task: Task) -> None:
@@ -107,7 +111,8 @@ class Exact:
         check_all(batch.valid_BN.any(1), NO_CLIP)
         check_same_videos(batch.ids, self.ranks)
         engine = _Engine(task, batch, scale, self.autocast, self.resident, self.ranks)
-        return engine.through_summaries() if task.model.summarises else engine.through_maps()
+        with nullcontext() if self.graphs is None else self.graphs.running(task.model):
+            return engine.through_summaries() if task.model.summarises else engine.through_maps()
 
 
 @dataclass
