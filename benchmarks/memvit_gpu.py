@@ -1,7 +1,7 @@
 """MeMViT-16 on a GPU: clips a second in training and inference, peak memory over M, routes of attention, waits.
 
 Ours against the baseline of `memvit.py`, over the same weights, at equal batch: eager in float32 (TF32 products) and in
-bfloat16, then ours compiled. The baseline does not compare names of videos or make index tables on the host, as the
+bfloat16, both as CUDA graphs, which need no host, then ours compiled. The baseline does not compare names of videos or make index tables on the host, as the
 public code does in every layer and step: on a GPU it is quicker than that code.
 Each part is written as it comes; on a CPU small sizes run for a trial.
 
@@ -38,6 +38,18 @@ from wholereel.ops.attention import ATTENTION_ROUTES
 from wholereel.ops.depthwise_conv3d import BEST
 
 PRECISIONS = ("bf16", "fp32-tf32")
+PARTS = (
+    "throughput",
+    "graphs_inference",
+    "compiled_inference",
+    "compiled_training",
+    "graphs_training",
+    "memory",
+    "depthwise",
+    "routes",
+    "waits",
+    "agreement",
+)
 FUSED = {
     "flash": SDPBackend.FLASH_ATTENTION,
     "cudnn": SDPBackend.CUDNN_ATTENTION,
@@ -52,26 +64,15 @@ class Report:
         self.given, self.device = given, torch.device(given.device)
         self.begin = time.perf_counter()
         self.found: dict[str, Any] = {"seconds": {}}
-        self.baselines: dict[tuple[str, bool], float] = {}  # seconds of a step by precision and whether it trains
+        self.baselines: dict[tuple[str, bool, int], float] = {}  # seconds of a step by precision, training, batch
         self.model = self.make(given.reach)
-        generator = torch.Generator().manual_seed(0)
-        self.clip = torch.randn(given.batch, 3, 16, given.crop, given.crop, generator=generator).to(self.device)
+        self.found["seconds"]["model"] = round(time.perf_counter() - self.begin, 1)
+        self.clip = self.clips(given.batch[0])
 
     def run(self) -> None:
-        parts = (
-            self.agreement,
-            self.waits,
-            self.routes,
-            self.throughput,
-            self.depthwise,
-            self.memory,
-            self.compiled_inference,
-            self.compiled_training,
-        )
-        for part in parts:
-            if self.given.parts and part.__name__ not in self.given.parts:
-                continue
-            name, begin = part.__name__, time.perf_counter()
+        for name in self.given.parts:
+            part = getattr(self, name)
+            begin = time.perf_counter()
             if self.late():
                 self.found[name] = f"left out: {self.given.seconds} seconds are over"
             else:
@@ -85,6 +86,10 @@ class Report:
                     torch.cuda.empty_cache()
             self.found["seconds"][name] = round(time.perf_counter() - begin, 1)
             write(self.given, self.found)
+
+    def clips(self, batch: int) -> Tensor:
+        own = torch.Generator(self.device).manual_seed(0)
+        return torch.randn(batch, 3, 16, self.given.crop, self.given.crop, generator=own, device=self.device)
 
     def late(self) -> bool:
         return time.perf_counter() - self.begin > self.given.seconds
@@ -228,28 +233,91 @@ class Report:
             block.attn.route = route  # type: ignore[union-attr]
 
     def throughput(self) -> list[dict[str, Any]]:
-        """Clips a second of both, eager."""
+        """Clips a second of both, eager, by batch and precision."""
         rows = []
-        for precision in PRECISIONS:
-            for training in (False, True):
-                ours, theirs = self.clock(self.ours(precision, training)), None
-                try:
-                    theirs = self.clock(self.baseline(precision, training))
-                except torch.cuda.OutOfMemoryError:
-                    torch.cuda.empty_cache()
-                rows.append(self.row(precision, training, ours, theirs, "eager"))
+        for batch in self.given.batch:
+            self.clip = self.clips(batch)
+            for precision in PRECISIONS:
+                for training in (False, True) if not self.late() else ():
+                    ours, theirs = self.clock(self.ours(precision, training)), None
+                    try:
+                        theirs = self.clock(self.baseline(precision, training))
+                    except torch.cuda.OutOfMemoryError:
+                        self.model.zero_grad()
+                        torch.cuda.empty_cache()
+                    rows.append(self.row(precision, training, ours, theirs, "eager"))
+        self.clip = self.clips(self.given.batch[0])
         return rows
 
-    def row(self, precision: str, training: bool, ours: float, theirs: float | None, how: str) -> dict[str, Any]:
+    def graphs_inference(self) -> list[dict[str, Any]]:
+        """Both captured as CUDA graphs, so that kernels are compared without the host; ours by route of attention."""
+        rows: list[dict[str, Any]] = []
+        try:
+            for batch in self.given.batch:
+                self.clip = self.clips(batch)
+                for precision in PRECISIONS:
+                    if self.late():
+                        break
+                    theirs = self.replayed(self.baseline(precision, False))
+                    for route in ATTENTION_ROUTES:
+                        self.choose(route)
+                        ours = self.replayed(self.ours(precision, False))
+                        rows.append(self.row(precision, False, ours, theirs, f"graph, {route}", both="graph"))
+        finally:
+            self.choose("auto")
+            self.clip = self.clips(self.given.batch[0])
+        return rows
+
+    def graphs_training(self) -> list[dict[str, Any]]:
+        """Forward and backward of both captured together, at the first batch size."""
+        rows: list[dict[str, Any]] = []
+        try:
+            for precision in PRECISIONS:
+                if self.late():
+                    break
+                theirs = self.replayed(self.baseline(precision, True))
+                for route in ATTENTION_ROUTES:
+                    self.choose(route)
+                    ours = self.replayed(self.ours(precision, True))
+                    rows.append(self.row(precision, True, ours, theirs, f"graph, {route}", both="graph"))
+        finally:
+            self.choose("auto")
+        return rows
+
+    def replayed(self, action: Callable[[], object]) -> float:
+        """Seconds of one replay of what `action` asks of the device; on a CPU of the action itself.
+
+        Replays see the state and the clip of the capture; what the action returns or leaves stays in the graph's pool.
+        """
+        if self.device.type != "cuda":
+            return self.clock(action)
+        beside = torch.cuda.Stream()
+        beside.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(beside):
+            for _ in range(2):
+                action()
+        torch.cuda.current_stream().wait_stream(beside)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            action()
+        taken = self.clock(graph.replay)
+        graph.reset()
+        return taken
+
+    def row(
+        self, precision: str, training: bool, ours: float, theirs: float | None, how: str, both: str = "eager"
+    ) -> dict[str, Any]:
         what, asked = ("training", "at least 3") if training else ("inference", "at least 4")
-        key = (precision, training)
-        if theirs is not None:
+        key = (precision, training, len(self.clip))
+        if theirs is not None and both == "eager":
             self.baselines[key] = theirs
+        theirs = self.baselines.get(key) if theirs is None else theirs
         row: dict[str, Any] = {"what": what, "precision": precision, "ours": how, "batch": len(self.clip)}
         row["ours_clips_s"] = round(len(self.clip) / ours, 1)
-        if key in self.baselines:
-            row["baseline_clips_s"] = round(len(self.clip) / self.baselines[key], 1)
-            row["ours_over_baseline"] = [round(self.baselines[key] / ours, 2), asked]
+        if theirs is not None:
+            row["baseline"] = both
+            row["baseline_clips_s"] = round(len(self.clip) / theirs, 1)
+            row["ours_over_baseline"] = [round(theirs / ours, 2), asked]
         print(row, flush=True)
         return row
 
@@ -311,8 +379,9 @@ class Report:
                 loss.backward()
                 model.zero_grad()
 
-        if ("bf16", training) not in self.baselines:
-            self.baselines["bf16", training] = self.clock(self.baseline("bf16", training))
+        key = ("bf16", training, len(self.clip))
+        if key not in self.baselines:
+            self.baselines[key] = self.clock(self.baseline("bf16", training))
         begin = time.perf_counter()
         step()
         self.synchronize()
@@ -362,11 +431,12 @@ def write(given: argparse.Namespace, found: dict[str, Any]) -> None:
     machine = torch.cuda.get_device_name() if given.device == "cuda" else f"{platform.machine()}, no GPU"
     result = {
         "what": f"MeMViT, {given.depth} blocks, 16 x {given.crop}^2, M = {given.reach}, G = {given.gap}, batch "
-        f"{given.batch}",
+        f"{', '.join(map(str, given.batch))}",
         "command": "python " + " ".join(sys.argv),
         "commit": commit(),
         "date": datetime.date.today().isoformat(),
         "machine": f"{machine}, torch {torch.__version__}",
+        "cudnn_benchmark": given.cudnn_benchmark,
         **found,
     }
     text = json.dumps(result, indent=1) + "\n"
@@ -383,15 +453,17 @@ def main() -> None:
     parser.add_argument("--crop", type=int, default=224)
     parser.add_argument("--reach", type=int, default=2)
     parser.add_argument("--gap", type=int, default=1)
-    parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--batch", type=int, nargs="+", default=[8], help="the first one is that of all other parts")
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--reaches", type=int, nargs="+", default=[0, 1, 2, 4, 8, 16], metavar="M")
-    parser.add_argument("--parts", nargs="+", help="these alone")
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS, help="in this order")
+    parser.add_argument("--cudnn-benchmark", action="store_true", help="cuDNN tries its kernels, some seconds a shape")
     parser.add_argument("--seconds", type=float, default=70.0, help="no part begins later")
     parser.add_argument("--out", type=Path)
     given = parser.parse_args()
+    flags = {"benchmark": given.cudnn_benchmark, "benchmark_limit": 4, "allow_tf32": True}
     torch.set_float32_matmul_precision("high")  # TF32, as trained with
-    with torch.backends.cudnn.flags(enabled=True, benchmark=True, benchmark_limit=4, allow_tf32=True):
+    with torch.backends.cudnn.flags(enabled=True, **flags):
         Report(given).run()
 
 

@@ -15,8 +15,8 @@ those of `full`; then the strategies take turns, and the best of several rounds 
     python benchmarks/video_level.py --device cuda --bf16 --model slowfast_8x8_50 --frames 32 --side 224 --gpu-report
 
 The second line measures what is asked of a GPU: peak of `exact` at N = 16 over N = 1, a step on 64 clips of a video,
-time of `exact` over `full` for as many clips as `full` can hold (as one video and as four), the memory block's share of
-the forward pass, gradients in float32, float64 and bfloat16. Each part is written as it comes.
+time of `exact` over `full` for given numbers of videos and clips, the memory block's share of the forward pass,
+gradients in float32, float64 and bfloat16. Each part is written as it comes.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from __future__ import annotations
 import argparse
 import copy
 import datetime
+import gc
 import json
-import math
 import os
 import platform
 import subprocess
@@ -62,6 +62,9 @@ CLIP_BY_CLIP = "full, clip by clip"
 CLASSES = 10
 CLIPS = (1, 2, 4, 8, 16, 32)
 GPU_CLIPS = (1, 16, 32, 64)
+GPU_PARTS = ("gradients", "block", "half_gradients", "times", "graph_peaks", "peaks")
+ROWS = ("8x8", "1x32-graphs", "1x32x4", "4x8", "1x32")
+TIME_ROW = "videos x clips, x resident where it is not 1, -graphs for replayed CUDA graphs: 8x8, 1x32x4, 1x32-graphs"
 CPU = torch.device("cpu")
 PICTURES = Path("docs/_static")
 
@@ -251,9 +254,9 @@ class GpuReport:
         self.found: dict[str, Any] = {"seconds": {}}
 
     def run(self, write: Callable[[dict[str, Any]], None]) -> None:
-        """All parts in order of importance; `write` gets what is known after each."""
-        for part in (self.peaks, self.times, self.gradients, self.block, self.half_gradients):
-            name, begin = part.__name__, time.perf_counter()
+        """The parts that were asked for, in that order; `write` gets what is known after each."""
+        for name in self.given.gpu_parts:
+            part, begin = getattr(self, name), time.perf_counter()
             if begin - self.begin > self.given.seconds:
                 self.found[name] = f"left out: {self.given.seconds} seconds are over"
             else:
@@ -273,69 +276,67 @@ class GpuReport:
     def autocast(self) -> AbstractContextManager[object]:
         return torch.autocast(self.device.type, torch.bfloat16) if self.given.bf16 else nullcontext()
 
-    def strategy(self, name: str, resident: int = 1, *, full_precision: bool = False) -> Strategy:
+    def strategy(
+        self, name: str, resident: int = 1, *, full_precision: bool = False, graphs: bool = False
+    ) -> Strategy:
         autocast = nullcontext if full_precision else self.autocast
         if name == CLIP_BY_CLIP:
             return cast(Strategy, ClipByClip(autocast))
-        return cast(Strategy, create_strategy(config.Strategy(name, resident=resident), autocast))  # type: ignore[arg-type]
+        settings = config.Strategy(name, resident=resident, graphs=graphs)  # type: ignore[arg-type]
+        return cast(Strategy, create_strategy(settings, autocast))
 
-    def peaks(self) -> None:
+    def peaks(self, *, graphs: bool = False) -> None:
         """Of `exact` with one video: N = 1, 16, 64."""
-        exact = self.strategy("exact")
-        seconds(self.task, exact, self.batch(1, 2), self.device)  # gradients and workspaces are there then
+        exact, prefix = self.strategy("exact", graphs=graphs), "graphs_" if graphs else ""
+        seconds(self.task, exact, self.batch(1, 2), self.device)  # gradients, workspaces and graphs are there then
         counts = [n for n in (1, 16, 64) if n <= max(self.given.clips)]
         peaks = {n: peak_bytes(self.task, exact, self.batch(1, n), self.device) for n in counts}
-        self.found["peak_mb"] = {str(n): round(peak / 2**20, 1) for n, peak in peaks.items()}
+        self.found[f"{prefix}peak_mb"] = {str(n): round(peak / 2**20, 1) for n, peak in peaks.items()}
+        if self.device.type == "cuda":
+            self.found[f"{prefix}reserved_mb"] = round(torch.cuda.max_memory_reserved() / 2**20)
         if 16 in peaks:
-            self.found["peak_16_over_1"] = [round(peaks[16] / peaks[1], 4), "at most 1.10"]
+            self.found[f"{prefix}peak_16_over_1"] = [round(peaks[16] / peaks[1], 4), "at most 1.10"]
         if 64 in peaks:
             finite = all(bool(p.grad.isfinite().all()) for p in self.task.parameters() if p.grad is not None)
-            self.found["64_clips_train"] = [finite, "on one device"]
+            self.found[f"{prefix}64_clips_train"] = [finite, "on one device"]
+
+    def graph_peaks(self) -> None:
+        """The same with replayed graphs, which hold their clip between steps, too: see what is reserved."""
+        self.peaks(graphs=True)
 
     def times(self) -> None:
-        """Of `exact` over `full` for as many clips as `full` can hold, in one video or in several."""
-        full, rows = self.strategy("full"), []
-        self.found["times"] = rows
-        largest = self._largest()
-        while largest >= 2:
-            try:
-                for videos, resident in ((4, 1), (1, 1), (1, 4)):
-                    if largest // videos >= max(2, resident):
-                        rows.append(self._ratio(full, videos, largest // videos, resident))
-                        print(rows[-1], flush=True)
+        """Of `exact` over `full`, row by row of `--rows`."""
+        rows: list[dict[str, Any]] = []
+        self.found["times"], full = rows, {}
+        for videos, clips, resident, graphs in self.given.rows:
+            if time.perf_counter() - self.begin > self.given.seconds:
                 break
+            row: dict[str, Any] = {"videos": videos, "clips": clips, "resident": resident, "graphs": graphs}
+            batch = self.batch(videos, clips)
+            try:
+                if (videos, clips) not in full:
+                    full[videos, clips] = self._best(self.strategy("full"), batch)
+                exact = self._best(self.strategy("exact", resident, graphs=graphs), batch)
+                row |= {"full_s": round(full[videos, clips], 4), "exact_s": round(exact, 4)}
+                row["exact_over_full"] = round(exact / full[videos, clips], 3)
             except torch.cuda.OutOfMemoryError:
+                row["out_of_memory"] = True
+            except Exception as error:  # the other rows are wanted all the same
+                row["failed"] = str(error).splitlines()[0][:200]
+            gc.collect()  # graphs hold memory
+            if self.device.type == "cuda":
                 torch.cuda.empty_cache()
-                largest //= 2
-        if rows:
-            best = min(rows, key=lambda row: row["exact_over_full"])
+            rows.append(row)
+            print(row, flush=True)
+        known = [row for row in rows if "exact_over_full" in row]
+        if known:
+            best = min(known, key=lambda row: row["exact_over_full"])
             self.found["exact_over_full_time"] = [best["exact_over_full"], "at most 1.45"]
-            self.found["at"] = {key: best[key] for key in ("videos", "clips", "resident")}
+            self.found["at"] = {key: best[key] for key in ("videos", "clips", "resident", "graphs")}
 
-    def _largest(self) -> int:
-        """A power of two of clips, from how much more memory `full` takes for two clips than for one."""
-        full, top = self.strategy("full"), max(n for n in self.given.clips if n <= 32)
-        if self.device.type != "cuda":
-            return top
-        one, two = (peak_bytes(self.task, full, self.batch(1, n), self.device) for n in (1, 2))
-        torch.cuda.empty_cache()
-        free = torch.cuda.mem_get_info()[0] * 0.92
-        fits = 2 + (free - two) / max(two - one, 1)
-        self.found["full_mb"] = {"1": round(one / 2**20), "2": round(two / 2**20), "fits_clips": int(fits)}
-        return min(top, 2 ** int(math.log2(max(fits, 1))))
-
-    def _ratio(self, full: Strategy, videos: int, clips: int, resident: int) -> dict[str, Any]:
-        batch = self.batch(videos, clips)
-        both = {"full": full, "exact": self.strategy("exact", resident)}
-        taken: dict[str, list[float]] = {name: [] for name in both}
-        for number in range(self.given.rounds + 1):  # the first one warms up
-            for name, strategy in both.items():
-                needed = seconds(self.task, strategy, batch, self.device)
-                taken[name] += [needed] if number else []
-        best = {name: round(min(times), 4) for name, times in taken.items()}
-        ratio = round(min(taken["exact"]) / min(taken["full"]), 3)
-        sizes = {"videos": videos, "clips": clips, "resident": resident}
-        return {**sizes, "full_s": best["full"], "exact_s": best["exact"], "exact_over_full": ratio}
+    def _best(self, strategy: Strategy, batch: ClipBatch) -> float:
+        """Seconds of a step, after one that warms up."""
+        return min([seconds(self.task, strategy, batch, self.device) for _ in range(self.given.rounds + 1)][1:])
 
     def gradients(self) -> None:
         """In float32 without TF32, and in float64 on small clips, by parameter.
@@ -374,6 +375,10 @@ class GpuReport:
         least = min(float(cosine(ours[key], theirs[key], dim=0)) for key in theirs if theirs[key].any())
         self.found["gradient_cosine"] = [float(whole), "at least 0.999"]
         self.found["least_cosine_of_a_parameter"] = least
+        if self.device.type == "cuda":
+            graphs = gradients(self.task, self.strategy("exact", graphs=True), self.batch(1, 4), self.device)
+            between = cosine(torch.cat(list(graphs.values())), torch.cat(list(ours.values())), dim=0)
+            self.found["graphs_gradient_cosine"] = [float(between), "at least 0.999"]
 
     def block(self) -> None:
         """Time of the memory block over that of the whole forward pass."""
@@ -396,6 +401,15 @@ class GpuReport:
             block = clock(lambda: model.infuse_at(0, x_BNCTHW, model.push_at(0, x_BNCTHW)))
         self.found["block_share_of_forward"] = [round(block / whole, 4), "at most 0.02"]
         self.found["block_and_forward_s"] = [round(block, 6), round(whole, 6)]
+
+
+def time_row(text: str) -> tuple[int, int, int, bool]:
+    """What `TIME_ROW` says, read."""
+    sizes, _, graphs = text.partition("-")
+    videos, clips, *resident = (int(size) for size in sizes.split("x"))
+    if len(resident) > 1 or graphs not in ("", "graphs"):
+        raise argparse.ArgumentTypeError(f"expected {TIME_ROW}; got {text!r}")
+    return videos, clips, resident[0] if resident else 1, bool(graphs)
 
 
 def pictures(rows: list[dict[str, Any]], folder: Path, unit: str) -> None:
@@ -440,6 +454,9 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--bf16", action="store_true")
     parser.add_argument("--gpu-report", action="store_true", help="what is asked of a GPU instead of the table")
+    parser.add_argument("--gpu-parts", nargs="+", choices=GPU_PARTS, default=GPU_PARTS, help="in this order")
+    parser.add_argument("--rows", nargs="+", type=time_row, default=[time_row(row) for row in ROWS], help=TIME_ROW)
+    parser.add_argument("--cudnn-benchmark", action="store_true", help="cuDNN tries its kernels, some seconds a shape")
     parser.add_argument("--seconds", type=float, default=70.0, help="no part of the GPU report begins later")
     parser.add_argument("--pictures", type=Path, help=f"folder for the pictures; {PICTURES} is the committed one")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/video_level.json"))
@@ -468,14 +485,14 @@ def main() -> None:
             "machine": f"{machine} (load {min(loads):.1f} to {max(loads):.1f}, other jobs included), "
             f"torch {torch.__version__}",
             "rows": rows,
-            **({} if report is None else {"gpu": report}),
+            **({} if report is None else {"cudnn_benchmark": given.cudnn_benchmark, "gpu": report}),
         }
         print(json.dumps({key: value for key, value in result.items() if key != "rows"}, indent=1), flush=True)
         given.out.parent.mkdir(parents=True, exist_ok=True)
         given.out.write_text(json.dumps(result, indent=1) + "\n")
 
     if given.gpu_report:
-        with torch.backends.cudnn.flags(enabled=True, benchmark=True, benchmark_limit=4):  # as training does
+        with torch.backends.cudnn.flags(enabled=True, benchmark=given.cudnn_benchmark, benchmark_limit=4):
             GpuReport(task, given, device).run(write)
         return
     for clips in given.clips:

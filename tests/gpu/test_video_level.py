@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 from contextlib import nullcontext
 from dataclasses import replace
@@ -15,8 +16,9 @@ pytest.importorskip("av", reason="tasks read videos")
 from tests.training.tiny import CLASSES, StopHere, Stopping, TinyLoader, clip_batch, tiny_task
 from wholereel import config
 from wholereel.batches import Losses
+from wholereel.errors import ConfigError
 from wholereel.inference.predictor import precision_context
-from wholereel.models.registry import create_model
+from wholereel.models.registry import MODELS, create_model, list_models
 from wholereel.models.video_model import VideoModel, merge_clips
 from wholereel.tasks.classification import ClassificationTask
 from wholereel.training.checkpoint import load_checkpoint
@@ -202,6 +204,105 @@ def test_a_step_of_exact_makes_the_host_wait_for_nothing():
         step()
     finally:
         torch.cuda.set_sync_debug_mode("default")
+
+
+def small(name):
+    """A model of the table, of few channels where it can be, with a memory where it has none; and a step of it."""
+    kind = MODELS[name].kind
+    options = {"width": 8} if kind == "clip" and "width" in inspect.signature(MODELS[name].build).parameters else {}
+    try:
+        made = create_model(name, num_classes=5, **options)
+    except (TypeError, ConfigError):
+        made = create_model(name, num_classes=5)
+    info, side = made.info, made.info.crop if kind != "clip" else 64
+    clip = torch.randn(2, 3, info.frames, side, side, device="cuda")
+    if kind == "memory":
+        made = made.cuda().train()
+        state, starts = made.init_state(2), torch.tensor([True, False], device="cuda")
+        return made, lambda: made(clip, state.reset(starts))[0]
+    model = VideoModel(made, config.Memory(value="separate")).cuda().train()
+    set_training_mode(model, "frozen")
+    valid = torch.ones(2, 2, dtype=torch.bool, device="cuda")
+    return model, lambda: model(torch.stack([clip, clip], 1), None, valid)[0]
+
+
+LARGE = ("101", "152", "_24", "2_l", "2_b", "1_b")
+REGISTRY = [name for name in list_models() if not name.endswith(LARGE)]
+
+
+@pytest.mark.parametrize("name", REGISTRY)
+def test_no_model_makes_the_host_wait(name):
+    """Forward and backward in bfloat16, once for what is made once, then with every wait an error."""
+    model, step = small(name)
+    for waiting in ("default", "error"):
+        torch.cuda.synchronize()
+        torch.cuda.set_sync_debug_mode(waiting)
+        try:
+            with precision_context("bf16", torch.device("cuda")):
+                loss = step().float().sum()
+            loss.backward()
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+        model.zero_grad()
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize(("kind", "places", "resident"), [
+    ("group", "last", 1), ("group", "two", 1), ("frozen", "two", 1), ("frozen", "last", 2), ("pathways", "last", 1),
+])  # fmt: skip
+def test_replayed_graphs_have_the_same_gradient(precision, kind, places, resident):
+    """Over two steps with an update in between, which the graphs must see."""
+    memory, found = config.Memory(after=PLACES[places], dim=8, value="separate"), {}
+    for graphs in (False, True):
+        norm = "group" if kind == "group" else "batch"
+        task = two_pathways(memory) if kind == "pathways" else tiny_task(memory, norm=norm, name="tiny_r3d")
+        task.cuda()
+        set_training_mode(task, "frozen")
+        batch = film(2, 3) if kind == "pathways" else clip_batch([0, 1], valid=MASK)
+        strategy = strategy_of(
+            "exact", lambda: precision_context(precision, torch.device("cuda")), resident=resident, graphs=graphs
+        )
+        found[graphs] = []
+        for _ in range(2):
+            task.zero_grad()
+            strategy.backward(task, strategy.place(batch, torch.device("cuda")), Losses.total, lambda: None)
+            found[graphs].append({k: p.grad.double().cpu() for k, p in task.named_parameters() if p.grad is not None})
+            with torch.no_grad():
+                for parameter in task.parameters():
+                    parameter.mul_(0.9)
+    for eager, replayed_ in zip(found[False], found[True], strict=True):
+        if precision == "fp32":
+            assert worst(replayed_, eager) < (1e-4, "")
+        else:
+            assert cosine(replayed_, eager) > 0.999
+    assert cosine(found[True][0], found[True][1]) < 0.99999
+
+
+def test_replayed_graphs_make_the_host_wait_for_nothing_and_hold_one_clip():
+    device = torch.device("cuda")
+    task = two_pathways(config.Memory(dim=8, value="separate")).to(device)
+    set_training_mode(task, "frozen")
+    strategy = strategy_of("exact", lambda: precision_context("bf16", device), graphs=True)
+    peaks = {}
+    for clips in (1, 1, 16):  # the first run captures
+        batch = strategy.place(film(1, clips).pin_memory(), device)
+        torch.cuda.synchronize()
+        torch.cuda.reset_peak_memory_stats()
+        torch.cuda.set_sync_debug_mode("error" if peaks else "default")
+        try:
+            strategy.backward(task, batch, Losses.total, lambda: None)
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+        task.zero_grad()
+        peaks[clips] = torch.cuda.max_memory_allocated()
+    assert peaks[16] <= 1.10 * peaks[1]
+
+
+def test_random_numbers_cannot_be_replayed():
+    task = tiny_task(config.Memory(dim=8, value="separate"), name="tiny_r3d").cuda().train()
+    task.model.clip_model.layer2 = nn.Sequential(task.model.clip_model.layer2, nn.Dropout(0.3))
+    with pytest.raises(ConfigError, match="draw random numbers"):
+        gradients(task, clip_batch([0, 1]), "exact", graphs=True)
 
 
 @pytest.mark.filterwarnings("default")
