@@ -1,8 +1,8 @@
 """MeMViT-16 on a GPU: clips a second in training and inference, peak memory over M, routes of attention, waits.
 
 Ours against the baseline of `memvit.py`, over the same weights, at equal batch: eager in float32 (TF32 products) and in
-bfloat16, both as CUDA graphs, which need no host, then ours compiled. The baseline does not compare names of videos or make index tables on the host, as the
-public code does in every layer and step: on a GPU it is quicker than that code.
+bfloat16, both as CUDA graphs, which need no host, then ours compiled. The baseline does not compare names of videos or
+make index tables on the host, as the public code does in every layer and step: on a GPU it is quicker than that code.
 Each part is written as it comes; on a CPU small sizes run for a trial.
 
     python benchmarks/memvit_gpu.py --out benchmarks/results/memvit_h100.json

@@ -276,9 +276,7 @@ class GpuReport:
     def autocast(self) -> AbstractContextManager[object]:
         return torch.autocast(self.device.type, torch.bfloat16) if self.given.bf16 else nullcontext()
 
-    def strategy(
-        self, name: str, resident: int = 1, *, full_precision: bool = False, graphs: bool = False
-    ) -> Strategy:
+    def strategy(self, name: str, resident: int = 1, *, full_precision: bool = False, graphs: bool = False) -> Strategy:
         autocast = nullcontext if full_precision else self.autocast
         if name == CLIP_BY_CLIP:
             return cast(Strategy, ClipByClip(autocast))

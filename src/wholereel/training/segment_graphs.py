@@ -84,8 +84,8 @@ class SegmentGraphs:
                 "keep whole weights on each device",
             ),
         }
-        for reason, (found, remedy) in reasons.items():
-            if found:
+        for reason, (is_so, remedy) in reasons.items():
+            if is_so:
                 raise ConfigError(f"{SETTING} replays the same kernels, but {reason}: {remedy}, or leave it out.")
         self.captured.clear()
         self.fingerprint = fingerprint
@@ -119,12 +119,11 @@ class SegmentGraphs:
         before = torch.get_rng_state(), _random_state(device)
         with torch.no_grad():
             segment(sample)
-        if any(
-            not torch.equal(a, b) for a, b in zip(before, (torch.get_rng_state(), _random_state(device)), strict=True)
-        ):
+        after = torch.get_rng_state(), _random_state(device)
+        if any(not torch.equal(a, b) for a, b in zip(before, after, strict=True)):
             raise ConfigError(
-                f"{SETTING} replays the same kernels, but stages draw random numbers: leave stochastic depth and dropout "
-                "inside of stages out, or leave it out."
+                f"{SETTING} replays the same kernels, but stages draw random numbers: leave stochastic depth and "
+                "dropout inside of stages out, or leave it out."
             )
         sample.requires_grad_(index > 0)
         precision = torch.autocast(
@@ -149,7 +148,7 @@ class _Segment(nn.Module):
         self.run = lambda x_BCTHW: model.run_stages(index, x_BCTHW)
 
     def forward(self, x_BCTHW: Tensor) -> Tensor:
-        return cast(Tensor, self.run(x_BCTHW))
+        return self.run(x_BCTHW)
 
 
 class _GradientCopied(torch.autograd.Function):
