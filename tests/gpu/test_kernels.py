@@ -125,7 +125,7 @@ def test_second_derivatives() -> None:
 @pytest.mark.parametrize("module", [depthwise_conv3d, correlation], ids=["depthwise", "correlation"])
 def test_auto_takes_the_kernels_and_says_so(module: Any, caplog: pytest.LogCaptureFixture) -> None:
     module._say.cache_clear()
-    x = torch.zeros(1, 16, 4, 16, 16, device=DEVICE)
+    x = torch.zeros(1, 16, 4, 16, 16, device=DEVICE).to(memory_format=torch.channels_last_3d)
     with caplog.at_level(logging.INFO, logger=module.__name__):
         assert module.best_implementation(x) == "triton"
     assert [message.rpartition(": ")[2] for message in caplog.messages] == ["triton"]

@@ -102,10 +102,10 @@ def test_operators_keep_their_contract() -> None:
     x, w = drawn(1, 2, 2, 5, 4).requires_grad_(), drawn(2, 1, 3, 3, 3, seed=1).requires_grad_()
     error = drawn(1, 2, 2, 3, 2, seed=2).requires_grad_()
     settings = ([1, 2, 2], [1, 1, 1], False)
-    torch.library.opcheck(module._forward, (x, w, *settings))
+    torch.library.opcheck(module._convolution_op, (x, w, *settings))
     quick = ("test_schema", "test_faketensor", "test_autograd_registration")
-    torch.library.opcheck(module._to_input, (error, w, [2, 5, 4], *settings), test_utils=quick)
-    torch.library.opcheck(module._to_weight, (error, x, [3, 3, 3], *settings), test_utils=quick)
+    torch.library.opcheck(module._input_op, (error, w, [2, 5, 4], *settings), test_utils=quick)
+    torch.library.opcheck(module._weight_op, (error, x, [3, 3, 3], *settings), test_utils=quick)
 
 
 def test_compiled_and_checkpointed() -> None:
@@ -152,6 +152,28 @@ def test_choice_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
         "depthwise 3-D convolutions in float32 on cpu: split",
         "depthwise 3-D convolutions in float64 on cpu: native",
     ]
+
+
+def test_few_contiguous_features_on_cuda_are_left_to_pytorch(monkeypatch: pytest.MonkeyPatch) -> None:
+    class OnCuda:
+        """Features of a device that is not here."""
+
+        def __init__(self, x: Tensor) -> None:
+            self.numel, self.is_contiguous, self.dtype = x.numel, x.is_contiguous, x.dtype
+            self.device = torch.device("cuda")
+
+    monkeypatch.setattr(module, "kernels_run_on", lambda device: device == "cuda")
+    few = torch.empty(8, 256, 8, 14, 14, dtype=torch.bfloat16)
+    many = torch.empty(8, 128, 16, 28, 28, dtype=torch.bfloat16)
+    for x, expected in (
+        (few, "native"),
+        (few.to(memory_format=torch.channels_last_3d), "triton"),
+        (many, "triton"),
+        (many.to(memory_format=torch.channels_last_3d), "triton"),
+        (many.double(), "native"),
+    ):
+        features: Any = OnCuda(x)
+        assert module.best_implementation(features) == expected
 
 
 def test_what_does_not_fit_is_refused() -> None:

@@ -35,6 +35,8 @@ BEST: dict[tuple[str, torch.dtype], str] = {
     ("cuda", torch.float16): "triton",
 }
 SMALL = 8192
+FEW = 2**23  # of contiguous features on CUDA devices, see `best_implementation`
+PLAIN = (Tensor, torch.nn.Parameter)
 KERNELS = "depthwise_triton"
 
 log = logging.getLogger(__name__)
@@ -86,18 +88,21 @@ def depthwise_conv3d(
     with_gradient = torch.is_grad_enabled() and (x_BCTHW.requires_grad or weight_C1KKK.requires_grad)
     if implementation == "split" and not with_gradient:
         return F.conv3d(x_BCTHW, weight_C1KKK, None, stride, padding, 1, channels)
-    y_BCTHW: Tensor = _forward(x_BCTHW, weight_C1KKK, list(stride), list(padding), implementation == "triton")
-    return y_BCTHW
+    return _convolved(x_BCTHW, weight_C1KKK, list(stride), list(padding), implementation == "triton")
 
 
 def best_implementation(x_BCTHW: Tensor) -> Implementation:
     """The implementation for features of this device, type and size, which is logged where it is first asked for.
 
-    Below `SMALL` numbers the calls cost more than the sums. Without Triton, PyTorch's own.
+    Below `SMALL` numbers the calls cost more than the sums. Without Triton, PyTorch's own. On CUDA devices PyTorch's
+    own takes contiguous features of fewer than `FEW` numbers: there it needs one kernel a call, and the host decides.
+    Features in channels-last memory never: its backward took 8 to 170 ms there in bfloat16, where the kernels took 0.8
+    to 2.0 ms (`benchmarks/results/backbones_gpu_h100_2026-11-26.json`, part `depthwise`, commit 8f9bc44).
     """
     device = x_BCTHW.device.type
     found: Any = BEST.get((device, x_BCTHW.dtype), "native")
-    if found == "triton" and not kernels_run_on(device):
+    few = x_BCTHW.numel() < FEW and x_BCTHW.is_contiguous()
+    if found == "triton" and (few or not kernels_run_on(device)):
         found = "native"
     if not torch.compiler.is_compiling():
         _say(device, x_BCTHW.dtype, found)
@@ -111,61 +116,42 @@ def _say(device: str, dtype: torch.dtype, implementation: str) -> None:
 
 
 # ------------------------------------------------------------------------------------------- operators, their gradients
-# Each is linear in both of its tensors, and each one's derivatives are the other two.
+# Each is linear in both of its tensors, and each one's derivatives are the other two. Each exists as an operator of
+# PyTorch, for compiled code, and as a function of autograd: an operator's way through PyTorch costs the host 60 us a
+# call, more than the kernels take on small maps.
 
 
-@torch.library.custom_op("wholereel::depthwise_conv3d", mutates_args=())
-def _forward(x_BCTHW: Tensor, weight_C1KKK: Tensor, stride: list[int], padding: list[int], triton: bool) -> Tensor:
+def _compute(x_BCTHW: Tensor, weight_C1KKK: Tensor, stride: list[int], padding: list[int], triton: bool) -> Tensor:
     x_BCTHW = x_BCTHW.contiguous(memory_format=CHANNELS_LAST)
     if triton:
-        return load_kernels(KERNELS, x_BCTHW).convolve(x_BCTHW, weight_C1KKK, stride, padding)
+        y_BCTHW: Tensor = load_kernels(KERNELS, x_BCTHW).convolve(x_BCTHW, weight_C1KKK, stride, padding)
+        return y_BCTHW
     y_BCTHW = F.conv3d(x_BCTHW, weight_C1KKK, None, stride, padding, 1, len(weight_C1KKK))
     return y_BCTHW.contiguous(memory_format=CHANNELS_LAST)
 
 
-@torch.library.custom_op("wholereel::depthwise_conv3d_to_input", mutates_args=())
-def _to_input(
+def _compute_to_input(
     error_BCTHW: Tensor, weight_C1KKK: Tensor, size: list[int], stride: list[int], padding: list[int], triton: bool
 ) -> Tensor:
     error_BCTHW = error_BCTHW.contiguous(memory_format=CHANNELS_LAST)
     if triton:
-        return load_kernels(KERNELS, error_BCTHW).input_gradient(error_BCTHW, weight_C1KKK, size, stride, padding)
+        kernels = load_kernels(KERNELS, error_BCTHW)
+        to_x_BCTHW: Tensor = kernels.input_gradient(error_BCTHW, weight_C1KKK, size, stride, padding)
+        return to_x_BCTHW
     to_x_BCTHW = input_gradient(error_BCTHW, weight_C1KKK, size, stride, padding)
     return to_x_BCTHW.contiguous(memory_format=CHANNELS_LAST)
 
 
-@torch.library.custom_op("wholereel::depthwise_conv3d_to_weight", mutates_args=())
-def _to_weight(
+def _compute_to_weight(
     error_BCTHW: Tensor, x_BCTHW: Tensor, kernel: list[int], stride: list[int], padding: list[int], triton: bool
 ) -> Tensor:
     error_BCTHW = error_BCTHW.contiguous(memory_format=CHANNELS_LAST)
     x_BCTHW = x_BCTHW.contiguous(memory_format=CHANNELS_LAST)
     if triton:
-        return load_kernels(KERNELS, x_BCTHW).weight_gradient(error_BCTHW, x_BCTHW, kernel, stride, padding)
+        kernels = load_kernels(KERNELS, x_BCTHW)
+        to_weight_C1KKK: Tensor = kernels.weight_gradient(error_BCTHW, x_BCTHW, kernel, stride, padding)
+        return to_weight_C1KKK
     return weight_gradient(error_BCTHW, x_BCTHW, kernel, stride, padding)
-
-
-@_forward.register_fake
-def _(x_BCTHW: Tensor, weight_C1KKK: Tensor, stride: list[int], padding: list[int], triton: bool) -> Tensor:
-    size = [
-        (length + 2 * pad - side) // step + 1
-        for length, side, step, pad in zip(x_BCTHW.shape[2:], weight_C1KKK.shape[2:], stride, padding, strict=True)
-    ]
-    return x_BCTHW.new_empty(*x_BCTHW.shape[:2], *size).to(memory_format=CHANNELS_LAST)
-
-
-@_to_input.register_fake
-def _(
-    error_BCTHW: Tensor, weight_C1KKK: Tensor, size: list[int], stride: list[int], padding: list[int], triton: bool
-) -> Tensor:
-    return error_BCTHW.new_empty(*error_BCTHW.shape[:2], *size).to(memory_format=CHANNELS_LAST)
-
-
-@_to_weight.register_fake
-def _(
-    error_BCTHW: Tensor, x_BCTHW: Tensor, kernel: list[int], stride: list[int], padding: list[int], triton: bool
-) -> Tensor:
-    return x_BCTHW.new_empty(x_BCTHW.shape[1], 1, *kernel)
 
 
 def _keep(ctx: Any, inputs: Any, output: Any) -> None:
@@ -184,21 +170,82 @@ def _from_forward(ctx: Any, error_BCTHW: Tensor) -> Any:
 
 def _from_to_input(ctx: Any, of_x_BCTHW: Tensor) -> Any:
     (error_BCTHW, weight_C1KKK), (_, stride, padding, triton) = ctx.saved_tensors, ctx.settings
-    to_error = _forward(of_x_BCTHW, weight_C1KKK, stride, padding, triton)
+    to_error = _convolved(of_x_BCTHW, weight_C1KKK, stride, padding, triton)
     to_weight = _to_weight(error_BCTHW, of_x_BCTHW, weight_C1KKK.shape[2:], stride, padding, triton)
     return to_error, to_weight, None, None, None, None
 
 
 def _from_to_weight(ctx: Any, of_weight_C1KKK: Tensor) -> Any:
     (error_BCTHW, x_BCTHW), (_, stride, padding, triton) = ctx.saved_tensors, ctx.settings
-    to_error = _forward(x_BCTHW, of_weight_C1KKK, stride, padding, triton)
+    to_error = _convolved(x_BCTHW, of_weight_C1KKK, stride, padding, triton)
     to_x = _to_input(error_BCTHW, of_weight_C1KKK, x_BCTHW.shape[2:], stride, padding, triton)
     return to_error, to_x, None, None, None, None
 
 
-_forward.register_autograd(_from_forward, setup_context=_keep)
-_to_input.register_autograd(_from_to_input, setup_context=_keep)
-_to_weight.register_autograd(_from_to_weight, setup_context=_keep)
+class _Convolution(torch.autograd.Function):
+    forward, setup_context, backward = map(staticmethod, (_compute, _keep, _from_forward))
+
+
+class _InputGradient(torch.autograd.Function):
+    forward, setup_context, backward = map(staticmethod, (_compute_to_input, _keep, _from_to_input))
+
+
+class _WeightGradient(torch.autograd.Function):
+    forward, setup_context, backward = map(staticmethod, (_compute_to_weight, _keep, _from_to_weight))
+
+
+_convolution_op = torch.library.custom_op("wholereel::depthwise_conv3d", _compute, mutates_args=())
+_input_op = torch.library.custom_op("wholereel::depthwise_conv3d_to_input", _compute_to_input, mutates_args=())
+_weight_op = torch.library.custom_op("wholereel::depthwise_conv3d_to_weight", _compute_to_weight, mutates_args=())
+_convolution_op.register_autograd(_from_forward, setup_context=_keep)
+_input_op.register_autograd(_from_to_input, setup_context=_keep)
+_weight_op.register_autograd(_from_to_weight, setup_context=_keep)
+
+
+def _run(operator: Any, function: Any, compute: Any, first: Tensor, second: Tensor, *settings: Any) -> Tensor:
+    """The operator where something watches (compiled code, subclasses of tensors), else the shortest way."""
+    if torch.compiler.is_compiling() or type(first) not in PLAIN or type(second) not in PLAIN:
+        found: Tensor = operator(first, second, *settings)
+    elif torch.is_grad_enabled() and (first.requires_grad or second.requires_grad):
+        found = function.apply(first, second, *settings)
+    else:
+        found = compute(first, second, *settings)
+    return found
+
+
+def _convolved(x_BCTHW: Tensor, weight_C1KKK: Tensor, *settings: Any) -> Tensor:
+    return _run(_convolution_op, _Convolution, _compute, x_BCTHW, weight_C1KKK, *settings)
+
+
+def _to_input(error_BCTHW: Tensor, weight_C1KKK: Tensor, *settings: Any) -> Tensor:
+    return _run(_input_op, _InputGradient, _compute_to_input, error_BCTHW, weight_C1KKK, *settings)
+
+
+def _to_weight(error_BCTHW: Tensor, x_BCTHW: Tensor, *settings: Any) -> Tensor:
+    return _run(_weight_op, _WeightGradient, _compute_to_weight, error_BCTHW, x_BCTHW, *settings)
+
+
+@_convolution_op.register_fake
+def _(x_BCTHW: Tensor, weight_C1KKK: Tensor, stride: list[int], padding: list[int], triton: bool) -> Tensor:
+    size = [
+        (length + 2 * pad - side) // step + 1
+        for length, side, step, pad in zip(x_BCTHW.shape[2:], weight_C1KKK.shape[2:], stride, padding, strict=True)
+    ]
+    return x_BCTHW.new_empty(*x_BCTHW.shape[:2], *size).to(memory_format=CHANNELS_LAST)
+
+
+@_input_op.register_fake
+def _(
+    error_BCTHW: Tensor, weight_C1KKK: Tensor, size: list[int], stride: list[int], padding: list[int], triton: bool
+) -> Tensor:
+    return error_BCTHW.new_empty(*error_BCTHW.shape[:2], *size).to(memory_format=CHANNELS_LAST)
+
+
+@_weight_op.register_fake
+def _(
+    error_BCTHW: Tensor, x_BCTHW: Tensor, kernel: list[int], stride: list[int], padding: list[int], triton: bool
+) -> Tensor:
+    return x_BCTHW.new_empty(x_BCTHW.shape[1], 1, *kernel)
 
 
 # --------------------------------------------------------------------------------------------------- gradient of inputs

@@ -14,6 +14,7 @@ Plain twins and checks: `depthwise_conv3d.py`.
 
 from __future__ import annotations
 
+import functools
 import math
 from dataclasses import dataclass
 from typing import Any
@@ -37,15 +38,21 @@ class Tile:
     registers: int | None = None
 
 
-# (kernel, bytes of a number) -> tile. Set by counting the registers and the changes of layout that the compiler reports
-# for compute capability 9.0, not timed on a device yet; `benchmarks/triton_tiles.py` measures these and others.
+# (kernel, bytes of a number) -> tile; "gather" is `slide` in gather form. Measured by `benchmarks/triton_tiles.py` on one
+# H100 80GB (torch 2.11.0, triton 3.6.0) at commit 8f9bc44, `benchmarks/results/triton_tiles_h100_2026-11-26.json`:
+# `roll` of 2 and 4 bytes over four sizes of ir-CSN-50 in both directions, where the maps of 14 and 7 positions were bound
+# by the host and did not decide; `slide` and `gather` of 2 bytes at one size each. The others are set by counting the
+# registers and the changes of layout that the compiler reports for compute capability 9.0, and not timed yet.
 TILES = {
-    ("roll", 2): Tile(columns=16, lanes=64, frames=8, warps=4),
-    ("roll", 4): Tile(columns=16, lanes=64, frames=8, warps=4),
+    ("roll", 2): Tile(columns=32, lanes=32, frames=16, warps=2),
+    ("roll", 4): Tile(columns=16, lanes=64, frames=16, warps=4, registers=128),
     ("roll", 8): Tile(columns=8, lanes=64, frames=8, warps=4),
     ("slide", 2): Tile(columns=16, lanes=64, frames=1, warps=4),
     ("slide", 4): Tile(columns=16, lanes=64, frames=1, warps=4),
     ("slide", 8): Tile(columns=8, lanes=64, frames=1, warps=4),
+    ("gather", 2): Tile(columns=32, lanes=64, frames=1, warps=4),
+    ("gather", 4): Tile(columns=16, lanes=64, frames=1, warps=4),
+    ("gather", 8): Tile(columns=8, lanes=64, frames=1, warps=4),
     ("weights", 2): Tile(columns=1, lanes=64, frames=8, warps=1),
     ("weights", 4): Tile(columns=1, lanes=64, frames=8, warps=1),
     ("weights", 8): Tile(columns=1, lanes=32, frames=8, warps=1),
@@ -279,21 +286,26 @@ def weight_gradient(
     """Gradient of a filter (C, 1, *kernel)."""
     batch, channels, *size = x_BCTHW.shape
     out_size = error_BCTHW.shape[2:]
-    chosen = TILES["weights", x_BCTHW.element_size()]
-    tile = _constants(chosen, out_size[2], channels, x_BCTHW.dtype)
-    tile["FRAMES"] = min(chosen.frames, size[0])
-    rows, chunks = batch * out_size[1], triton.cdiv(size[0], tile["FRAMES"])
-    lane_tiles = triton.cdiv(channels, tile["LANES"])
-    rows_a_part = triton.cdiv(rows * chunks * lane_tiles, PROGRAMS)
-    parts, taps = triton.cdiv(rows, rows_a_part) * chunks, math.prod(kernel)
+    tile = TILES["weights", x_BCTHW.element_size()]
+    constants = _constants(tile, out_size[2], channels, x_BCTHW.dtype)
+    frames = min(tile.frames, size[0])
+    rows, chunks, lane_tiles = batch * out_size[1], _parts(size[0], frames), _parts(channels, constants["LANES"])
+    rows_a_part = _parts(rows * chunks * lane_tiles, PROGRAMS)
+    parts, taps = _parts(rows, rows_a_part) * chunks, math.prod(kernel)
     offsets = kernel[0] if taps <= MOST_TAPS else 1
     part_RKC = torch.empty(parts, taps, channels, dtype=_sums(x_BCTHW.dtype), device=x_BCTHW.device)
     numbers = rows, rows_a_part, channels, *size, *out_size, *stride, *padding, *kernel
     with torch.cuda.device_of(x_BCTHW):
         partial_weights[parts, lane_tiles, kernel[0] // offsets](
-            _rows(error_BCTHW), _rows(x_BCTHW), part_RKC, *numbers, OFFSETS=offsets, **tile
+            _last(error_BCTHW), _last(x_BCTHW), part_RKC, *numbers, OFFSETS=offsets, FRAMES=frames, **constants
         )
-    return part_RKC.sum(0).T.reshape(channels, 1, *kernel).to(x_BCTHW.dtype)
+    to_weight_C1KKK = torch.empty(channels, 1, *kernel, dtype=x_BCTHW.dtype, device=x_BCTHW.device)
+    to_weight_KC = to_weight_C1KKK.view(channels, taps).t()
+    if part_RKC.dtype == x_BCTHW.dtype:
+        torch.sum(part_RKC, 0, out=to_weight_KC)
+    else:
+        to_weight_KC.copy_(part_RKC.sum(0))
+    return to_weight_C1KKK
 
 
 def _run(
@@ -301,32 +313,42 @@ def _run(
 ) -> Tensor:
     batch, channels, *in_size = x_BCTHW.shape
     kernel = weight_C1KKK.shape[2:]
-    y_BTHWC = x_BCTHW.new_empty(batch, *size, channels)
-    weight_KC = weight_C1KKK.flatten(1).T.to(_sums(x_BCTHW.dtype)).contiguous()
-    inputs = (_rows(x_BCTHW), weight_KC, y_BTHWC, channels, *in_size, *size)
+    y_BCTHW = torch.empty(
+        batch, channels, *size, dtype=x_BCTHW.dtype, device=x_BCTHW.device, memory_format=torch.channels_last_3d
+    )
+    # Programs read neighbouring channels of one tap: filters are turned, and cast, by one copy.
+    weight_KC = torch.empty(math.prod(kernel), channels, dtype=_sums(x_BCTHW.dtype), device=x_BCTHW.device)
+    weight_KC.copy_(weight_C1KKK.flatten(1).t())
+    inputs = (_last(x_BCTHW), weight_KC, y_BCTHW, channels, *in_size, *size)
     rolls = stride[0] == 1 and kernel[0] > 1
-    chosen = TILES["roll" if rolls else "slide", x_BCTHW.element_size()]
-    tile = _constants(chosen, size[2], channels, x_BCTHW.dtype)
-    rows, tiles = batch * size[1], triton.cdiv(size[2], tile["COLUMNS"])
-    lane_tiles = triton.cdiv(channels, tile["LANES"])
+    tile = TILES["roll" if rolls else "gather" if gather else "slide", x_BCTHW.element_size()]
+    constants = _constants(tile, size[2], channels, x_BCTHW.dtype)
+    programs = batch * size[1] * _parts(size[2], constants["COLUMNS"])
+    lane_tiles = _parts(channels, constants["LANES"])
     with torch.cuda.device_of(x_BCTHW):
         if rolls:
-            tile["FRAMES"] = min(chosen.frames, size[0])
-            grid = rows * triton.cdiv(size[0], tile["FRAMES"]) * tiles, lane_tiles
-            roll[grid](*inputs, *stride[1:], *padding, *kernel, GATHER=gather, **tile)
+            frames = min(tile.frames, size[0])
+            roll[programs * _parts(size[0], frames), lane_tiles](
+                *inputs, *stride[1:], *padding, *kernel, GATHER=gather, FRAMES=frames, **constants
+            )
         else:
-            slide[rows * size[0] * tiles, lane_tiles](*inputs, *stride, *padding, *kernel, GATHER=gather, **tile)
-    return y_BTHWC.permute(0, 4, 1, 2, 3)
+            slide[programs * size[0], lane_tiles](*inputs, *stride, *padding, *kernel, GATHER=gather, **constants)
+    return y_BCTHW
 
 
-def _rows(x_BCTHW: Tensor) -> Tensor:
-    return x_BCTHW.permute(0, 2, 3, 4, 1).contiguous()
+def _last(x_BCTHW: Tensor) -> Tensor:
+    return x_BCTHW.contiguous(memory_format=torch.channels_last_3d)
+
+
+def _parts(length: int, of: int) -> int:
+    return -(-length // of)
 
 
 def _sums(dtype: torch.dtype) -> torch.dtype:
     return torch.float64 if dtype == torch.float64 else torch.float32
 
 
+@functools.cache
 def _constants(tile: Tile, width: int, channels: int, dtype: torch.dtype) -> dict[str, Any]:
     return {
         "COLUMNS": min(triton.next_power_of_2(width), tile.columns),

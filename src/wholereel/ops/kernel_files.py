@@ -37,6 +37,11 @@ def load_kernels(name: str, x: Tensor) -> ModuleType:
             f"implementation 'triton' needs features on a CUDA device, got {x.device.type}. Choose 'auto'; tests set "
             "TRITON_INTERPRET=1 before anything is imported."
         )
+    return _load(name)
+
+
+@functools.cache
+def _load(name: str) -> ModuleType:
     try:
         return importlib.import_module(f"wholereel.ops.{name}")
     except ModuleNotFoundError as error:
