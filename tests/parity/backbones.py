@@ -12,7 +12,7 @@ from wholereel.models import corrnet, csn, slow, slowfast, video_resnet
 from wholereel.models.clip_model import ClipModel
 from wholereel.models.layouts import OWN
 
-__all__ = ["check_backbone", "is_backbone"]
+__all__ = ["build_case", "check_backbone", "is_backbone"]
 
 PYSLOWFAST = {"yaml", "num_frames", "train_crop", "test_crop", "arch", "depth", "alpha", "beta_inv", "fusion_ratio"}
 PYSLOWFAST |= {"fusion_kernel", "num_block_temp_kernel", "nonlocal_location", "nonlocal_inst", "nonlocal_pool"}
@@ -38,11 +38,17 @@ def _family(settings: dict[str, Any]) -> str:
 
 def check_backbone(golden: Golden) -> Outcome:
     """Build what the file asks for and compare."""
+    return check_case(golden, build_case(golden))
+
+
+def build_case(golden: Golden) -> Case:
+    """The network that the file asks for."""
     settings = golden.meta["config"]
     if golden.meta["layout"] == "pyslowfast":
-        return check_case(golden, _pyslowfast(golden, settings))
+        return _pyslowfast(golden, settings)
     check_fields(settings, NAMED, "config")
-    return check_case(golden, BUILDERS[golden.meta["layout"]][_family(settings)](golden, settings))
+    case: Case = BUILDERS[golden.meta["layout"]][_family(settings)](golden, settings)
+    return case
 
 
 def _depth(settings: dict[str, Any]) -> int:

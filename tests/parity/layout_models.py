@@ -18,7 +18,7 @@ from tests.parity import rule_v1
 from tests.parity.golden import Comparison, Golden, NotUnderstood, Outcome, check_fields
 from wholereel.models.layouts import Layout, rename
 
-__all__ = ["META", "Case", "Place", "build_layout", "check_case", "gradient_tolerance", "keys_of"]
+__all__ = ["META", "Case", "Place", "build_layout", "check_case", "fill_case", "gradient_tolerance", "keys_of"]
 
 META = {"rule", "std_rule", "scale_overrides", "seed", "layout", "config", "input_shapes", "torch", "torchvision"}
 META |= {"params", "macs", "intermediates", "state_dict", "kind", "labels", "grad_l2", "note", "numpy"}
@@ -68,6 +68,12 @@ class _Renamed:
 
     def state_dict(self) -> dict[str, Tensor]:
         return self.state
+
+
+def fill_case(golden: Golden, case: Case) -> None:
+    """Give the network the weights of the file."""
+    renamed: Any = _Renamed(case.model, case.keys)
+    rule_v1.fill_weights(renamed, golden.meta)
 
 
 def check_case(golden: Golden, case: Case) -> Outcome:

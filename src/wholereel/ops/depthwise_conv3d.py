@@ -182,16 +182,33 @@ def _from_to_weight(ctx: Any, of_weight_C1KKK: Tensor) -> Any:
     return to_error, to_x, None, None, None, None
 
 
-class _Convolution(torch.autograd.Function):
-    forward, setup_context, backward = map(staticmethod, (_compute, _keep, _from_forward))
+class _Function(torch.autograd.Function):
+    """Autograd without an operator. `compute`, and `derive`, which gives both derivatives, are those of a subclass."""
+
+    compute: Any
+    derive: Any
+
+    @classmethod
+    def forward(cls, ctx: Any, first: Tensor, second: Tensor, *settings: Any) -> Tensor:
+        found: Tensor = cls.compute(first, second, *settings)
+        _keep(ctx, (first, second, *settings), found)
+        return found
+
+    @classmethod
+    def backward(cls, ctx: Any, error: Tensor) -> Any:
+        return cls.derive(ctx, error)
 
 
-class _InputGradient(torch.autograd.Function):
-    forward, setup_context, backward = map(staticmethod, (_compute_to_input, _keep, _from_to_input))
+class _Convolution(_Function):
+    compute, derive = staticmethod(_compute), staticmethod(_from_forward)
 
 
-class _WeightGradient(torch.autograd.Function):
-    forward, setup_context, backward = map(staticmethod, (_compute_to_weight, _keep, _from_to_weight))
+class _InputGradient(_Function):
+    compute, derive = staticmethod(_compute_to_input), staticmethod(_from_to_input)
+
+
+class _WeightGradient(_Function):
+    compute, derive = staticmethod(_compute_to_weight), staticmethod(_from_to_weight)
 
 
 _convolution_op = torch.library.custom_op("wholereel::depthwise_conv3d", _compute, mutates_args=())
@@ -202,27 +219,28 @@ _input_op.register_autograd(_from_to_input, setup_context=_keep)
 _weight_op.register_autograd(_from_to_weight, setup_context=_keep)
 
 
-def _run(operator: Any, function: Any, compute: Any, first: Tensor, second: Tensor, *settings: Any) -> Tensor:
-    """The operator where something watches (compiled code, subclasses of tensors), else the shortest way."""
-    if torch.compiler.is_compiling() or type(first) not in PLAIN or type(second) not in PLAIN:
+def _run(operator: Any, function: Any, first: Tensor, second: Tensor, *settings: Any) -> Tensor:
+    """The operator where something watches (compiled code, transforms, subclasses of tensors), else a shorter way."""
+    watched = torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active()
+    if watched or type(first) not in PLAIN or type(second) not in PLAIN:
         found: Tensor = operator(first, second, *settings)
     elif torch.is_grad_enabled() and (first.requires_grad or second.requires_grad):
         found = function.apply(first, second, *settings)
     else:
-        found = compute(first, second, *settings)
+        found = function.compute(first, second, *settings)
     return found
 
 
 def _convolved(x_BCTHW: Tensor, weight_C1KKK: Tensor, *settings: Any) -> Tensor:
-    return _run(_convolution_op, _Convolution, _compute, x_BCTHW, weight_C1KKK, *settings)
+    return _run(_convolution_op, _Convolution, x_BCTHW, weight_C1KKK, *settings)
 
 
 def _to_input(error_BCTHW: Tensor, weight_C1KKK: Tensor, *settings: Any) -> Tensor:
-    return _run(_input_op, _InputGradient, _compute_to_input, error_BCTHW, weight_C1KKK, *settings)
+    return _run(_input_op, _InputGradient, error_BCTHW, weight_C1KKK, *settings)
 
 
 def _to_weight(error_BCTHW: Tensor, x_BCTHW: Tensor, *settings: Any) -> Tensor:
-    return _run(_weight_op, _WeightGradient, _compute_to_weight, error_BCTHW, x_BCTHW, *settings)
+    return _run(_weight_op, _WeightGradient, error_BCTHW, x_BCTHW, *settings)
 
 
 @_convolution_op.register_fake
