@@ -45,6 +45,28 @@ def milliseconds(run: Run, rounds: int, least: float = 5.0) -> float:
     return statistics.median(once(repeats) for _ in range(rounds))
 
 
+def device_milliseconds(run: Run, rounds: int) -> float:
+    """As `milliseconds`, of the device alone: a captured CUDA graph is replayed, in which the host has no part.
+
+    Raises: RuntimeError: what cannot be captured.
+    """
+    if DEVICE.type != "cuda":
+        return milliseconds(run, rounds)
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        for _ in range(3):
+            run()
+    torch.cuda.current_stream().wait_stream(stream)
+    torch.cuda.synchronize()
+    repeats = max(1, min(10, int(2.0 / max(milliseconds(run, 1, least=0.0), 1e-3))))
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph, stream=stream):
+        for _ in range(repeats):
+            run()
+    return milliseconds(graph.replay, rounds, least=1.0) / repeats
+
+
 def peak_mb(run: Run) -> float:
     """Most that is allocated during a call beyond what was before; 0 without a CUDA device."""
     if DEVICE.type != "cuda":
@@ -81,25 +103,35 @@ def as_tuple(found: Any) -> tuple[Any, ...]:
 class Record:
     """A result file that is written anew after each part, so that a crash of one part loses no other."""
 
-    def __init__(self, path: Path, what: str, command: str, note: str) -> None:
+    def __init__(self, path: Path, what: str, command: str, note: str, kept: Path | None = None) -> None:
+        """`kept`: an earlier result of the same device, whose parts stay where they are not measured anew."""
         cuda = DEVICE.type == "cuda"
         self.path = path
+        earlier = json.loads(kept.read_text()) if kept else {"seconds": {}}
         self.content: dict[str, Any] = {
             "what": what,
             "command": command,
             "commit": commit(),
+            "commits": earlier.get("commits", dict.fromkeys(earlier["seconds"], earlier.get("commit"))),
             "date": datetime.date.today().isoformat(),
             "machine": torch.cuda.get_device_name() if cuda else "no CUDA device: numbers mean nothing",
             "versions": f"torch {torch.__version__}, triton {triton.__version__}, cudnn {CUDNN}",
-            "note": note,
-            "seconds": {},
+            "note": " ".join(filter(None, (earlier.get("note", ""), note))),
+            "seconds": earlier["seconds"],
             "failed": {},
         }
+        self.content |= {part: earlier[part] for part in earlier["seconds"] if part in earlier}
+        if kept and earlier["machine"] != self.content["machine"]:
+            raise ValueError(
+                f"{kept} is of {earlier['machine']!r}, this machine is {self.content['machine']!r}: no common file"
+            )
 
     @contextmanager
     def part(self, name: str) -> Iterator[list[dict[str, Any]]]:
         """Rows of a part; what it raises is printed and noted, and the script goes on."""
-        rows: list[dict[str, Any]] = self.content.setdefault(name, [])
+        rows: list[dict[str, Any]] = []
+        self.content[name] = rows
+        self.content["commits"][name] = self.content["commit"]
         began = time.perf_counter()
         try:
             yield rows

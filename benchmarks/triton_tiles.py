@@ -7,7 +7,8 @@ Each tile runs every size of its kernel; what it computes is compared with PyTor
 with the streaming form (correlation) at the first size before it is timed. A line a size: the quickest tile, its time,
 bytes that have to move a second, and their share of a copy's. A line a kernel: the tile with the least geometric mean
 of times over all sizes relative to each size's quickest, and the table's own; that one belongs in `TILES`.
-CUDA events, median of rounds. One tile at a time; compiled code comes from Triton's cache.
+CUDA events around replayed CUDA graphs, so that the host has no part; median of rounds. One tile at a time; compiled
+code comes from Triton's cache.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import itertools
 import math
 import multiprocessing
 import sys
+import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict
@@ -29,7 +31,7 @@ from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from cuda_timing import DEVICE, Record, copy_gb_per_second, largest_error, milliseconds, say
+from cuda_timing import DEVICE, Record, copy_gb_per_second, device_milliseconds, largest_error, say
 
 from wholereel.ops import correlation_triton, depthwise_triton
 from wholereel.ops.correlation import correlate_streaming
@@ -85,20 +87,21 @@ MATCH = correlation_triton.Tile
 FORWARD = [MATCH(p, 32 * p, w) for p, w in ((32, 1), (64, 1), (64, 2), (64, 4), (128, 2), (128, 4), (256, 4))]
 GRADIENTS = [MATCH(p, 32 * p, w) for p, w in ((32, 1), (32, 2), (64, 2), (64, 4), (128, 4), (128, 8))]
 FILTER = [MATCH(p, 32 * p, w) for p, w in ((16, 1), (16, 2), (32, 2), (32, 4), (64, 4), (64, 8))]
-# Kernel -> tiles, sizes. `roll` and `slide` are timed in both directions.
+# Kernel -> tiles, sizes, in the order in which they are timed: least known first. `roll` is timed in both directions.
 SWEEPS: dict[str, tuple[list[Any], list[Any]]] = {
-    "roll": (ROLL, [(shape, ONES, way) for shape in INSIDE for way in ("forward", "gather")]),
-    "slide": (SLIDE, [(shape, TWOS, way) for shape in STRIDED for way in ("forward", "gather")]),
     "weights": (WEIGHTS, [(shape, ONES, "weights") for shape in INSIDE] + [(s, TWOS, "weights") for s in STRIDED]),
-    "forward": (FORWARD, [(shape, None, "forward") for shape in CORRELATED]),
-    "gradients": (GRADIENTS, [(shape, None, "gradients") for shape in CORRELATED]),
     "filter": (FILTER, [(shape, None, "gradients") for shape in CORRELATED]),
+    "gradients": (GRADIENTS, [(shape, None, "gradients") for shape in CORRELATED]),
+    "forward": (FORWARD, [(shape, None, "forward") for shape in CORRELATED]),
+    "slide": (SLIDE, [(shape, TWOS, "forward") for shape in STRIDED]),
+    "gather": (SLIDE, [(shape, TWOS, "gather") for shape in STRIDED]),
+    "roll": (ROLL, [(shape, ONES, way) for shape in INSIDE for way in ("forward", "gather")]),
 }
 Case = tuple[Callable[[], Any], Callable[[], Any], int]
 
 
 def table(kernel: str) -> dict[Any, Any]:
-    return depthwise_triton.TILES if kernel in ("roll", "slide", "weights") else correlation_triton.TILES
+    return depthwise_triton.TILES if kernel in ("roll", "slide", "gather", "weights") else correlation_triton.TILES
 
 
 def case(kernel: str, dtype: torch.dtype, shape: Any, stride: Any, way: str) -> Case:
@@ -159,12 +162,18 @@ def compile_tile(job: tuple[str, str, Any, Any]) -> str | None:
     return None
 
 
-def sweep(rows: list[dict[str, Any]], kernel: str, dtype: str, rounds: int, floor: float) -> None:
+def sweep(rows: list[dict[str, Any]], kernel: str, dtype: str, rounds: int, floor: float, seconds: float) -> None:
+    """Size by size; behind so many seconds no other size is begun, and what was timed decides."""
+    began = time.perf_counter()
     tiles, sizes = SWEEPS[kernel]
     key = kernel, TYPES[dtype].itemsize
     own = table(kernel)[key]
     times: dict[Any, dict[int, float]] = {tile: {} for tile in dict.fromkeys([own, *tiles])}
     for number, size in enumerate(sizes):
+        if time.perf_counter() - began > seconds:
+            print(f"{kernel} {dtype}: sizes from {size} on are left out after {seconds} s", flush=True)
+            sizes = sizes[:number]
+            break
         run, plain, moved = case(kernel, TYPES[dtype], *size)
         # bf16: the streaming form and PyTorch's own round on the way
         tolerance = {"bf16": 4e-2, "fp32": 2e-4}[dtype]
@@ -176,7 +185,7 @@ def sweep(rows: list[dict[str, Any]], kernel: str, dtype: str, rounds: int, floo
                     off = largest_error(run(), expected)
                     if not off <= tolerance:
                         raise ValueError(f"differs by {off:.1e}")
-                times[tile][number] = milliseconds(run, rounds, least=1.0)
+                times[tile][number] = device_milliseconds(run, rounds)
             except Exception as error:
                 print(f"{kernel} {dtype} {tile} {size}: {type(error).__name__}: {str(error)[:200]}", flush=True)
         best = min((found[number], repr(tile)) for tile, found in times.items() if number in found)
@@ -207,6 +216,7 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", choices=tuple(SWEEPS), default=tuple(SWEEPS))
     parser.add_argument("--types", nargs="+", choices=tuple(TYPES), default=tuple(TYPES))
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--seconds", type=float, default=12.0, help="of each kernel and type, beside compiling")
     parser.add_argument("--workers", type=int, default=12, help="processes that compile")
     parser.add_argument("--small", action="store_true", help="tiny shapes, to try the script")
     parser.add_argument("--note", default="")
@@ -239,7 +249,7 @@ def main() -> None:
             print(f"{len(jobs)} compiled, {len(failed)} failed", flush=True)
     for kernel, dtype in itertools.product(given.only, given.types):
         with record.part(f"{kernel} {dtype}") as rows:
-            sweep(rows, kernel, dtype, given.rounds, floor)
+            sweep(rows, kernel, dtype, given.rounds, floor, given.seconds)
     if record.content["failed"]:
         sys.exit(f"failed: {', '.join(record.content['failed'])}")
 
