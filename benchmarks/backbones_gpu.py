@@ -6,8 +6,9 @@
 
 Parts: `depthwise` (forward and both gradients, against PyTorch's in both memory formats), `correlation` (against the
 streaming form, and memory against the unfolded one), `csn` (train step with the kernels and with PyTorch's
-convolutions on channels-last memory), `csn_contiguous` (the same, PyTorch's on contiguous memory, where it is quicker), `throughput` (bf16 train steps on channels-last memory), `checkpointing` (memory and time of a step with
-and without), `non_local` (attention of 16x8 networks at 256 pixels: fused, and written out).
+convolutions, both on channels-last memory), `csn_contiguous` (PyTorch's on contiguous memory, where it is quicker),
+`throughput` (bf16 train steps on channels-last memory), `checkpointing` (memory and time of a step with and without),
+`non_local` (attention of 16x8 networks at 256 pixels: fused, and written out).
 
 Outputs and gradients are compared before anything is timed: the correlation in bf16 with the streaming form in float32
 on the same rounded inputs. CUDA events, median of rounds behind two calls to warm up. Times of `depthwise` are given

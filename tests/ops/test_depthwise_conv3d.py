@@ -122,13 +122,6 @@ def test_compiled_and_checkpointed() -> None:
             torch.testing.assert_close(one, two, rtol=1e-12, atol=1e-12)
 
 
-def test_function_transforms_see_the_operators() -> None:
-    x, w = drawn(1, 2, 2, 4, 4), drawn(2, 1, 3, 3, 3, seed=1)
-    found = torch.func.grad(lambda x: depthwise_conv3d(x, w, implementation="split").square().sum())(x)
-    expected = torch.func.grad(lambda x: stock(x, w, 1, 1).square().sum())(x)
-    torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
-
-
 def test_autocast_computes_as_pytorch_does() -> None:
     x, w = drawn(1, 4, 3, 20, 40, dtype=torch.float32), drawn(4, 1, 3, 3, 3, seed=1, dtype=torch.float32)
     with torch.autocast("cpu", torch.bfloat16):

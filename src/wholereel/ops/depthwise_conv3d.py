@@ -220,9 +220,8 @@ _weight_op.register_autograd(_from_to_weight, setup_context=_keep)
 
 
 def _run(operator: Any, function: Any, first: Tensor, second: Tensor, *settings: Any) -> Tensor:
-    """The operator where something watches (compiled code, transforms, subclasses of tensors), else a shorter way."""
-    watched = torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active()
-    if watched or type(first) not in PLAIN or type(second) not in PLAIN:
+    """The operator where something watches (compiled code, subclasses of tensors), else a shorter way."""
+    if torch.compiler.is_compiling() or type(first) not in PLAIN or type(second) not in PLAIN:
         found: Tensor = operator(first, second, *settings)
     elif torch.is_grad_enabled() and (first.requires_grad or second.requires_grad):
         found = function.apply(first, second, *settings)

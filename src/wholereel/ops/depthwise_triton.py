@@ -38,11 +38,11 @@ class Tile:
     registers: int | None = None
 
 
-# (kernel, bytes of a number) -> tile; "gather" is `slide` in gather form. Measured by `benchmarks/triton_tiles.py` on an
-# H100 80GB (torch 2.11.0, triton 3.6.0, commit 8f9bc44; `benchmarks/results/triton_tiles_h100_2026-11-26.json`): `roll`
-# of 2 and 4 bytes over four sizes of ir-CSN-50 in both directions, where maps of 14 and 7 positions were bound by the
-# host and did not decide; `slide` and `gather` of 2 bytes at one size each. The others are set by counting the registers
-# and the changes of layout that the compiler reports for compute capability 9.0, and are not timed yet.
+# (kernel, bytes of a number) -> tile; "gather" is `slide` in gather form. Measured by `benchmarks/triton_tiles.py` on
+# an H100 80GB (torch 2.11.0, triton 3.6.0, commit 8f9bc44; `benchmarks/results/triton_tiles_h100_2026-11-26.json`):
+# `roll` of 2 and 4 bytes over four sizes of ir-CSN-50 in both directions, where maps of 14 and 7 positions were bound
+# by the host and did not decide; `slide` and `gather` of 2 bytes at one size each. The others are set by counting the
+# registers and the changes of layout that the compiler reports for compute capability 9.0, and are not timed yet.
 TILES = {
     ("roll", 2): Tile(columns=32, lanes=32, frames=16, warps=2),
     ("roll", 4): Tile(columns=16, lanes=64, frames=16, warps=4, registers=128),
