@@ -30,11 +30,11 @@ sys.path.insert(0, str(ROOT))  # the task lives with the tests that hold its thr
 from tests.effects.colour_then_noise import Videos, accuracies, among_switches, learn  # noqa: E402
 
 BLOCKS = 4  # all of which remember
-# name: videos a row, steps of a video, asked steps
-CASES: dict[str, tuple[int, int, tuple[int, ...]]] = {
-    "reach": (120, 3, (0, 1, 2)),
-    "two_hops": (72, 5, (0, 4)),
-    "staircase": (400, 8, tuple(range(8))),
+# name: rows, videos a row, steps of a video, asked steps
+CASES: dict[str, tuple[int, int, int, tuple[int, ...]]] = {
+    "reach": (32, 120, 3, (0, 1, 2)),
+    "two_hops": (32, 72, 5, (0, 4)),
+    "staircase": (16, 150, 8, tuple(range(8))),
 }
 
 
@@ -44,13 +44,18 @@ def measure(case: str, seed: int, memory: dict[str, Any], share: float = 1.0) ->
     Args:
         share: of the case's videos that are learned from.
     """
-    videos, steps, asked = CASES[case]
+    rows, videos, steps, asked = CASES[case]
     begin = time.process_time()
-    loader = Videos(round(videos * share), steps, asked, seed=seed, interleaved=case == "staircase")
+    loader = Videos(round(videos * share), steps, asked, seed=seed, rows=rows)
     task = learn(loader, seed=seed, constant=case != "staircase", **memory)
     seconds = time.process_time() - begin
     far = BLOCKS * memory.get("reach", 1) * memory.get("gap", 1) + 3 if case == "staircase" else 0
-    found = {"seed": seed, "videos_a_row": loader.videos, "cpu_seconds": round(seconds, 1)}
+    found: dict[str, Any] = {
+        "seed": seed,
+        "rows": rows,
+        "videos_a_row": loader.videos,
+        "cpu_seconds": round(seconds, 1),
+    }
     if case == "staircase":
         found["accuracy_by_d"] = _rounded(accuracies(task, steps=max(far, steps), videos=8))
         own, leaked = among_switches(task)
@@ -72,6 +77,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--reach", type=int, default=2)
     parser.add_argument("--gap", type=int, default=1)
+    parser.add_argument("--share", type=float, default=1.0, help="of the case's videos that are learned from")
     parser.add_argument("--no-twin", action="store_true", help="leave out the network without memory")
     parser.add_argument("--twin-share", type=float, default=1.0, help="of the videos that the twin learns from")
     parser.add_argument("--result", type=Path, help="result file; beside this script by default")
@@ -85,7 +91,9 @@ def main() -> None:
     for name, memory in models.items():
         row: dict[str, Any] = {"name": name, "seeds": []}
         for seed in given.seeds:
-            row["seeds"].append(measure(given.case, seed, memory, given.twin_share if "remember" in memory else 1.0))
+            row["seeds"].append(
+                measure(given.case, seed, memory, given.twin_share if "remember" in memory else given.share)
+            )
             print(name, row["seeds"][-1], flush=True)
         rows.append(row)
     today = datetime.date.today().isoformat()

@@ -18,6 +18,8 @@ import torch
 
 from wholereel import config
 from wholereel.batches import IGNORED, StreamBatch, Target
+from wholereel.models.memvit import MeMViT
+from wholereel.models.memvit_state import MemoryConfig
 from wholereel.models.package import build_model
 from wholereel.tasks.stream_classification import StreamClassification
 from wholereel.training.distributed import Ranks
@@ -82,8 +84,12 @@ class Videos:
 
 
 def learn(loader: Videos, *, reach: int = 2, gap: int = 1, remember: bool = True, lr: float = 3e-3, seed: int = 0,
-          constant: bool = True) -> StreamClassification:  # fmt: skip
-    """Train the trial network of the specification: four blocks of width 24, all of which remember."""
+          constant: bool = True, memory: MemoryConfig | None = None) -> StreamClassification:  # fmt: skip
+    """Train the trial network of the specification: four blocks of width 24, all of which remember.
+
+    Args:
+        reach, gap, remember: of `memvit_tiny`. memory: all settings of the memory, in their place.
+    """
     train = config.Train(
         model=config.Model("memvit_tiny", options={"reach": reach, "gap": gap, "remember": remember}),
         data=config.Data(streams=config.Streams()),
@@ -95,7 +101,11 @@ def learn(loader: Videos, *, reach: int = 2, gap: int = 1, remember: bool = True
         seed=seed,
     )
     torch.manual_seed(seed)
-    task = StreamClassification(build_model(train.model, len(COLOURS)), train.task, {"label": COLOURS})
+    model = build_model(train.model, len(COLOURS))
+    if memory is not None:
+        assert isinstance(model, MeMViT)
+        model = MeMViT(model.config, memory, num_classes=len(COLOURS), info=model.info)
+    task = StreamClassification(model, train.task, {"label": COLOURS})
     with tempfile.TemporaryDirectory() as folder:
         train_task(
             task, create_strategy(train.strategy, nullcontext), loader, train, Path(folder), classes=COLOURS,

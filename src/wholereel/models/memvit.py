@@ -383,6 +383,7 @@ def memvit_tiny(
     frame_level: bool = False,
     causal: bool = False,
     boxes: bool = False,
+    box_margin: float = 0.0,
 ) -> MeMViT:
     """Four blocks for clips of 32 pixels, of which all remember, some or none (our own).
 
@@ -393,6 +394,7 @@ def memvit_tiny(
         frame_level: logits of every frame.
         causal: frames attend to no later ones.
         boxes: a head for boxes instead of whole clips, with one block over those of a clip.
+        box_margin: share of a box's width that the head looks at on either side of it as well.
     """
     config = replace(
         tiny_config(frames, crop, width),
@@ -411,5 +413,6 @@ def memvit_tiny(
     memory = MemoryConfig(reach=reach, gap=gap, exclude=exclude, boundary=boundary, **sizes)
     info = ModelInfo((0.5,) * 3, (0.25,) * 3, crop, frames, 1, 8.0, origin="wholereel's own")
     # A token of the last block stands for 16 pixels; the published dropout is that of a much larger network.
-    box_head = BoxConfig(slots=16, scale=16, attention_dropout=0.0, qkv_dropout=0.0, dropout=dropout) if boxes else None
+    dropouts = {"attention_dropout": 0.0, "qkv_dropout": 0.0, "dropout": dropout}
+    box_head = BoxConfig(slots=16, scale=16, margin=box_margin, **dropouts) if boxes else None
     return MeMViT(config, memory, boxes=box_head, num_classes=num_classes, in_channels=in_channels, info=info)

@@ -23,7 +23,7 @@ from wholereel.models.mvit_config import MvitConfig
 from wholereel.ops.attention import biased_attention
 from wholereel.ops.checks import check_all
 
-__all__ = ["BoxBlock", "BoxConfig", "BoxPooling", "BoxSlots", "gathered", "scattered"]
+__all__ = ["BoxBlock", "BoxConfig", "BoxPooling", "BoxSlots", "gathered", "scattered", "widened"]
 
 
 @dataclass(frozen=True)
@@ -36,6 +36,8 @@ class BoxConfig:
         scale: pixels per token.
         resolution: bins of a box's side, of which the largest value is kept.
         aligned: whether pixel centres are at half numbers.
+        margin: share of a box's width that is looked at on either side of it as well (our choice; published: none):
+            what people hold or touch may lie beside them.
         drop_path, attention_dropout, qkv_dropout, dropout: probabilities, inside the blocks.
     """
 
@@ -44,6 +46,7 @@ class BoxConfig:
     scale: int = 32
     resolution: int = 7
     aligned: bool = True
+    margin: float = 0.0
     drop_path: float = 0.1
     attention_dropout: float = 0.5
     qkv_dropout: float = 0.3
@@ -70,10 +73,19 @@ class BoxPooling(nn.Module):
         """`(R, D)` from tokens without class token and boxes row, x1, y1, x2, y2 in pixels."""
         maps_BDTHW = tokens_BLD.unflatten(1, grid).movedim(-1, 1)
         config = self.config
+        if config.margin:
+            boxes_R5 = widened(boxes_R5, config.margin, grid[2] * config.scale)
         pooled_RD = pool_boxes(
             maps_BDTHW, boxes_R5, scale=1 / config.scale, resolution=config.resolution, aligned=config.aligned
         )
         return pooled_RD.to(tokens_BLD.dtype)
+
+
+def widened(boxes_R5: Tensor, margin: float, width: int) -> Tensor:
+    """Boxes with a share of their width more on both sides, as far as a picture of `width` pixels goes."""
+    row_R1, left, top, right, bottom = boxes_R5.split(1, 1)
+    more = margin * (right - left)
+    return torch.cat([row_R1, (left - more).clamp(min=0), top, (right + more).clamp(max=width), bottom], 1)
 
 
 def scattered(features_RD: Tensor, boxes_R5: Tensor, rows: int, slots: int) -> BoxSlots:
