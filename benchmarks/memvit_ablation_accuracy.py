@@ -109,7 +109,7 @@ def main() -> None:
         "command": f"python benchmarks/memvit_ablation_accuracy.py {' '.join(sys.argv[1:])}",
         "commit": commit.stdout.strip(),
         "date": datetime.date.today().isoformat(),
-        "machine": f"{os.cpu_count()} {platform.machine()} cores, one thread of a busy machine, torch {torch.__version__}",
+        "machine": f"{os.cpu_count()} {platform.machine()} cores, busy, one thread, torch {torch.__version__}",
         "seeds": given.seeds,
         "rows": rows,
     }

@@ -332,6 +332,24 @@ def test_boxes_are_judged_in_their_order() -> None:
         model(x[0], state)
 
 
+def test_a_margin_is_looked_at_on_both_sides_of_a_box() -> None:
+    boxes = BoxConfig(depth=1, slots=3, scale=8, resolution=2)
+    model, wide = make(boxes=boxes), make(boxes=replace(boxes, margin=0.5))
+    rois = torch.tensor([[0, 4, 2, 8, 9], [0, 1, 0, 15, 9]], dtype=torch.float32)
+    wider = torch.tensor([[0, 2, 2, 10, 9], [0, 0, 0, 16, 9]], dtype=torch.float32)  # as far as the picture goes
+    clip, state = clips(1)[0], model.init_state(1)
+    with torch.no_grad():
+        assert torch.equal(wide(clip, state, rois)[0], model(clip, state, wider)[0])
+        assert not torch.equal(wide(clip, state, rois)[0], model(clip, state, rois)[0])
+
+
+def test_larger_pictures_may_have_fewer_keys() -> None:
+    options = {"frames": 2, "crop": 96, "width": 4, "num_classes": 2}
+    grids = {stride: create_model("memvit_tiny", kv_stride=stride, **options).entry_grids(96, 128) for stride in (2, 4)}
+    assert grids[2] == [(2, 12, 16), (2, 24, 32), (2, 12, 16), (2, 12, 16)]
+    assert grids[4] == [(2, 6, 8), (2, 12, 16), (2, 6, 8), (2, 12, 16)]
+
+
 def test_one_graph_serves_filling_and_resetting() -> None:
     """Over 100 steps: one trace, no break, no recompilation."""
     memory = MemoryConfig(gap=2, kernel=(3, 3, 3), stride=(2, 2, 2))
