@@ -413,6 +413,7 @@ def memvit_tiny(
     memory = MemoryConfig(reach=reach, gap=gap, exclude=exclude, boundary=boundary, **sizes)
     info = ModelInfo((0.5,) * 3, (0.25,) * 3, crop, frames, 1, 8.0, origin="wholereel's own")
     # A token of the last block stands for 16 pixels; the published dropout is that of a much larger network.
-    dropouts = {"attention_dropout": 0.0, "qkv_dropout": 0.0, "dropout": dropout}
-    box_head = BoxConfig(slots=16, scale=16, margin=box_margin, **dropouts) if boxes else None
-    return MeMViT(config, memory, boxes=box_head, num_classes=num_classes, in_channels=in_channels, info=info)
+    box_head = BoxConfig(slots=16, scale=16, margin=box_margin, attention_dropout=0.0, qkv_dropout=0.0, dropout=dropout)
+    return MeMViT(
+        config, memory, boxes=box_head if boxes else None, num_classes=num_classes, in_channels=in_channels, info=info
+    )
