@@ -8,15 +8,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
-import torch
-from torch.utils.data import DataLoader, Sampler
+from torch.utils.data import Sampler
 
 from wholereel.batches import ClipBatch, Fault
 from wholereel.config import Clips, Data
 from wholereel.datasets.batch_samplers import EpochBatches, clips_of_step
 from wholereel.datasets.clip_dataset import ClipDataset, SampleKey, collate
+from wholereel.datasets.epoch_loader import EpochLoader, StartMethod
 from wholereel.datasets.manifest import Manifest
 from wholereel.errors import DataError
 
@@ -51,7 +50,7 @@ def clip_loader(
     world_size: int = 1,
     share: tuple[int, int] = (0, 1),
     cache_dir: Path | None = None,
-    start_method: Literal["fork", "spawn", "forkserver"] | None = None,
+    start_method: StartMethod | None = None,
 ) -> ClipLoader:
     """A loader for one rank.
 
@@ -76,7 +75,7 @@ def clip_loader(
 
 @dataclass
 class _Position(Sampler[list[SampleKey]]):
-    """Where the next pass over the data begins; set, not constructed, since the loader's workers outlive an epoch."""
+    """See `epoch_loader.Position`."""
 
     batches: EpochBatches
     clips: Clips | None  # of training, where N is the same for all samples of a step
@@ -95,28 +94,17 @@ class _Position(Sampler[list[SampleKey]]):
         return clips_of_step(self.clips.least, self.clips.count, seed=seed, epoch=self.epoch, step=step)
 
 
-class ClipLoader:
+class ClipLoader(EpochLoader[ClipBatch]):
     """Iterates over epochs, see `clip_loader`; one pass at a time."""
 
     def __init__(
-        self, dataset: ClipDataset, batches: EpochBatches, *, root: Path, start_method: str | None = None
+        self, dataset: ClipDataset, batches: EpochBatches, *, root: Path, start_method: StartMethod | None = None
     ) -> None:
         self.dataset, self.batches, self.root = dataset, batches, root
         self.steps_per_epoch = batches.steps_per_epoch
         # In training N is fixed: some strategies talk to the other ranks after each clip.
-        self._position = _Position(batches, dataset.data.clips if dataset.train else None)
-        workers = dataset.data.workers
-        self._loader: DataLoader[ClipBatch] | None = DataLoader(
-            dataset,  # type: ignore[arg-type]
-            batch_sampler=self._position,
-            num_workers=workers,
-            collate_fn=collate,
-            persistent_workers=workers > 0,
-            multiprocessing_context=start_method if workers else None,
-            pin_memory=torch.cuda.is_available(),
-            # Unused by our samples, but else the loader draws from the global generator, and resumed runs differ.
-            generator=torch.Generator(),
-        )
+        position = _Position(batches, dataset.data.clips if dataset.train else None)
+        super().__init__(dataset, position, collate, workers=dataset.data.workers, start_method=start_method)
 
     def epoch(self, epoch: int, start_step: int = 0) -> Iterator[ClipBatch]:
         """Yield the batches of an epoch from a step on.
@@ -125,20 +113,13 @@ class ClipLoader:
             replaced (counted from `start_step` on). DataError: nothing could replace one. ValueError: the loader is
             closed.
         """
-        if self._loader is None:
-            raise ValueError("the loader is closed")
-        self._position.epoch, self._position.start_step = epoch, start_step
         replaced: list[Fault] = []
-        for batch in self._loader:
+        for batch in self._batches(epoch, start_step):
             missing = [fault for fault in batch.faults if fault.kind == "unreadable"]
             if self.dataset.train and missing:
                 replaced.extend(missing)
                 self._check_faults(epoch, replaced, last=batch.faults)
             yield batch
-
-    def close(self) -> None:
-        """End the worker processes."""
-        self._loader = None
 
     def _check_faults(self, epoch: int, replaced: list[Fault], *, last: tuple[Fault, ...]) -> None:
         total = self.steps_per_epoch * self.batches.batch

@@ -8,13 +8,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
 
-import torch
-from torch.utils.data import DataLoader, Sampler
+from torch.utils.data import Sampler
 
 from wholereel.batches import Fault, StreamBatch
 from wholereel.config import Data
+from wholereel.datasets.epoch_loader import EpochLoader, StartMethod
 from wholereel.datasets.loader import TooManyFaultsError, too_many_faults
 from wholereel.datasets.manifest import Manifest
 from wholereel.datasets.stream_dataset import StreamDataset, collate_streams
@@ -33,7 +32,7 @@ def stream_loader(
     rank: int = 0,
     world_size: int = 1,
     cache_dir: Path | None = None,
-    start_method: Literal["fork", "spawn", "forkserver"] | None = None,
+    start_method: StartMethod | None = None,
 ) -> StreamLoader:
     """A loader for one rank; all ranks have the same number of steps, and each step the same number of rows.
 
@@ -55,7 +54,7 @@ def stream_loader(
 
 @dataclass
 class _Position(Sampler[list[StreamKey | None]]):
-    """Where the next pass over the data begins; set, not constructed, since the loader's workers outlive an epoch."""
+    """See `epoch_loader.Position`."""
 
     places: StreamPlaces
     epoch: int = 0
@@ -65,27 +64,16 @@ class _Position(Sampler[list[StreamKey | None]]):
         return self.places.steps(self.epoch, self.start_step)
 
 
-class StreamLoader:
+class StreamLoader(EpochLoader[StreamBatch]):
     """Iterates over epochs, see `stream_loader`; one pass at a time."""
 
     def __init__(
-        self, dataset: StreamDataset, places: StreamPlaces, *, root: Path, start_method: str | None = None
+        self, dataset: StreamDataset, places: StreamPlaces, *, root: Path, start_method: StartMethod | None = None
     ) -> None:
         self.dataset, self.places, self.root = dataset, places, root
         self.steps_per_epoch = places.steps_per_epoch
-        self._position = _Position(places)
         workers = dataset.data.workers
-        self._loader: DataLoader[StreamBatch] | None = DataLoader(
-            dataset,  # type: ignore[arg-type]
-            batch_sampler=self._position,
-            num_workers=workers,
-            collate_fn=collate_streams,
-            persistent_workers=workers > 0,
-            multiprocessing_context=start_method if workers else None,
-            pin_memory=torch.cuda.is_available(),
-            # Unused by our clips, but else the loader draws from the global generator, and resumed runs differ.
-            generator=torch.Generator(),
-        )
+        super().__init__(dataset, _Position(places), collate_streams, workers=workers, start_method=start_method)
 
     def epoch(self, epoch: int, start_step: int = 0) -> Iterator[StreamBatch]:
         """Yield the steps of an epoch from one on; the first of the first rank also lists files that cannot be opened.
@@ -93,21 +81,14 @@ class StreamLoader:
         Raises: TooManyFaultsError: in training, more than `data.max_bad` of the videos could not be opened, or of this
             rank's clips of the epoch not be read (counted from `start_step` on). ValueError: the loader is closed.
         """
-        if self._loader is None:
-            raise ValueError("the loader is closed")
-        self._position.epoch, self._position.start_step = epoch, start_step
         first = () if start_step or self.places.rank else self.dataset.faults
         self._check(epoch, list(self.dataset.faults), first, len(self.dataset.videos) + len(self.dataset.faults))
         missing: list[Fault] = []
-        for batch in self._loader:
+        for batch in self._batches(epoch, start_step):
             missing += [fault for fault in batch.faults if fault.kind == "unreadable"]
             self._check(epoch, missing, batch.faults, self.steps_per_epoch * self.places.rows)
             yield replace(batch, faults=(*first, *batch.faults))
             first = ()
-
-    def close(self) -> None:
-        """End the worker processes."""
-        self._loader = None
 
     def _check(self, epoch: int, missing: list[Fault], last: tuple[Fault, ...], total: int) -> None:
         if self.dataset.train and len(missing) > self.dataset.data.max_bad * total:
