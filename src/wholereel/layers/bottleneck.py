@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from wholereel.layers.batch_norm import BatchNorm3d
 from wholereel.layers.checkpointing import CheckpointedStage
 from wholereel.layers.convolution import Conv3d
 from wholereel.layers.mlp import DropPath
@@ -76,15 +77,15 @@ class Bottleneck(nn.Module):
         self.conv_a = Conv3d(
             plan.planes, plan.inner, (plan.kernel_t, 1, 1), padding=(plan.kernel_t // 2, 0, 0), bias=False
         )
-        self.norm_a = nn.BatchNorm3d(plan.inner, eps=plan.bn_eps)
+        self.norm_a = BatchNorm3d(plan.inner, eps=plan.bn_eps)
         self.conv_b = middle(plan)
-        self.norm_b = nn.BatchNorm3d(plan.inner, eps=plan.bn_eps)
+        self.norm_b = BatchNorm3d(plan.inner, eps=plan.bn_eps)
         self.conv_c = nn.Conv3d(plan.inner, plan.out, 1, bias=False)
-        self.norm_c = nn.BatchNorm3d(plan.out, eps=plan.bn_eps)
+        self.norm_c = BatchNorm3d(plan.out, eps=plan.bn_eps)
         if plan.planes != plan.out or plan.stride != (1, 1):
             strides = (plan.stride[0], plan.stride[1], plan.stride[1])
             self.shortcut_conv = nn.Conv3d(plan.planes, plan.out, 1, stride=strides, bias=False)
-            self.shortcut_norm = nn.BatchNorm3d(plan.out, eps=plan.bn_eps)
+            self.shortcut_norm = BatchNorm3d(plan.out, eps=plan.bn_eps)
         self.drop_path = DropPath(0.0)
         self.projects = plan.planes != plan.out or plan.stride != (1, 1)
 
@@ -153,7 +154,7 @@ class Stem(nn.Module):
             padding=(kernel_t // 2, 3, 3),
             bias=False,
         )
-        self.norm = nn.BatchNorm3d(planes, eps=bn_eps)
+        self.norm = BatchNorm3d(planes, eps=bn_eps)
         self.pool = nn.MaxPool3d((1, 3, 3), stride=(pool_stride_t, 2, 2), padding=(0, 1, 1)) if pool else None
 
     def forward(self, x_BCTHW: Tensor) -> Tensor:

@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from wholereel.layers.batch_norm import BatchNorm3d
 from wholereel.ops.correlation import Displaced, Implementation, correlate, filters_for_length
 
 __all__ = ["FILTER_INIT", "Correlation", "CorrelationBlock", "FilterInit", "Join"]
@@ -122,7 +123,7 @@ class CorrelationBlock(nn.Module):
                 f"{channels} channels, groups of {group_size} and K = {kernel} do not fit: {inner} channels in "
                 f"{groups} groups give {matches} correlations"
             )
-        make_norm = norm or (lambda planes: nn.BatchNorm3d(planes, eps=bn_eps))
+        make_norm = norm or (lambda planes: BatchNorm3d(planes, eps=bn_eps))
         self.join, self.halved = join, half
         self.reduce = nn.Conv3d(channels, inner, 1, bias=False)
         self.reduce_norm = make_norm(inner)

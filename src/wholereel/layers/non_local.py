@@ -10,6 +10,8 @@ from typing import Literal
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from wholereel.layers.batch_norm import BatchNorm3d
+
 __all__ = ["Affinity", "NonLocal", "attend"]
 
 Affinity = Literal["softmax", "dot_product"]
@@ -54,7 +56,7 @@ class NonLocal(nn.Module):
         inner = channels // 2
         self.theta, self.phi, self.g = (nn.Conv3d(channels, inner, 1) for _ in range(3))
         self.out = nn.Conv3d(inner, channels, 1)
-        self.norm = nn.BatchNorm3d(channels, eps=bn_eps)
+        self.norm = BatchNorm3d(channels, eps=bn_eps)
 
     @property
     def last_norm(self) -> nn.BatchNorm3d:

@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from wholereel.layers.batch_norm import BatchNorm3d
 from wholereel.layers.checkpointing import CheckpointedStage
 from wholereel.layers.convolution import Conv3d
 from wholereel.layers.mlp import DropPath
@@ -65,7 +66,7 @@ class Conv2Plus1D(nn.Sequential):
         time, height, width = strides
         super().__init__(
             Conv3d(in_planes, mid_planes, (1, 3, 3), stride=(1, height, width), padding=(0, 1, 1), bias=False),
-            nn.BatchNorm3d(mid_planes),
+            BatchNorm3d(mid_planes),
             nn.ReLU(inplace=True),
             Conv3d(mid_planes, out_planes, (3, 1, 1), stride=(time, 1, 1), padding=(1, 0, 0), bias=False),
         )
@@ -104,7 +105,7 @@ class Factorised1x1(nn.Sequential):
         time, height, width = strides
         super().__init__(
             PointwiseConv3d(in_planes, mid, (1, height, width)),
-            nn.BatchNorm3d(mid),
+            BatchNorm3d(mid),
             nn.ReLU(inplace=True),
             PointwiseConv3d(mid, planes, (time, 1, 1)),
         )
@@ -114,8 +115,8 @@ def _shortcut(in_planes: int, planes: int, strides: Triple, factorised: bool = F
     if strides == (1, 1, 1) and in_planes == planes:
         return None
     if factorised:
-        return nn.Sequential(Factorised1x1(in_planes, planes, strides), nn.BatchNorm3d(planes))
-    return nn.Sequential(PointwiseConv3d(in_planes, planes, strides), nn.BatchNorm3d(planes))
+        return nn.Sequential(Factorised1x1(in_planes, planes, strides), BatchNorm3d(planes))
+    return nn.Sequential(PointwiseConv3d(in_planes, planes, strides), BatchNorm3d(planes))
 
 
 class BasicBlock(nn.Module):
@@ -139,9 +140,9 @@ class BasicBlock(nn.Module):
         mid = middle_width(in_planes, planes)
         mid2 = mid if shared_middle else middle_width(planes, planes)
         self.conv1 = nn.Sequential(
-            convolution.make(in_planes, planes, mid, strides), nn.BatchNorm3d(planes), nn.ReLU(inplace=True)
+            convolution.make(in_planes, planes, mid, strides), BatchNorm3d(planes), nn.ReLU(inplace=True)
         )
-        self.conv2 = nn.Sequential(convolution.make(planes, planes, mid2, (1, 1, 1)), nn.BatchNorm3d(planes))
+        self.conv2 = nn.Sequential(convolution.make(planes, planes, mid2, (1, 1, 1)), BatchNorm3d(planes))
         self.downsample = _shortcut(in_planes, planes, strides, factorised_shortcut)
         self.drop_path = DropPath(0.0)
 
@@ -160,13 +161,13 @@ class BottleneckBlock(nn.Module):
 
     def __init__(self, in_planes: int, inner: int, planes: int, convolution: Convolution, strides: Triple) -> None:
         super().__init__()
-        self.conv1 = nn.Sequential(PointwiseConv3d(in_planes, inner), nn.BatchNorm3d(inner), nn.ReLU(inplace=True))
+        self.conv1 = nn.Sequential(PointwiseConv3d(in_planes, inner), BatchNorm3d(inner), nn.ReLU(inplace=True))
         self.conv2 = nn.Sequential(
             convolution.make(inner, inner, middle_width(inner, inner), strides),
-            nn.BatchNorm3d(inner),
+            BatchNorm3d(inner),
             nn.ReLU(inplace=True),
         )
-        self.conv3 = nn.Sequential(PointwiseConv3d(inner, planes), nn.BatchNorm3d(planes))
+        self.conv3 = nn.Sequential(PointwiseConv3d(inner, planes), BatchNorm3d(planes))
         self.downsample = _shortcut(in_planes, planes, strides)
         self.drop_path = DropPath(0.0)
 
@@ -187,7 +188,7 @@ def stem_3d(in_channels: int, width: int, kernel: int, stride: int) -> list[nn.M
     """`kernel` x 7 x 7 with strides `stride`, 2, 2, norm, ReLU."""
     return [
         Conv3d(in_channels, width, (kernel, 7, 7), stride=(stride, 2, 2), padding=(kernel // 2, 3, 3), bias=False),
-        nn.BatchNorm3d(width),
+        BatchNorm3d(width),
         nn.ReLU(inplace=True),
     ]
 
@@ -196,10 +197,10 @@ def stem_2plus1d(in_channels: int, width: int, mid: int) -> list[nn.Module]:
     """1 x 7 x 7 to the middle width, norm, ReLU, 3 x 1 x 1, norm, ReLU."""
     return [
         Conv3d(in_channels, mid, (1, 7, 7), stride=(1, 2, 2), padding=(0, 3, 3), bias=False),
-        nn.BatchNorm3d(mid),
+        BatchNorm3d(mid),
         nn.ReLU(inplace=True),
         Conv3d(mid, width, (3, 1, 1), padding=(1, 0, 0), bias=False),
-        nn.BatchNorm3d(width),
+        BatchNorm3d(width),
         nn.ReLU(inplace=True),
     ]
 

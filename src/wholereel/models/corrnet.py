@@ -15,6 +15,7 @@ from typing import Any, ClassVar
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from wholereel.layers.batch_norm import BatchNorm3d
 from wholereel.layers.bottleneck import (
     DEPTHS,
     BlockPlan,
@@ -43,7 +44,7 @@ class TemporalThenSpatial(nn.Module):
         super().__init__()
         time, space = plan.stride
         self.conv_t = Conv3d(plan.inner, plan.inner, (3, 1, 1), stride=(time, 1, 1), padding=(1, 0, 0), bias=False)
-        self.norm = nn.BatchNorm3d(plan.inner, eps=plan.bn_eps)
+        self.norm = BatchNorm3d(plan.inner, eps=plan.bn_eps)
         self.conv_xy = Conv3d(
             plan.inner, plan.inner, (1, 3, 3), stride=(1, space, space), padding=(0, 1, 1), bias=False
         )

@@ -16,6 +16,7 @@ from typing import cast
 import torch
 from torch import nn
 
+from wholereel.layers.batch_norm import BatchNorm3d
 from wholereel.layers.depthwise import DepthwiseConv3d
 from wholereel.layers.pointwise import PointwiseConv3d
 from wholereel.layers.residual_3d import Convolution, dense
@@ -35,7 +36,7 @@ class PointThenDepthwise(nn.Sequential):
     ) -> None:
         super().__init__(
             PointwiseConv3d(planes, out),
-            nn.BatchNorm3d(out),
+            BatchNorm3d(out),
             *([nn.ReLU(inplace=True)] if relu_between else []),
             _depthwise(out, strides, implementation),
         )

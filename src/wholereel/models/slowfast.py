@@ -18,6 +18,7 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
+from wholereel.layers.batch_norm import BatchNorm3d
 from wholereel.layers.bottleneck import DEPTHS, BlockPlan, Stage, Stem, begin_residuals_at_zero, stage_blocks
 from wholereel.layers.checkpointing import CheckpointedStage
 from wholereel.layers.convolution import Conv3d
@@ -116,7 +117,7 @@ class Fusion(nn.Module):
             padding=(kernel // 2, 0, 0),
             bias=False,
         )
-        self.norm = nn.BatchNorm3d(ratio * fast_channels, eps=bn_eps) if form == "pyslowfast" else None
+        self.norm = BatchNorm3d(ratio * fast_channels, eps=bn_eps) if form == "pyslowfast" else None
 
     def forward(self, pathways: Pathways) -> Pathways:
         slow, fast = pathways

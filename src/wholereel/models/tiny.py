@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from wholereel.layers.batch_norm import BatchNorm3d
 from wholereel.layers.convolution import Conv3d
 from wholereel.layers.correlation import CorrelationBlock
 from wholereel.models.clip_model import ClipModel, ModelInfo, init_convolutions
@@ -33,7 +34,7 @@ def _norm(norm: Norm, channels: int) -> nn.Module:
     if norm == "group":
         return nn.GroupNorm(math.gcd(GROUPS, channels), channels)
     if norm == "batch":
-        return nn.BatchNorm3d(channels)
+        return BatchNorm3d(channels)
     raise ValueError(f"norm must be 'group' or 'batch', got {norm!r}")
 
 

@@ -10,6 +10,7 @@ Memory: the graph of one part per segment and shape, and gradients of the weight
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, cast
@@ -135,7 +136,19 @@ class SegmentGraphs:
 
 def capture(segment: nn.Module, sample: Tensor) -> Callable[[Tensor], Tensor]:
     """A segment's forward and backward as graphs, for inputs like `sample`."""
-    made: Any = torch.cuda.make_graphed_callables(segment, (sample,), num_warmup_iters=WARMUPS, allow_unused_input=True)
+    # What earlier steps left behind may only go before: tensors freed in the middle of a capture end it, and memory
+    # that is kept for reuse is closed to it.
+    collected = gc.isenabled()
+    gc.collect()
+    gc.disable()
+    try:
+        torch.cuda.empty_cache()
+        made: Any = torch.cuda.make_graphed_callables(
+            segment, (sample,), num_warmup_iters=WARMUPS, allow_unused_input=True
+        )
+    finally:
+        if collected:
+            gc.enable()
     return cast(Callable[[Tensor], Tensor], made)
 
 
