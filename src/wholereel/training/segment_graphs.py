@@ -10,7 +10,9 @@ Memory: the graph of one part per segment and shape, and gradients of the weight
 
 from __future__ import annotations
 
+import functools
 import gc
+import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, cast
@@ -30,6 +32,8 @@ WARMUPS = 3  # before a capture: libraries choose their kernels and make their w
 SHAPES = 8  # of clips; each holds a graph of its own
 DEVICES = ("cuda",)
 SETTING = "strategy.graphs=true"
+
+log = logging.getLogger(__name__)
 
 
 class SegmentGraphs:
@@ -138,14 +142,21 @@ def capture(segment: nn.Module, sample: Tensor) -> Callable[[Tensor], Tensor]:
     """A segment's forward and backward as graphs, for inputs like `sample`."""
     # What earlier steps left behind may only go before: tensors freed in the middle of a capture end it, and memory
     # that is kept for reuse is closed to it.
+    captured = functools.partial(
+        torch.cuda.make_graphed_callables, segment, (sample,), num_warmup_iters=WARMUPS, allow_unused_input=True
+    )
     collected = gc.isenabled()
     gc.collect()
     gc.disable()
     try:
         torch.cuda.empty_cache()
-        made: Any = torch.cuda.make_graphed_callables(
-            segment, (sample,), num_warmup_iters=WARMUPS, allow_unused_input=True
-        )
+        try:
+            made: Any = captured()
+        except RuntimeError as error:
+            # Seen on an H100: the first capture in bfloat16 of a process fails, all others pass. What libraries set up
+            # at their first use may not be captured.
+            log.info("captured again, since the first try failed: %s", str(error).splitlines()[0])
+            made = captured()
     finally:
         if collected:
             gc.enable()
