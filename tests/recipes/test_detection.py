@@ -82,11 +82,16 @@ def test_the_recipe_that_compares_gradients():
 def test_a_small_run_in_order(out, tmp_path):
     """MeMViT on the same rooms: pictures that are wider than high, key frames as steps of streams."""
     recipe = load_recipe("memvit_ava_rooms", seed=3)
-    stages = {**recipe.stages, **{name: small().stages[name] for name in ("trimmed", "ava_rooms")}}
-    for name in ("trimmed", "ava_rooms", "keys"):
-        shutil.copytree(out / name, tmp_path / name)
-    for name in ("pretrain", "memory", "memory_free"):
-        stages[name] = apply_overrides(stages[name], ["model.options.width=8", "epochs=1", "batch=2", "data.limit=4"])
+    worlds = {"rooms": "trimmed", "ava_rooms": "ava_rooms"}
+    glyphs = ("trimmed", "pretrain", "events8", "clips")  # as in memvit_order2
+    stages = {name: stage for name, stage in recipe.stages.items() if name not in glyphs}
+    stages |= {name: small().stages[other] for name, other in worlds.items()}
+    for name, other in {**worlds, "keys": "keys"}.items():
+        shutil.copytree(out / other, tmp_path / name)
+    for name in ("boxes", "kinds", "memory", "memory_free"):
+        few = ["model.options.width=8", "epochs=1", "batch=2", "data.limit=4", "val.limit=2"]
+        stages[name] = apply_overrides(stages[name], few)
+    stages["boxes"] = apply_overrides(stages["boxes"], ["model.weights=null"])
     for name in ("test_memory", "test_memory_free"):
         stages[name] = apply_overrides(stages[name], ["data.limit=5"])
     done = run_recipe(replace(recipe, stages=stages), tmp_path, devices="cpu", resume=True, stream=None)
@@ -94,7 +99,7 @@ def test_a_small_run_in_order(out, tmp_path):
         results = json.loads((tmp_path / name / "results.json").read_text())
         assert done[name]["evaluated"] == results["evaluated"] == 5
     package = json.loads((tmp_path / "memory" / "last" / "model.json").read_text())
-    assert package["model"]["options"]["reach"] == 16
+    assert package["model"]["options"]["reach"] == 10
 
 
 def test_the_recipe_is_as_it_says():
