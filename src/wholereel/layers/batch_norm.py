@@ -1,4 +1,4 @@
-"""BatchNorm of clips: `nn.BatchNorm3d` with the same parameters, as quick in channels-last memory as in contiguous."""
+"""BatchNorm of clips: `nn.BatchNorm3d` with the same parameters, by other kernels in channels-last memory."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ __all__ = ["BatchNorm3d"]
 class BatchNorm3d(nn.BatchNorm3d):
     """`nn.BatchNorm3d`; weights of either load into the other.
 
-    On CUDA devices PyTorch has kernels for channels-last pictures and none for channels-last clips, for which it takes
-    one that jumps through memory. But frames and rows lie one after the other there: a clip is one tall picture.
+    On CUDA devices PyTorch has kernels for channels-last pictures and none for channels-last clips. But frames and rows
+    lie one after the other there: a clip is one tall picture. A training step of ir-CSN-50 on an H100 takes as long
+    with these kernels as without, and 4 % less memory.
     """
 
     def forward(self, x_BCTHW: Tensor) -> Tensor:
