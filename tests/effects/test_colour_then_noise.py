@@ -23,6 +23,13 @@ def test_without_memory_later_steps_are_guessed():
     assert all(0.15 <= found[step] <= 0.35 for step in (1, 2)), found
 
 
+def test_asked_on_the_way_a_second_hop_is_learned():
+    found = accuracies(learn(Videos(600, 3, range(3), seed=1, rows=16), reach=1, seed=1, constant=False), steps=7)
+    assert min(found[0], found[1]) >= 0.99, found
+    assert found[2] >= 0.75, found
+    assert all(0.15 <= found[step] <= 0.35 for step in (5, 6)), found  # beyond four blocks
+
+
 def test_nothing_teaches_a_second_hop():
     found = accuracies(learn(Videos(72, 5, (0, 4))), steps=5)
     assert found[0] >= 0.99
