@@ -262,8 +262,8 @@ def test_stages_compile_where_pytorch_has_one_cache_for_all(monkeypatch: pytest.
 
     model = VideoModel(create_model("tiny2d", num_classes=2))
     monkeypatch.setattr(torch, "compile", older)
-    monkeypatch.setattr(torch._dynamo.config, "recompile_limit", 8)
     monkeypatch.setattr(nn.Module, "compile", lambda self, **options: torch.compile(self, **options))
-    model.compile_stages("eager")
+    with torch._dynamo.config.patch(recompile_limit=8):
+        model.compile_stages("eager")
+        assert torch._dynamo.config.recompile_limit >= 64
     assert made == [{"backend": "eager", "dynamic": False}] * len(model.clip_model.stages)
-    assert torch._dynamo.config.recompile_limit >= 64
