@@ -90,7 +90,7 @@ def match8_baselines(seed: int = 0) -> Recipe:
     """Five ways to learn `match8` from one pre-trained network with the same number of clips seen.
 
     Ceilings of the world: 9/14 for whatever adds clips up (clip level, late averaging), 1.0 for what lets them meet.
-    Source: module. Measured, seed 0 only: docs/papers/collaborative_memory.md. Cost: 17 minutes of one core.
+    Source: module. Measured, seeds 0 to 2: docs/papers/collaborative_memory.md. Cost: 17 minutes of one core.
     Command: `wholereel train match8_baselines --out runs/match8_baselines`.
     """
     base = video_stages("match8", seed=seed)
