@@ -129,15 +129,23 @@ def judges_boxes(kind: str) -> nn.Module:
     return model.eval()
 
 
-BOXED = [pytest.param(kind, suffix, marks=[pytest.mark.exports] if suffix == ".onnx" or kind == "detector" else [])
-         for kind in ("cached", "detector") for suffix in FORMATS]  # fmt: skip
+BOXED = [
+    pytest.param(
+        kind,
+        suffix,
+        marks=[
+            *([pytest.mark.exports] if suffix == ".onnx" or kind == "detector" else []),
+            *([NEEDS_ONNX] if suffix == ".onnx" else []),
+        ],
+    )
+    for kind in ("cached", "detector")
+    for suffix in FORMATS
+]
 
 
 @pytest.mark.parametrize(("kind", "suffix"), BOXED)
 def test_boxes_come_in_slots(kind: str, suffix: str, tmp_path: Path) -> None:
     """What a file says of filled slots is what the model says of so many boxes; of others it says nothing."""
-    if suffix == ".onnx" and not HAS_ONNX:
-        pytest.skip("needs wholereel[export]")
     model = judges_boxes(kind)
     exported = export_model(model, tmp_path / f"step{suffix}", clip_shape=SHAPE, batch_size=None)
     assert exported.largest_error < 1e-3

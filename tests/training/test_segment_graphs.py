@@ -6,6 +6,7 @@ and activations of the last replay alone. The graphs themselves are in `tests/gp
 
 from __future__ import annotations
 
+import gc
 from contextlib import nullcontext
 
 import pytest
@@ -129,3 +130,25 @@ def test_only_exact_on_a_cuda_device_has_graphs():
     refused(tiny_task(config.Memory(dim=8), name="tiny_r3d").train(), "needs a CUDA device")
     with pytest.raises(ConfigError, match=r"strategy\.graphs"):
         create_strategy(config.Strategy("full", graphs=True), nullcontext)
+
+
+@pytest.mark.parametrize("failures", [0, 1, 2])
+def test_a_capture_is_tried_twice(failures, monkeypatch):
+    tries = []
+
+    def make(segment, sample, **options):
+        tries.append(gc.isenabled())
+        if len(tries) <= failures:
+            raise RuntimeError("operation failed due to a previous error during capture")
+        return segment
+
+    monkeypatch.setattr(torch.cuda, "make_graphed_callables", make)
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
+    segment = nn.Identity()
+    if failures == 2:
+        with pytest.raises(RuntimeError, match="during capture"):
+            segment_graphs.capture(segment, torch.zeros(1))
+    else:
+        assert segment_graphs.capture(segment, torch.zeros(1)) is segment
+    assert tries == [False] * min(failures + 1, 2)
+    assert gc.isenabled()

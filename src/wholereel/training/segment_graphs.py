@@ -139,28 +139,32 @@ class SegmentGraphs:
 
 
 def capture(segment: nn.Module, sample: Tensor) -> Callable[[Tensor], Tensor]:
-    """A segment's forward and backward as graphs, for inputs like `sample`."""
-    # What earlier steps left behind may only go before: tensors freed in the middle of a capture end it, and memory
-    # that is kept for reuse is closed to it.
+    """A segment's forward and backward as graphs, for inputs like `sample`; tried twice."""
     captured = functools.partial(
         torch.cuda.make_graphed_callables, segment, (sample,), num_warmup_iters=WARMUPS, allow_unused_input=True
     )
-    collected = gc.isenabled()
-    gc.collect()
-    gc.disable()
-    try:
-        torch.cuda.empty_cache()
+    with _nothing_collected():
+        torch.cuda.empty_cache()  # a graph has memory of its own, and cannot take what is kept for reuse
         try:
             made: Any = captured()
         except RuntimeError as error:
-            # Seen on an H100: the first capture in bfloat16 of a process fails, all others pass. What libraries set up
-            # at their first use may not be captured.
+            # Seen on an H100: the first capture in bfloat16 of a process fails, all others pass. Why is not known.
             log.info("captured again, since the first try failed: %s", str(error).splitlines()[0])
             made = captured()
-    finally:
-        if collected:
-            gc.enable()
     return cast(Callable[[Tensor], Tensor], made)
+
+
+@contextmanager
+def _nothing_collected() -> Iterator[None]:
+    """Python's garbage goes before: what frees a tensor in the middle of a capture may end it."""
+    enabled = gc.isenabled()
+    gc.collect()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 class _Segment(nn.Module):
