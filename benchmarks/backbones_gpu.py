@@ -7,7 +7,8 @@
 Parts: `depthwise` (forward and both gradients, against PyTorch's in both memory formats), `correlation` (against the
 streaming form, and memory against the unfolded one), `csn` (train step with the kernels and with PyTorch's
 convolutions, both on channels-last memory), `csn_contiguous` (PyTorch's on contiguous memory, where it is quicker),
-`throughput` (bf16 train steps on channels-last memory), `checkpointing` (memory and time of a step with and without),
+`profile` (where the device's time goes in a step of ir-CSN-50), `throughput` (bf16 train steps on channels-last
+memory), `checkpointing` (memory and time of a step with and without),
 `non_local` (attention of 16x8 networks at 256 pixels: fused, and written out).
 
 Outputs and gradients are compared before anything is timed: the correlation in bf16 with the streaming form in float32
@@ -250,6 +251,31 @@ def csn_rows(rows: Rows, rounds: int, small: bool, of_stock: torch.memory_format
         say(row)
 
 
+def profile(rows: Rows, rounds: int, small: bool) -> None:
+    """Where the device's time goes in a step of ir-CSN-50: kernels by their sum."""
+    model, clip = build("ir_csn_50", small)
+    step = stepper(model, clip)
+    for _ in range(2):
+        step()
+    activity = torch.profiler.ProfilerActivity
+    with torch.profiler.profile(activities=[activity.CUDA if DEVICE.type == "cuda" else activity.CPU]) as found:
+        step()
+    time_of = "self_device_time_total" if DEVICE.type == "cuda" else "self_cpu_time_total"
+    events = sorted(found.key_averages(), key=lambda event: -getattr(event, time_of))
+    total = sum(getattr(event, time_of) for event in events)
+    kernels = [
+        {
+            "kernel": event.key[:60],
+            "ms": round(getattr(event, time_of) / 1e3, 3),
+            "percent": round(100 * getattr(event, time_of) / total, 2),
+        }
+        for event in events[:22]
+    ]
+    row = {"name": "ir_csn_50", "clip": tuple(clip.shape), "device_ms": round(total / 1e3, 3), "kernels": kernels}
+    rows.append(row)
+    say(row)
+
+
 def throughput(rows: Rows, rounds: int, small: bool) -> None:
     for name in THROUGHPUT:
         try:
@@ -307,6 +333,7 @@ PARTS: dict[str, Callable[[Rows, int, bool], None]] = {
     "correlation": correlation,
     "csn": csn,
     "csn_contiguous": csn_contiguous,
+    "profile": profile,
     "throughput": throughput,
     "checkpointing": checkpointing,
     "non_local": non_local,
