@@ -93,6 +93,14 @@ def main() -> None:
     given = parser.parse_args()
     torch.set_num_threads(1)
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True)
+    head = {
+        "what": "MeMViT, four blocks on colour, then noise: what choices of the memory do to accuracy; chance 0.25",
+        "command": f"python benchmarks/memvit_ablation_accuracy.py {' '.join(sys.argv[1:])}",
+        "commit": commit.stdout.strip(),
+        "date": datetime.date.today().isoformat(),
+        "machine": f"{os.cpu_count()} {platform.machine()} cores, busy, one thread, torch {torch.__version__}",
+        "seeds": given.seeds,
+    }
     known: dict[MemoryConfig, dict[str, Any]] = {}
     rows = []
     for table, name, memory in VARIANTS:
@@ -102,18 +110,8 @@ def main() -> None:
             known[memory] = measure(memory, given.seeds, given.videos)
         rows.append({"table": table, "name": name, **known[memory]})
         print(rows[-1], flush=True)
-    if given.out is None:
-        return
-    result = {
-        "what": "MeMViT, four blocks on colour, then noise: what choices of the memory do to accuracy; chance 0.25",
-        "command": f"python benchmarks/memvit_ablation_accuracy.py {' '.join(sys.argv[1:])}",
-        "commit": commit.stdout.strip(),
-        "date": datetime.date.today().isoformat(),
-        "machine": f"{os.cpu_count()} {platform.machine()} cores, busy, one thread, torch {torch.__version__}",
-        "seeds": given.seeds,
-        "rows": rows,
-    }
-    given.out.write_text(json.dumps(result, indent=1) + "\n")
+        if given.out is not None:  # row by row: a run that is stopped keeps what it has
+            given.out.write_text(json.dumps({**head, "rows": rows}, indent=1) + "\n")
 
 
 if __name__ == "__main__":
