@@ -10,7 +10,7 @@ from torch import Tensor
 
 from wholereel.layers.pooling_attention import Compression, PoolingAttention
 from wholereel.layers.token_pooling import Grid, pool_tokens, pooled_grid
-from wholereel.ops.relative_positions import axis_rows, memory_time_rows, spatial_rows
+from wholereel.ops.relative_positions import memory_time_rows, spatial_rows
 
 SHRINK = Compression(reach=2, kernel=(7, 3, 3), stride=(4, 2, 2))
 
@@ -76,9 +76,10 @@ def test_folded_equals_explicit_with_memory(shape: tuple[int, int, int], longer:
         torch.testing.assert_close(ours, expected, rtol=0, atol=1e-10 * max(1.0, float(expected.detach().abs().max())))
 
 
-@pytest.mark.parametrize("class_token", [True, False])
-def test_the_bias_is_what_the_positions_say(class_token: bool) -> None:
-    module = attention((4, 4, 4), 1, 2, pool_first=True, class_token=class_token, compression=SHRINK, residual=0)
+@pytest.mark.parametrize(("class_token", "time_stride"), [(True, 1), (False, 1), (True, 2)])
+def test_the_bias_is_what_the_positions_say(class_token: bool, time_stride: int) -> None:
+    options = {"stride_kv": (time_stride, 2, 2), "axes_rule": "square", "residual": 0, "compression": SHRINK}
+    module = attention((4, 4, 4), 1, 2, pool_first=True, class_token=class_token, **options)
     grid: Grid = (4, 4, 4)
     x_BLD = draw(1, 64 + int(class_token), 4, seed=1)
     pooled = module.pool(x_BLD, grid)
@@ -93,7 +94,8 @@ def test_the_bias_is_what_the_positions_say(class_token: bool) -> None:
         0: (*spatial_rows(module.rel_pos_mem_h, module.rel_pos_mem_w, (4, 4), memory[1:]),),
         1: (*spatial_rows(module.rel_pos_h, module.rel_pos_w, (4, 4), pooled.key_grid[1:]),),
     }
-    times = {0: memory_time_rows(module.rel_pos_mem_t, 4, steps * memory[0], 4), 1: axis_rows(module.rel_pos_t, 4, 4)}
+    index = torch.arange(4)[:, None] - torch.arange(4 // time_stride) + 4 // time_stride - 1  # as the public code has it
+    times = {0: memory_time_rows(module.rel_pos_mem_t, 4, steps * memory[0], 4), 1: module.rel_pos_t[index]}
     keys: list[tuple[int, int, int, int] | None] = []
     for step in range(steps):
         keys += [None] * class_token

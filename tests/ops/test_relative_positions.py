@@ -8,7 +8,7 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from wholereel.ops import relative_positions
-from wholereel.ops.relative_positions import axis_rows, memory_time_rows, resized_table, spatial_rows
+from wholereel.ops.relative_positions import axis_rows, memory_time_rows, resized_table, spatial_rows, time_rows
 from wholereel.ops.stream_order import stream_order
 
 
@@ -47,6 +47,18 @@ def test_wide_and_tall_inputs_are_each_other_mirrored() -> None:
     assert apart_w.shape == wide_w.shape
     with pytest.raises(ValueError, match=r"rule must be one of \('apart', 'square'\), got 'long'"):
         spatial_rows(a, b, (4, 4), (4, 4), "long")
+
+
+def test_pooled_frames_are_scaled_up_or_counted() -> None:
+    assert indices(time_rows(table(7), 2, 4, 4)) == [[3, 2, 1, 0], [5, 4, 3, 2]]
+    assert indices(time_rows(table(7), 2, 4, 4, "square")) == [[3, 2, 1, 0], [4, 3, 2, 1]]
+    assert indices(time_rows(table(7), 4, 2, 4, "square")) == [[1, 0], [2, 1], [3, 2], [4, 3]]
+    assert indices(time_rows(table(7), 2, 2, 4, "square")) == [[1, 0], [2, 1]]  # of a longer table
+    for rule in ("apart", "square"):
+        assert indices(time_rows(table(7), 4, 4, 4, rule)) == [[3 + q - k for k in range(4)] for q in range(4)]
+        assert time_rows(table(7), 5, 5, 5, rule).shape == (5, 5, 1)
+    with pytest.raises(ValueError, match=r"rule must be one of \('apart', 'square'\), got 'long'"):
+        time_rows(table(7), 4, 4, 4, "long")
 
 
 def test_remembered_frames_lie_on_one_axis_newest_last() -> None:

@@ -30,7 +30,7 @@ from wholereel.layers.token_pooling import (
 )
 from wholereel.ops.attention import biased_attention, closed_score
 from wholereel.ops.linear import linear
-from wholereel.ops.relative_positions import axis_rows, centred_rows, memory_time_rows, position_codes, spatial_rows
+from wholereel.ops.relative_positions import centred_rows, memory_time_rows, position_codes, spatial_rows, time_rows
 
 __all__ = ["COMPRESSORS", "Compression", "Pooled", "PoolingAttention"]
 
@@ -63,6 +63,7 @@ class Pooled:
     Args:
         query_BLD, key_BLD, value_BLD: pooled; not projected yet where pooling comes first.
         query_grid, key_grid: their (T, H, W).
+        frames: T before pooling.
     """
 
     query_BLD: Tensor
@@ -70,6 +71,7 @@ class Pooled:
     value_BLD: Tensor
     query_grid: Grid
     key_grid: Grid
+    frames: int
 
 
 class PoolingAttention(nn.Module):
@@ -87,7 +89,7 @@ class PoolingAttention(nn.Module):
         qkv_bias: of these maps.
         class_token: whether token 0 is a class token.
         rel_pos_spatial, rel_pos_temporal: relative positions.
-        axes_rule: see `ops.relative_positions.spatial_rows`.
+        axes_rule: see `ops.relative_positions.spatial_rows` and `time_rows`.
         residual: 1 adds the queries to the result (class token excepted), 2 a depthwise convolution of them.
         causal: a frame attends to itself and earlier ones, and nothing to the present clip's class token.
         dropout, attention_dropout: probabilities.
@@ -210,7 +212,7 @@ class PoolingAttention(nn.Module):
             pooled.append(norm_heads(tokens, getattr(self, f"norm_{name}"), self.pooling_heads))
             grids.append(size)
         query_BLD, key_BLD, value_BLD = pooled
-        return Pooled(query_BLD, key_BLD, value_BLD, grids[0], grids[1])
+        return Pooled(query_BLD, key_BLD, value_BLD, grids[0], grids[1], grid[0])
 
     def compressed_grid(self, key_grid: Grid) -> Grid:
         """(T, H, W) of a remembered clip."""
@@ -345,7 +347,7 @@ class PoolingAttention(nn.Module):
             if memory is not None:
                 past[1], past[2] = spatial_rows(self.rel_pos_mem_h, self.rel_pos_mem_w, hw, memory[1:], rule)
         if self.rel_pos_temporal:
-            present[0] = axis_rows(self.rel_pos_t, grid[0], key_grid[0])
+            present[0] = time_rows(self.rel_pos_t, grid[0], key_grid[0], pooled.frames, self.axes_rule)
             if memory is not None:
                 stride = self.compression.stride[0] if self.compression and self.compression.stride else 1
                 past[0] = memory_time_rows(self.rel_pos_mem_t, grid[0], steps * memory[0], stride)

@@ -24,12 +24,14 @@ __all__ = [
     "position_codes",
     "resized_table",
     "spatial_rows",
+    "time_rows",
 ]
 
 Make = Callable[..., Tensor]
 
-# `apart`: height and width each by their own sizes (SlowFast). `square`: where the grids are not square, both follow
-# the shorter side (MeMViT, for inputs wider than the training crop; for taller ones it is our extension).
+# `apart`: every axis by its own sizes (SlowFast). `square`: where the grids are not square, height and width both follow
+# the shorter side (MeMViT, for inputs wider than the training crop; for taller ones it is our extension), and over time
+# positions count pooled frames, however many a pooled one stands for (MeMViT).
 AXES_RULES = ("apart", "square")
 
 
@@ -84,6 +86,10 @@ def _clamped_index(sizes: tuple[int, int], like: tuple[int, int], device: torch.
     return index_QK.clamp(followed.min(), followed.max()).long()
 
 
+def _time_index(queries: int, keys: int, device: torch.device) -> Tensor:
+    return torch.arange(queries, device=device)[:, None] - torch.arange(keys, device=device) + keys - 1
+
+
 def _memory_time_index(frames: int, memory_frames: int, stride: int, device: torch.device) -> Tensor:
     at_keys = torch.arange(memory_frames - 1, -1, -1, device=device) * stride
     return torch.arange(frames, device=device)[:, None] + at_keys
@@ -121,6 +127,24 @@ def spatial_rows(
     if needed_w > needed_h:
         return axis_rows(table_h_RD, *heights), clamped_rows(table_w_RD, widths, heights)
     return clamped_rows(table_h_RD, heights, widths), axis_rows(table_w_RD, *widths)
+
+
+def time_rows(table_RD: Tensor, queries: int, keys: int, frames: int, rule: str = "apart") -> Tensor:
+    """Rows between frames of queries and of keys of one clip, `(Q, K, D)`.
+
+    Args:
+        table_RD: learned table.
+        queries, keys: frames after pooling.
+        frames: before it; `square` has a table for these, and takes of it what it needs.
+        rule: of `AXES_RULES`. They differ where frames are pooled.
+    Raises: ValueError: an unknown rule.
+    """
+    if rule not in AXES_RULES:
+        raise ValueError(f"rule must be one of {AXES_RULES}, got {rule!r}")
+    if rule == "apart":
+        return axis_rows(table_RD, queries, keys)
+    index_QK = constant(_time_index, queries, keys, device=table_RD.device)
+    return resized_table(table_RD, table_rows(frames, frames))[index_QK]
 
 
 def memory_time_rows(table_RD: Tensor, frames: int, memory_frames: int, stride: int) -> Tensor:
