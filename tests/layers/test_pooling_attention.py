@@ -19,13 +19,13 @@ def draw(*shape: int, seed: int) -> Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
-def attention(grid: Grid, stride_q: int, stride_kv: int, **options) -> PoolingAttention:
+def attention(grid: Grid, stride_q: int, stride_kv: int, *, time_stride: int = 1, **options) -> PoolingAttention:
     torch.manual_seed(3)
     settings = {
         "kernel_q": (3, 3, 3),
         "kernel_kv": (3, 3, 3),
         "stride_q": (1, stride_q, stride_q),
-        "stride_kv": (1, stride_kv, stride_kv),
+        "stride_kv": (time_stride, stride_kv, stride_kv),
         "rel_pos_spatial": True,
         "rel_pos_temporal": True,
         "residual": 1,
@@ -78,7 +78,7 @@ def test_folded_equals_explicit_with_memory(shape: tuple[int, int, int], longer:
 
 @pytest.mark.parametrize(("class_token", "time_stride"), [(True, 1), (False, 1), (True, 2)])
 def test_the_bias_is_what_the_positions_say(class_token: bool, time_stride: int) -> None:
-    options = {"stride_kv": (time_stride, 2, 2), "axes_rule": "square", "residual": 0, "compression": SHRINK}
+    options = {"time_stride": time_stride, "axes_rule": "square", "residual": 0, "compression": SHRINK}
     module = attention((4, 4, 4), 1, 2, pool_first=True, class_token=class_token, **options)
     grid: Grid = (4, 4, 4)
     x_BLD = draw(1, 64 + int(class_token), 4, seed=1)
@@ -94,7 +94,9 @@ def test_the_bias_is_what_the_positions_say(class_token: bool, time_stride: int)
         0: (*spatial_rows(module.rel_pos_mem_h, module.rel_pos_mem_w, (4, 4), memory[1:]),),
         1: (*spatial_rows(module.rel_pos_h, module.rel_pos_w, (4, 4), pooled.key_grid[1:]),),
     }
-    index = torch.arange(4)[:, None] - torch.arange(4 // time_stride) + 4 // time_stride - 1  # as the public code has it
+    index = (
+        torch.arange(4)[:, None] - torch.arange(4 // time_stride) + 4 // time_stride - 1
+    )  # as the public code has it
     times = {0: memory_time_rows(module.rel_pos_mem_t, 4, steps * memory[0], 4), 1: module.rel_pos_t[index]}
     keys: list[tuple[int, int, int, int] | None] = []
     for step in range(steps):

@@ -29,9 +29,9 @@ __all__ = [
 
 Make = Callable[..., Tensor]
 
-# `apart`: every axis by its own sizes (SlowFast). `square`: where the grids are not square, height and width both follow
-# the shorter side (MeMViT, for inputs wider than the training crop; for taller ones it is our extension), and over time
-# positions count pooled frames, however many a pooled one stands for (MeMViT).
+# `apart`: every axis by its own sizes (SlowFast). `square` (MeMViT): where the grids are not square, height and width
+# both follow the shorter side (there for inputs wider than the training crop; for taller ones it is our extension), and
+# positions in time count pooled frames, however many frames one stands for.
 AXES_RULES = ("apart", "square")
 
 
