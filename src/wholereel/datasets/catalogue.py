@@ -25,6 +25,7 @@ from wholereel.datasets.formats.kinetics import read_kinetics
 from wholereel.datasets.formats.posetrack import read_posetrack
 from wholereel.datasets.formats.something_something import read_something_something_v1, read_something_something_v2
 from wholereel.datasets.formats.sports1m import read_sports1m
+from wholereel.datasets.formats.timed_actions import read_activitynet, read_timed_actions
 from wholereel.datasets.formats.ucf101 import read_ucf101
 from wholereel.errors import ConfigError, DataError, closest
 
@@ -69,6 +70,12 @@ DATASETS: dict[str, DataSet] = {
     "ava_v2.1": DataSet(partial(read_ava, version="v2.1"), "AVA actions 2.1, boxes at key frames"),
     "ava_v2.2": DataSet(partial(read_ava, version="v2.2"), "AVA actions 2.2, boxes at key frames"),
     "action_boxes": DataSet(read_action_boxes, "your own videos with boxes and actions in AVA's columns"),
+    "timed_actions": DataSet(read_timed_actions, "your own untrimmed videos with a table of timed actions"),
+    "activitynet": DataSet(
+        read_activitynet,
+        "ActivityNet v1.3, timed actions, and sets in its form",
+        {"train": 10_024, "val": 4_926, "test": 5_044},
+    ),
     "epic_kitchens_100": DataSet(
         partial(read_epic_kitchens, anticipation=False),
         "EPIC-KITCHENS-100, verbs and nouns",

@@ -46,6 +46,7 @@ RECIPES: dict[str, str] = {
     "memvit_kitchen": "wholereel.recipes.memvit_worlds:memvit_kitchen",
     "memvit_order2": "wholereel.recipes.memvit_worlds:memvit_order2",
     "own_videos": "wholereel.recipes.own_videos:own_videos",
+    "own_streams": "wholereel.recipes.own_streams:own_streams",
     "weizmann": "wholereel.recipes.weizmann:weizmann",
     "ava_rooms": "wholereel.recipes.detection:ava_rooms",
     "ava_rooms_gradients": "wholereel.recipes.detection:ava_rooms_gradients",
