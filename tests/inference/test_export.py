@@ -17,7 +17,9 @@ from tests.inference.builders import package
 from wholereel import config
 from wholereel.cli.main import main
 from wholereel.errors import CheckpointError, ConfigError
-from wholereel.inference.export import FORMATS, ExportedStep, Step, export_model, source_model
+from wholereel.inference.export import FORMATS, Step, export_model
+from wholereel.inference.export_source import source_model
+from wholereel.inference.exported_step import ExportedStep
 from wholereel.models import build_model, create_model
 from wholereel.models.memvit import MeMViT
 from wholereel.models.memvit_boxes import BoxConfig

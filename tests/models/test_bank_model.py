@@ -18,7 +18,7 @@ from wholereel.datasets.manifest import read_manifest
 from wholereel.errors import ConfigError, DataError
 from wholereel.evaluation.evaluate import evaluate
 from wholereel.inference import Predictor
-from wholereel.inference.export import source_model
+from wholereel.inference.export_source import source_model
 from wholereel.inference.extract import extract
 from wholereel.inference.stream import Stream
 from wholereel.models.bank_model import BankModel

@@ -46,7 +46,8 @@ def export(
         steps: Clips that the file is compared on.
         fold: Fold BatchNorm into the convolutions in front of it.
     """
-    from wholereel.inference.export import export_model, source_model
+    from wholereel.inference.export import export_model
+    from wholereel.inference.export_source import source_model
 
     if batch != "any" and not (batch.isdecimal() and int(batch) > 0):
         raise ConfigError(f"--batch {batch}: expected a positive number or any.")

@@ -13,16 +13,14 @@ rows starting is the memory of nothing.
 Models that judge boxes take them in slots, `boxes` (S of them a row, in pixels) and `boxes_valid`, and give logits
 `(B, S, K)`. A detector's boxes then read the clips so far, not those behind.
 What was written is run against the module for a few steps, and refused where it differs.
+Not here: running such a file (`exported_step.py`), what can be exported (`export_source.py`).
 """
 
 from __future__ import annotations
 
 import json
-import logging
 import os
-import warnings
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -30,25 +28,28 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from wholereel.errors import CheckpointError, ConfigError, closest, import_extra
-from wholereel.inference.predictor import find_package
-from wholereel.models.clip_model import ModelInfo
+from wholereel.errors import CheckpointError, ConfigError, import_extra
+from wholereel.inference.export_source import clip_shape_of
+from wholereel.inference.exported_step import (
+    BOXES,
+    BOXES_VALID,
+    CLIP,
+    LOGITS,
+    METADATA_KEY,
+    NEXT,
+    STARTS,
+    STATE,
+    ExportedStep,
+    NamedState,
+    quiet,
+)
 from wholereel.models.folding import fold_norms
-from wholereel.models.package import load_package
-from wholereel.models.registry import create_model, list_models
-from wholereel.models.weights import read_description
 
-__all__ = ["FORMATS", "Exported", "ExportedStep", "Step", "export_model", "export_program", "source_model"]
+__all__ = ["FORMATS", "Exported", "Step", "export_model", "export_program"]
 
 FORMATS = (".pt2", ".onnx")
-METADATA_KEY = "wholereel.json"
-CLIP, STARTS, STATE, LOGITS, NEXT = "clip", "starts", "state.", "logits", "next."
-BOXES, BOXES_VALID = "boxes", "boxes_valid"
 SLOTS = 16  # boxes of a row, for models that take any number
 TOLERANCE = 1e-3  # of the logits' and states' spread; float32 kernels of two runtimes differ by 1e-6 to 1e-4
-
-NamedState = dict[str, Tensor]
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -155,7 +156,7 @@ def export_program(
             "state": dict.fromkeys(example["state"], rows_free),
         }
         dynamic |= dict.fromkeys(("boxes_BS4", "boxes_valid_BS") if step.slots else (), rows_free)
-    with torch.no_grad(), _quiet():
+    with torch.no_grad(), quiet():
         program = torch.export.export(step, (), example, dynamic_shapes=dynamic, strict=False)
     _drop_empty_regions(program)
     return program, example
@@ -228,7 +229,7 @@ def export_model(
     if target.suffix not in FORMATS:
         raise ConfigError(f"{target}: a step is written as {' or '.join(FORMATS)}.")
     model = model.eval()
-    shape = clip_shape or _clip_shape(model)
+    shape = clip_shape or clip_shape_of(model)
     try:
         written = _folded(model, shape, state_options) if fold else model
         program, example = export_program(written, shape, batch_size=batch_size, state_options=state_options)
@@ -262,61 +263,6 @@ def _folded(
     return fold_norms(model, torch.zeros(1, *clip_shape, dtype=like.dtype, device=like.device), *state)
 
 
-def source_model(
-    source: str, *, model: str | None = None, classes: int = 400, options: Mapping[str, Any] | None = None
-) -> tuple[nn.Module, tuple[int, int, int, int], dict[str, Any]]:
-    """A model by where it is: a run or package, a file of weights, or a name of the registry (fresh weights).
-
-    Args:
-        source: one of the three.
-        model: the network of a file of weights that does not say it.
-        classes: of a fresh model.
-        options: of the network's builder; a package has its own.
-    Returns: the model, (C, T, H, W) of its clips, and what an exported file should say of it.
-    Raises: ConfigError: none of the three, or options for a package. CheckpointError: weights that do not fit.
-    """
-    options, path = dict(options or {}), Path(source).expanduser()
-    if path.is_dir():
-        if options or model is not None:
-            raise ConfigError(f"{source} is a run or package: it has its own network and options.")
-        package = load_package(find_package(path))
-        package.check_reads_files_alone()
-        clips, channels = package.clips, len(package.mean)
-        shape = (channels, clips.frames, package.crop, package.crop)
-        described = {
-            "model": asdict(package.spec),
-            "classes": list(package.classes),
-            "task": asdict(package.task),
-            "input": {
-                "mean": package.mean,
-                "std": package.std,
-                "short_side": package.short_side,
-                "clips": asdict(clips),
-            },
-        }
-        return package.model, shape, {**described, **dict(package.extra)}
-    if path.is_file():
-        written = read_description(path)
-        name = model or written.get("model")
-        if name is None:
-            raise ConfigError(f"{source} does not say which network it is of; name it with --model.")
-        options = {**written.get("options", {}), **options}
-        network = create_model(name, num_classes=written.get("num_classes", classes), weights=f"file:{path}", **options)
-    else:
-        if source not in list_models():
-            raise ConfigError(f"{source!r} is no folder, no file and no model.{closest(source, list_models())}")
-        name, network = source, create_model(source, num_classes=classes, **options)
-    described = {"model": {"name": name, "options": options}, "licence": network.info.licence}
-    return network, _clip_shape(network), described
-
-
-def _clip_shape(model: nn.Module) -> tuple[int, int, int, int]:
-    info: ModelInfo = model.info  # type: ignore[assignment]
-    first = next(module for module in model.modules() if isinstance(module, (nn.Conv2d, nn.Conv3d)))
-    channels = first.in_channels if len(info.mean) != first.in_channels else len(info.mean)
-    return channels, info.frames, info.crop, info.crop
-
-
 def _described(
     step: Step, clip_shape: tuple[int, ...], example: Mapping[str, Any], batch_size: int | None
 ) -> dict[str, Any]:
@@ -346,7 +292,7 @@ def _described(
 def _write_pt2(
     program: torch.export.ExportedProgram, example: Mapping[str, Any], content: Mapping[str, Any], path: Path
 ) -> None:
-    with _quiet():
+    with quiet():
         torch.export.save(program, path, extra_files={METADATA_KEY: json.dumps(content)})
 
 
@@ -357,7 +303,7 @@ def _write_onnx(
     import_extra("onnxscript", extra="export", purpose="writing ONNX")
     import_extra("onnxruntime", extra="export", purpose="checking what was written as ONNX")
     inputs = [name for name in content["inputs"] if name != STARTS or example["state"]]
-    with _quiet():
+    with quiet():
         made = torch.onnx.export(
             program, input_names=inputs, output_names=list(content["outputs"]), dynamo=True, verbose=False
         )
@@ -386,119 +332,6 @@ def _rename(proto: Any, inputs: list[str], outputs: list[str]) -> None:
     for node in proto.graph.node:
         for names in (node.input, node.output):
             names[:] = [renamed.get(name, name) for name in names]
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Without the exporters' advice on their own innards."""
-    noisy = [logging.getLogger(name) for name in ("torch.onnx", "torch.export", "onnxscript", "onnx_ir")]
-    levels = [logger.level for logger in noisy]
-    try:
-        for logger in noisy:
-            logger.setLevel(logging.ERROR)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        for logger, level in zip(noisy, levels, strict=True):
-            logger.setLevel(level)
-
-
-class ExportedStep:
-    """A file of `export_model`, run by torch (`.pt2`) or onnxruntime on the CPU (`.onnx`).
-
-    Attributes:
-        description: what was written with it: `inputs`, `outputs`, `dtypes`, `input` (how clips are made), and more.
-    Raises: CheckpointError: not such a file. MissingExtraError: ONNX without its packages.
-    """
-
-    def __init__(self, path: str | Path) -> None:
-        self.path = Path(path)
-        self._run, text = (_open_onnx if self.path.suffix == ".onnx" else _open_pt2)(self.path)
-        if not text:
-            raise CheckpointError(self.path, "no description in it", "a file written by wholereel export")
-        self.description: dict[str, Any] = json.loads(text)
-        self.state_names = tuple(
-            name.removeprefix(STATE) for name in self.description["inputs"] if name.startswith(STATE)
-        )
-
-    def initial_state(self, batch_size: int = 1) -> NamedState:
-        """Zeros; with all rows starting they are the memory of nothing."""
-        shapes, dtypes = self.description["inputs"], self.description["dtypes"]
-        return {
-            name: torch.zeros(shapes[STATE + name][0] or batch_size, *shapes[STATE + name][1:]).to(
-                getattr(torch, dtypes[STATE + name])
-            )
-            for name in self.state_names
-        }
-
-    def __call__(
-        self,
-        clip_BCTHW: Tensor,
-        starts_B: Tensor,
-        state: NamedState,
-        boxes_BS4: Tensor | None = None,
-        boxes_valid_BS: Tensor | None = None,
-    ) -> tuple[Any, NamedState]:
-        """See `Step.forward`.
-
-        Raises: ValueError: names or shapes that the program was not made for.
-        """
-        boxes = {BOXES: boxes_BS4, BOXES_VALID: boxes_valid_BS}
-        given = {CLIP: clip_BCTHW, STARTS: starts_B, **{STATE + name: tensor for name, tensor in state.items()}}
-        given |= {name: tensor for name, tensor in boxes.items() if tensor is not None}
-        expected = self.description["inputs"]
-        if set(given) != set(expected):
-            raise ValueError(f"the program has the inputs {sorted(expected)}, got {sorted(given)}")
-        for name, tensor in given.items():
-            if any(a not in (0, b) for a, b in zip(expected[name], tensor.shape, strict=True)):
-                raise ValueError(f"{name} must have the shape {tuple(expected[name])}, got {tuple(tensor.shape)}")
-        return self._run(given, self.description)
-
-
-Run = Callable[[NamedState, Mapping[str, Any]], tuple[Any, NamedState]]  # inputs by name, and the description
-
-
-def _open_pt2(path: Path) -> tuple[Run, str]:
-    extra = {METADATA_KEY: ""}
-    try:
-        with _quiet():
-            module = torch.export.load(path, extra_files=extra).module()
-    except Exception as error:  # the archive reader raises whatever the bytes make it stumble over
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise CheckpointError(path, f"cannot be read ({reason})", "a .pt2 written by wholereel export") from error
-
-    def run(given: NamedState, description: Mapping[str, Any]) -> tuple[Any, NamedState]:
-        state = {name.removeprefix(STATE): tensor for name, tensor in given.items() if name.startswith(STATE)}
-        boxes = {"boxes_BS4": given[BOXES], "boxes_valid_BS": given[BOXES_VALID]} if BOXES in given else {}
-        with torch.no_grad():
-            logits, after = module(clip_BCTHW=given[CLIP], starts_B=given[STARTS], state=state, **boxes)
-        return logits, after
-
-    return run, extra[METADATA_KEY]
-
-
-def _open_onnx(path: Path) -> tuple[Run, str]:
-    runtime = import_extra("onnxruntime", extra="export", purpose="running ONNX")
-    try:
-        options = runtime.SessionOptions()
-        options.log_severity_level = 3
-        options.intra_op_num_threads = torch.get_num_threads()
-        session = runtime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    except Exception as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise CheckpointError(path, f"cannot be read ({reason})", "an .onnx file") from error
-    read = {value.name for value in session.get_inputs()}
-
-    def run(given: NamedState, description: Mapping[str, Any]) -> tuple[Any, NamedState]:
-        feed = {name: tensor.detach().cpu().numpy() for name, tensor in given.items() if name in read}
-        names = list(description["outputs"])
-        made = dict(zip(names, map(torch.from_numpy, session.run(names, feed)), strict=True))
-        logits = [tensor for name, tensor in made.items() if not name.startswith(NEXT)]
-        after = {name.removeprefix(NEXT): tensor for name, tensor in made.items() if name.startswith(NEXT)}
-        return (tuple(logits) if len(logits) > 1 else logits[0]), after
-
-    return run, session.get_modelmeta().custom_metadata_map.get(METADATA_KEY, "")
 
 
 def _largest_error(
