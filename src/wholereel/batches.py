@@ -19,8 +19,10 @@ from torch import Tensor
 __all__ = [
     "Audio",
     "Bank",
+    "Blend",
     "Boxes",
     "ClipBatch",
+    "Erased",
     "IGNORED",
     "Fault",
     "LossPart",
@@ -189,6 +191,41 @@ class Bank(_Movable):
 
 
 @dataclass(frozen=True)
+class Erased:
+    """A rectangle of one clip of a training batch that noise fills, in all its frames, after normalisation.
+
+    Args:
+        row, clip: indices into B and N.
+        top, left, height, width: pixels.
+        seed: of the noise.
+    """
+
+    row: int
+    clip: int
+    top: int
+    left: int
+    height: int
+    width: int
+    seed: int
+
+
+@dataclass(frozen=True)
+class Blend(_Movable):
+    """Which rows of a training batch are blended, after normalisation and erasing; labels by the same shares.
+
+    Args:
+        partner_B: int64, the other row; its own where nothing is blended.
+        share_B: float64 from 0 to 1, how much of the row's own video there is.
+        box_B4: int64 top, bottom, left, right (exclusive ends) of the rectangle that is the partner's (CutMix); zeros:
+            all pixels are blended by `share_B` (mixup).
+    """
+
+    partner_B: Tensor
+    share_B: Tensor
+    box_B4: Tensor
+
+
+@dataclass(frozen=True)
 class ClipBatch(_Movable):
     """N clips of each of B videos.
 
@@ -203,6 +240,7 @@ class ClipBatch(_Movable):
         own: `(begin, end)`: `clips_BNTCHW` holds the pixels of these of the N clips only, where several processes share
             the clips of a video; `None` = of all. All else is about all N.
         bank: features of the videos, or `None`.
+        erased, blend: what `media.mixed_input` still does to the pixels, once they are normalised (training).
     """
 
     clips_BNTCHW: Tensor
@@ -214,6 +252,8 @@ class ClipBatch(_Movable):
     faults: tuple[Fault, ...] = ()
     own: tuple[int, int] | None = None
     bank: Bank | None = None
+    erased: tuple[Erased, ...] = ()
+    blend: Blend | None = None
 
     def pixels(self, clips: slice | None = None) -> Tensor:
         """`clips_BNTCHW` of some of the N clips, or of all.
@@ -246,6 +286,7 @@ class StreamBatch(_Movable):
         ids: the B samples' ids.
         audio: sound of the clip (N = 1), or `None`.
         faults: samples that could not be read.
+        erased, blend: as in `ClipBatch`, with N = 1.
     """
 
     clip_BTCHW: Tensor
@@ -256,6 +297,8 @@ class StreamBatch(_Movable):
     ids: tuple[str, ...]
     audio: Audio | None = None
     faults: tuple[Fault, ...] = ()
+    erased: tuple[Erased, ...] = ()
+    blend: Blend | None = None
 
 
 @dataclass(frozen=True)

@@ -28,6 +28,7 @@ __all__ = [
 ]
 
 STEP_DRAWS = 2  # in seeds of what belongs to a step; draws of samples have other numbers in this place
+BLEND_DRAWS = 4  # the same for blends of rows
 
 
 def seeded_generator(*numbers: int) -> torch.Generator:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from wholereel.batches import Audio, Bank, Boxes, ClipBatch, Fault, Poses, Target, map_tensors
+from wholereel.batches import Audio, Bank, Boxes, ClipBatch, Erased, Fault, Poses, Target, map_tensors
 from wholereel.config import Augment, Data
 from wholereel.datasets.bank_windows import BankWindows, Window, batched_bank
 from wholereel.datasets.batch_samplers import seeded_generator, share_of_clips
@@ -31,12 +31,13 @@ from wholereel.datasets.manifest import Manifest, Sample
 from wholereel.datasets.mirror import Mirror
 from wholereel.datasets.sample import Box
 from wholereel.errors import ConfigError, DataError
-from wholereel.media.augment import USUAL_FLIP, CenterCrop, TrainAugment
+from wholereel.media.augment import NO_TARGETS, USUAL_FLIP, CenterCrop, TrainAugment
 from wholereel.media.clip_plans import SEGMENTS, check_clips
 from wholereel.media.key_clips import key_clip, key_offsets
 
-__all__ = ["ClipDataset", "ClipSample", "SampleKey", "collate", "augment_of", "frame_cache_of"]
+__all__ = ["ClipDataset", "ClipSample", "SampleKey", "collate", "augment_of", "copy_generators", "frame_cache_of"]
 
+COPY_DRAWS = 3  # in seeds of all copies of a sample but the first; see also `batch_samplers.STEP_DRAWS`
 TRUNCATED = "truncated: the last frame that decodes is repeated"
 REPLACEMENTS = 10  # tries to find a readable sample before the data set counts as broken
 
@@ -70,6 +71,8 @@ class ClipSample:
         batch_clips: N of the batch that this sample is for, at least its own; `None` = no wish.
         valid_N: bool, clips that lie in the video; `None` = all.
         bank: features of the video that the clips may read, or `None`.
+        erased: rectangles of the clips to fill with noise.
+        copies: the same clips augmented by other draws, further rows of the batch.
     """
 
     id: str
@@ -84,6 +87,8 @@ class ClipSample:
     valid_N: Tensor | None = None
     own: tuple[int, int] | None = None
     bank: Window | None = None
+    erased: tuple[Erased, ...] = ()
+    copies: tuple[ClipSample, ...] = ()
 
 
 class ClipDataset(Dataset[ClipSample]):
@@ -133,6 +138,11 @@ class ClipDataset(Dataset[ClipSample]):
         self._films = _films(self.samples) if train and data.judged == "all" else {}
         # The first sample tells, as with key frames: millions of samples need not be looked at.
         self._posed = bool(self.samples) and bool(self.samples[0].poses or "labelled" in self.samples[0].meta)
+        boxed = bool(self.samples) and self.samples[0].key_seconds is not None
+        if train and data.augment.rand_augment is not None and (self._posed or boxed):
+            raise ConfigError(NO_TARGETS)
+        if train and data.augment.frame_jitter:
+            raise ConfigError("data.augment.frame_jitter=True is for streams, and data.streams is null; use False.")
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -167,24 +177,30 @@ class ClipDataset(Dataset[ClipSample]):
         middles_N = read.begins_N + read.clip_seconds / 2
         bank = None if self._bank is None else self._bank.read(sample.id, middles_N)
         offsets_N = key_offsets(clips, clips.frame_rate or read.frame_rate)
-        seen = self._moved(sample, read, offsets_N, key_clip(clips), generator)
-        labels = self._labels(sample, flipped=seen.flipped)
-        if self.train and sample.events and "label" in labels:
-            labels["label"] = self._shown(sample, read, flipped=seen.flipped)
-        return ClipSample(
-            id=sample.id,
-            clips_NTCHW=seen.clips_NTCHW,
-            seconds_NT=read.seconds_NT,
-            labels=labels,
-            fault=Fault(sample.id, str(sample.path), TRUNCATED, kind="truncated") if read.truncated else None,
-            boxes=seen.boxes,
-            poses=seen.poses,
-            audio=audio,
-            batch_clips=key.clips,
-            valid_N=read.valid_N,
-            bank=bank,
-            own=None if read.own is None else share_of_clips(clips.count, *self.share),
-        )
+        further = copy_generators(self.data.augment.copies if self.train else 1, self.seed, key.epoch, key.sample)
+        rows = []
+        for draws in (generator, *further):
+            seen = self._moved(sample, read, offsets_N, key_clip(clips), draws)
+            labels = self._labels(sample, flipped=seen.flipped)
+            if self.train and sample.events and "label" in labels:
+                labels["label"] = self._shown(sample, read, flipped=seen.flipped)
+            row = ClipSample(
+                id=sample.id,
+                clips_NTCHW=seen.clips_NTCHW,
+                seconds_NT=read.seconds_NT,
+                labels=labels,
+                boxes=seen.boxes,
+                poses=seen.poses,
+                audio=audio,
+                batch_clips=key.clips,
+                valid_N=read.valid_N,
+                bank=bank,
+                own=None if read.own is None else share_of_clips(clips.count, *self.share),
+                erased=seen.erased,
+            )
+            rows.append(row)
+        fault = Fault(sample.id, str(sample.path), TRUNCATED, kind="truncated") if read.truncated else None
+        return replace(rows[0], fault=fault, copies=tuple(rows[1:]))
 
     def _moved(
         self, sample: Sample, read: ReadClips, offsets_N: Tensor, judged: int, generator: torch.Generator
@@ -259,6 +275,11 @@ class ClipDataset(Dataset[ClipSample]):
         return ClipSample(fault.id, nothing, seconds, self._labels(self.samples[index]), fault, audio=audio)
 
 
+def copy_generators(copies: int, *numbers: int) -> list[torch.Generator]:
+    """One for each copy of a sample but the first, which keeps the sample's own."""
+    return [seeded_generator(*numbers, COPY_DRAWS, copy) for copy in range(1, copies)]
+
+
 def augment_of(augment: Augment, mirror: Mirror) -> Augment:
     """The settings with a probability of flips that suits the data set."""
     flip = (0.0 if mirror.knows_sides else USUAL_FLIP) if augment.flip is None else augment.flip
@@ -315,12 +336,13 @@ def frame_cache_of(data: Data, train: bool, cache_dir: Path | None) -> FrameCach
 def collate(samples: Sequence[ClipSample]) -> ClipBatch:
     """Make a batch; videos with fewer clips than others repeat their last clip, with `valid_BN` False there.
 
-    N is what the samples wish (`batch_clips`), or the largest number of clips among them.
+    N is what the samples wish (`batch_clips`), or the largest number of clips among them. Copies of a sample follow it.
 
     Args:
         samples: at least one. Those without clips are left out, only their faults are kept; if none has clips the batch
             is empty (B = 0).
     """
+    samples = [row for sample in samples for row in (sample, *sample.copies)]
     faults = tuple(sample.fault for sample in samples if sample.fault is not None)
     kept = [sample for sample in samples if len(sample.clips_NTCHW)]
     rows = kept or list(samples[:1])  # one sample gives the shapes of an empty batch
@@ -341,6 +363,7 @@ def collate(samples: Sequence[ClipSample]) -> ClipBatch:
         faults=faults,
         bank=_bank(kept, largest),
         own=rows[0].own,
+        erased=tuple(replace(patch, row=row) for row, sample in enumerate(kept) for patch in sample.erased),
     )
 
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torchvision import tv_tensors
 
-from wholereel.batches import Boxes, Poses
+from wholereel.batches import Boxes, Erased, Poses
 from wholereel.datasets.clip_boxes import boxes_of_clips, boxes_of_sample, center_cropped, mirrored_box, pixel_boxes
 from wholereel.datasets.clip_poses import center_cropped_joints, shown_poses
 from wholereel.datasets.clip_reader import ReadClips
@@ -33,12 +33,14 @@ class Moved:
         clips_NTCHW: uint8; those that were read.
         boxes, poses: in pixels of the crop, as video 0; or `None`.
         flipped: the video was mirrored (of independent draws: the first clip).
+        erased: rectangles of the clips that are to be filled with noise.
     """
 
     clips_NTCHW: Tensor
     boxes: Boxes | None
     poses: Poses | None
     flipped: bool
+    erased: tuple[Erased, ...] = ()
 
 
 def moved(
@@ -78,8 +80,9 @@ def moved(
     if isinstance(geometry, TrainAugment):
         drawn = geometry(read.pixels_NTCHW, both, joints, generator=generator, flippable=flippable, own=read.own)
         clips_NTCHW, new_boxes, new_joints, flipped = drawn.clips_NTCHW, drawn.boxes, drawn.joints, drawn.flipped
+        erased = drawn.erased
     else:
-        clips_NTCHW, flipped = geometry(read.pixels_NTCHW), (False,) * count
+        clips_NTCHW, flipped, erased = geometry(read.pixels_NTCHW), (False,) * count, ()
         new_boxes = tuple(center_cropped(part, geometry.crop) for part in both)
         new_joints = tuple(center_cropped_joints(part, geometry.crop) for part in joints)
     rows_N = [len(part) for part in scaled]
@@ -97,7 +100,7 @@ def moved(
     if shown is not None:
         around = None if shown.boxes is None else [new[n:] for new, n in zip(new_boxes, rows_N, strict=True)]
         placed = shown.placed(new_joints, around, flipped=flipped, sides=mirror.joints)
-    return Moved(clips_NTCHW, found, placed, any(flipped[:1]))
+    return Moved(clips_NTCHW, found, placed, any(flipped[:1]), erased)
 
 
 def _boxes(xyxy_R4: Tensor, size: tuple[int, int]) -> tv_tensors.BoundingBoxes:

@@ -6,20 +6,21 @@ Not here: what a sample is (`clip_dataset.py`), which samples form a batch (`bat
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from torch.utils.data import Sampler
 
 from wholereel.batches import ClipBatch, Fault
 from wholereel.config import Clips, Data
-from wholereel.datasets.batch_samplers import EpochBatches, clips_of_step
+from wholereel.datasets.batch_samplers import BLEND_DRAWS, EpochBatches, clips_of_step, seeded_generator
 from wholereel.datasets.clip_dataset import ClipDataset, SampleKey, collate
 from wholereel.datasets.epoch_loader import EpochLoader, StartMethod
 from wholereel.datasets.manifest import Manifest
-from wholereel.errors import DataError
+from wholereel.errors import ConfigError, DataError
+from wholereel.media.mixed_input import draw_blend
 
-__all__ = ["ClipLoader", "TooManyFaultsError", "clip_loader", "too_many_faults"]
+__all__ = ["ClipLoader", "TooManyFaultsError", "check_rows", "clip_loader", "too_many_faults"]
 
 NAMED_FAULTS = 3  # files that the error names; all are on the batches and on the error
 
@@ -69,6 +70,8 @@ def clip_loader(
     Raises: ConfigError: not one complete step (training), see also `ClipDataset`.
     """
     dataset = ClipDataset(manifest, data, train=train, seed=seed, cache_dir=cache_dir, share=share)
+    if train:
+        check_rows(data, batch)
     batches = EpochBatches(len(dataset), batch, seed, rank, world_size, shuffle=train, drop_last=train)
     return ClipLoader(dataset, batches, root=manifest.root, start_method=start_method)
 
@@ -114,12 +117,21 @@ class ClipLoader(EpochLoader[ClipBatch]):
             closed.
         """
         replaced: list[Fault] = []
-        for batch in self._batches(epoch, start_step):
+        for step, batch in enumerate(self._batches(epoch, start_step), start_step):
             missing = [fault for fault in batch.faults if fault.kind == "unreadable"]
             if self.dataset.train and missing:
                 replaced.extend(missing)
                 self._check_faults(epoch, replaced, last=batch.faults)
-            yield batch
+            yield self._blended(batch, epoch, step)
+
+    def _blended(self, batch: ClipBatch, epoch: int, step: int) -> ClipBatch:
+        """The batch with one draw of how its rows are blended, where that is asked for."""
+        mixing = self.dataset.data.augment.mixing
+        if mixing is None or not self.dataset.train:
+            return batch
+        generator = seeded_generator(self.batches.seed, epoch, step, BLEND_DRAWS, self.batches.rank)
+        height, width = batch.clips_BNTCHW.shape[-2:]
+        return replace(batch, blend=draw_blend(mixing, len(batch.ids), height, width, generator))
 
     def _check_faults(self, epoch: int, replaced: list[Fault], *, last: tuple[Fault, ...]) -> None:
         total = self.steps_per_epoch * self.batches.batch
@@ -127,6 +139,18 @@ class ClipLoader(EpochLoader[ClipBatch]):
         if len(replaced) <= limit * total:
             return
         raise too_many_faults(self.root, epoch, replaced, total, limit, last)
+
+
+def check_rows(data: Data, batch: int) -> None:
+    """Refuse blends where there is only one row.
+
+    Raises: ConfigError.
+    """
+    if data.augment.mixing is not None and batch * data.augment.copies < 2:
+        raise ConfigError(
+            f"data.augment.mixing blends the rows of a batch in pairs, and a process has {batch} video a step in "
+            f"{data.augment.copies} copy; use batch=2 or more, or data.augment.mixing=null."
+        )
 
 
 def too_many_faults(

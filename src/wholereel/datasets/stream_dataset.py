@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from wholereel.batches import IGNORED, Boxes, Fault, StreamBatch, Target
+from wholereel.batches import IGNORED, Boxes, Erased, Fault, StreamBatch, Target
 from wholereel.config import Data, Streams
 from wholereel.datasets.batch_samplers import seeded_generator
 from wholereel.datasets.clip_boxes import (
@@ -28,7 +28,7 @@ from wholereel.datasets.clip_boxes import (
     mirrored_box,
     pixel_boxes,
 )
-from wholereel.datasets.clip_dataset import TRUNCATED, augment_of, frame_cache_of
+from wholereel.datasets.clip_dataset import TRUNCATED, augment_of, copy_generators, frame_cache_of
 from wholereel.datasets.clip_geometry import LEAST_SIDE
 from wholereel.datasets.frame_cache import KeptFrames
 from wholereel.datasets.manifest import Manifest, Sample
@@ -36,12 +36,12 @@ from wholereel.datasets.sample import Event
 from wholereel.datasets.stream_labels import RULES, labels_of_part
 from wholereel.datasets.stream_places import StreamKey
 from wholereel.errors import ConfigError, DataError
-from wholereel.media.augment import CenterCrop, TrainAugment
+from wholereel.media.augment import NO_TARGETS, CenterCrop, TrainAugment
 from wholereel.media.clip_plans import ClipTimes, check_clips
 from wholereel.media.clip_reading import ClipFrames, read_clips
 from wholereel.media.frame_folder import FrameReader, open_frames
 from wholereel.media.key_clips import plan_key_clips
-from wholereel.media.stream_clips import grid_count, plan_clip_at, segment_begin, span_seconds
+from wholereel.media.stream_clips import grid_count, jittered, plan_clip_at, segment_begin, span_seconds
 
 __all__ = ["StreamClip", "StreamDataset", "StreamVideo", "collate_streams"]
 
@@ -75,6 +75,8 @@ class StreamClip:
         labels: by label space; `IGNORED` where there is none.
         starts: the memory's row is reset before it.
         valid: it could be read.
+        erased: rectangles to fill with noise.
+        copies: the same clip augmented by other draws, further rows of the step.
     """
 
     id: str
@@ -85,6 +87,8 @@ class StreamClip:
     valid: bool = True
     boxes: Boxes | None = None
     fault: Fault | None = None
+    erased: tuple[Erased, ...] = ()
+    copies: tuple[StreamClip, ...] = ()
 
 
 class StreamDataset(Dataset["StreamClip"]):
@@ -120,6 +124,10 @@ class StreamDataset(Dataset["StreamClip"]):
         self._made: OrderedDict[int, Sample] = OrderedDict()
         self._only_detected = not train and has_detections(self.samples)
         _check_streams(data.streams, data.labels)
+        self._copies = data.augment.copies if train else 1
+        boxed = bool(self.samples) and self.samples[0].key_seconds is not None
+        if train and boxed and data.augment.rand_augment is not None:
+            raise ConfigError(NO_TARGETS)
         self.faults: tuple[Fault, ...] = ()
         by_sample = data.streams.steps != "samples"
         self.videos = tuple(self._videos_of_samples() if by_sample else self._videos_of_files())
@@ -209,14 +217,19 @@ class StreamDataset(Dataset["StreamClip"]):
         generator = seeded_generator(self.seed, key.epoch, *video)
         side = self._augment.side(generator) if self.train else self._center.side
         source = self._source(sample, side)
-        read = self._read(source, sample, seconds)
-        clips_1TCHW, boxes, flipped = self._crop(sample, read.clips_NTCHW, generator)
+        read = self._read(source, sample, seconds, generator)
         note = Fault(id, str(sample.path), TRUNCATED, kind="truncated") if read.truncated else None
         times_2 = torch.tensor(seconds, dtype=torch.float64)
-        labels = self._labels(sample, self.videos[key.video], key.clip, seconds[0])
-        if flipped:
-            labels = {name: self._mirrored(name, label) for name, label in labels.items()}
-        return StreamClip(id, clips_1TCHW[0], times_2, labels, key.starts, boxes=boxes, fault=note)
+        rows = []
+        for draws in (generator, *copy_generators(self._copies, self.seed, key.epoch, *video)):
+            clips_1TCHW, boxes, flipped, erased = self._crop(sample, read.clips_NTCHW, draws)
+            labels = self._labels(sample, self.videos[key.video], key.clip, seconds[0])
+            if flipped:
+                labels = {name: self._mirrored(name, label) for name, label in labels.items()}
+            # Where the clips of a video share a rectangle, its noise is still another in each of them.
+            erased = tuple(replace(patch, seed=patch.seed + key.clip) for patch in erased)
+            rows.append(StreamClip(id, clips_1TCHW[0], times_2, labels, key.starts, boxes=boxes, erased=erased))
+        return replace(rows[0], fault=note, copies=tuple(rows[1:]))
 
     def _measure(self, sample: Sample) -> tuple[float, float]:
         """Frame rate and duration of the sample's file."""
@@ -238,7 +251,9 @@ class StreamDataset(Dataset["StreamClip"]):
         self._open.move_to_end(key)
         return self._open[key]
 
-    def _read(self, source: KeptFrames | FrameReader, sample: Sample, seconds: list[float]) -> ClipFrames:
+    def _read(
+        self, source: KeptFrames | FrameReader, sample: Sample, seconds: list[float], generator: torch.Generator
+    ) -> ClipFrames:
         rate = source.frame_rate if isinstance(source, KeptFrames) else float(source.metadata.frame_rate)
         clips, count = replace(self.data.clips, count=1), source.frame_count
         segment = self.streams.steps == "samples"
@@ -255,29 +270,32 @@ class StreamDataset(Dataset["StreamClip"]):
                 times = plan_clip_at(seconds[0], count, rate, clips, start=start, end=end)
         except ValueError as error:
             raise DataError(sample.path, f"lasts {count / rate:.2f} s", f"a clip at {seconds[0]:.2f} s") from error
+        if self.train and self.data.augment.frame_jitter:
+            times = jittered(times, count, rate, clips, generator)
         return read_clips(source, times)
 
     def _crop(
         self, sample: Sample, clips_1TCHW: Tensor, generator: torch.Generator
-    ) -> tuple[Tensor, Boxes | None, bool]:
-        """Pixels and boxes after the same geometry, and whether they were flipped."""
+    ) -> tuple[Tensor, Boxes | None, bool, tuple[Erased, ...]]:
+        """Pixels and boxes after the same geometry, whether they were flipped, and what is to be erased."""
         if sample.key_seconds is None:
             if not self.train:
-                return self._center(clips_1TCHW), None, False
+                return self._center(clips_1TCHW), None, False, ()
             drawn = self._augment(clips_1TCHW, generator=generator)
-            return drawn.clips_NTCHW, None, drawn.flipped[0]
+            return drawn.clips_NTCHW, None, drawn.flipped[0], drawn.erased
         chosen = [box for box in sample.boxes if not (self._only_detected and box.score is None)]
         scaled = pixel_boxes(chosen, *clips_1TCHW.shape[-2:])
         flipped = False
+        erased: tuple[Erased, ...] = ()
         if self.train:
             done = self._augment(clips_1TCHW, [scaled], generator=generator)
-            clips_1TCHW, cropped, flipped = done.clips_NTCHW, done.boxes[0], done.flipped[0]
+            clips_1TCHW, cropped, flipped, erased = done.clips_NTCHW, done.boxes[0], done.flipped[0], done.erased
             chosen = [mirrored_box(box, self._mirror) for box in chosen] if flipped else chosen
         else:
             clips_1TCHW, cropped = self._center(clips_1TCHW), center_cropped(scaled, self._center.crop)
         least = LEAST_SIDE if self.train else 0.0
         boxes = boxes_of_sample(chosen, cropped, 0, len(self.classes.get("label", ())), least_side=least)
-        return clips_1TCHW, boxes, flipped
+        return clips_1TCHW, boxes, flipped, erased
 
     def _mirrored(self, name: str, label: Tensor) -> Tensor:
         """The labels of the mirror image."""
@@ -325,7 +343,8 @@ class StreamDataset(Dataset["StreamClip"]):
         pixels_TCHW = torch.zeros(frames, 3, side, side, dtype=torch.uint8)
         times_2 = torch.tensor(seconds, dtype=torch.float64)
         labels = {name: self._no_label(name) for name in self.data.labels}
-        return StreamClip(id, pixels_TCHW, times_2, labels, starts, valid=False, fault=fault)
+        nothing = StreamClip(id, pixels_TCHW, times_2, labels, starts, valid=False)
+        return replace(nothing, fault=fault, copies=(nothing,) * (self._copies - 1))
 
 
 def _moment(sample: Sample, place: str, duration: float) -> float:
@@ -359,7 +378,8 @@ def _check_streams(streams: Streams, labels: Sequence[str]) -> None:
 
 
 def collate_streams(clips: Sequence[StreamClip]) -> StreamBatch:
-    """One step: B is the number of clips, whether they are valid or not."""
+    """One step: B is the number of clips, whether they are valid or not; copies of a clip follow it."""
+    clips = [row for clip in clips for row in (clip, *clip.copies)]
     boxes = None
     if any(clip.boxes is not None for clip in clips):
         rows = [row for row, clip in enumerate(clips) if clip.boxes is not None]
@@ -376,4 +396,5 @@ def collate_streams(clips: Sequence[StreamClip]) -> StreamBatch:
         target=Target(labels, boxes),
         ids=tuple(clip.id for clip in clips),
         faults=tuple(clip.fault for clip in clips if clip.fault is not None),
+        erased=tuple(replace(patch, row=row) for row, clip in enumerate(clips) for patch in clip.erased),
     )

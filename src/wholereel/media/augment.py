@@ -2,8 +2,10 @@
 
 Clips of one video share the draw, because a memory relates them to each other (our choice; independent draws are an
 option). Frames come already scaled: `side` says to which short side the reader shall scale them, so nothing is resized
-twice. N clips, V views (clips x crops). Not here: flips that change a label or swap left and right joints; those belong
-to the data set, which finds in `Augmented.draws` what was flipped.
+twice. N clips, V views (clips x crops). The order: RandAugment on whole pictures, crop, flip, colour jitter, lighting
+noise; what is erased is drawn here and done after normalisation (`mixed_input.py`), where rows are blended, too.
+Not here: flips that change a label or swap left and right joints; those belong to the data set, which finds in
+`Augmented.draws` what was flipped.
 """
 
 from __future__ import annotations
@@ -17,8 +19,11 @@ from torch import Tensor
 from torchvision import tv_tensors
 from torchvision.transforms.v2 import functional as F
 
-from wholereel.config import Augment
+from wholereel.batches import Erased
+from wholereel.config import Augment, Erasing, Mixing, RandAugment, ResizedCrop
 from wholereel.errors import ConfigError
+from wholereel.media.rand_augment import MOST, Operation, apply_operations, draw_operations
+from wholereel.media.windows import Window, draw_patches, draw_window
 
 __all__ = [
     "USUAL_FLIP",
@@ -32,6 +37,9 @@ __all__ = [
 ]
 
 USUAL_FLIP = 0.5
+# Principal directions of ImageNet's colours (rows red, green, blue) and their weights, as in facebookresearch/SlowFast.
+COLOR_AXES = ((-0.5675, 0.7192, 0.4009), (-0.5808, -0.0045, -0.8140), (-0.5836, -0.6948, 0.4203))
+COLOR_WEIGHTS = (0.225, 0.224, 0.229)
 
 Moving = TypeVar("Moving", Tensor, tv_tensors.BoundingBoxes, tv_tensors.KeyPoints)
 
@@ -45,6 +53,10 @@ class Draw:
         top, left: place of the crop as fractions in [0, 1) of the room that it has.
         flip: whether left and right are exchanged.
         colors: factors of brightness, contrast and saturation.
+        order: in which these three are applied.
+        light: added to red, green and blue, in units of full brightness.
+        operations: of RandAugment. window: of a resized crop, in the scaled picture.
+        erased: see `windows.draw_patches`.
     """
 
     side: int
@@ -52,6 +64,11 @@ class Draw:
     left: float
     flip: bool
     colors: tuple[float, float, float]
+    order: tuple[int, ...] = (0, 1, 2)
+    light: tuple[float, ...] = (0.0, 0.0, 0.0)
+    operations: tuple[Operation, ...] = ()
+    window: Window | None = None
+    erased: tuple[Erased, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -64,12 +81,14 @@ class Augmented:
             not. Flips count pixel borders for boxes and pixel centres for joints, as torchvision does. Empty where none
             were given.
         draws: what was done: one draw for all clips, or with `per_clip` one a clip.
+        erased: rectangles to fill with noise in the clips that are here; `clip` counts the video's clips.
     """
 
     clips_NTCHW: Tensor
     draws: tuple[Draw, ...]
     boxes: tuple[tv_tensors.BoundingBoxes, ...] = ()
     joints: tuple[tv_tensors.KeyPoints, ...] = ()
+    erased: tuple[Erased, ...] = ()
 
     @property
     def flipped(self) -> tuple[bool, ...]:
@@ -80,7 +99,7 @@ class Augmented:
 
 
 class TrainAugment:
-    """Short-side jitter, random crop, flip and colour jitter of training clips.
+    """All that training draws for the clips of one video, see the head of this file.
 
     Args:
         augment: the settings.
@@ -99,11 +118,11 @@ class TrainAugment:
         low, high = self.augment.short_side
         return high if low == high or self.augment.per_clip else self._own_side(generator)
 
-    def draws(self, count: int, side: int, generator: torch.Generator) -> tuple[Draw, ...]:
-        """`count` equal draws for the clips of a video whose frames have that short side, or independent ones."""
+    def draws(self, count: int, height: int, width: int, generator: torch.Generator) -> tuple[Draw, ...]:
+        """`count` equal draws for the clips of a video whose frames have that size, or independent ones."""
         if self.augment.per_clip:
-            return tuple(self._draw(generator, self._own_side(generator)) for _ in range(count))
-        return (self._draw(generator, side),) * count
+            return tuple(self._draw(generator, self._own_side(generator), height, width) for _ in range(count))
+        return (self._draw(generator, min(height, width), height, width),) * count
 
     def __call__(
         self,
@@ -124,21 +143,26 @@ class TrainAugment:
             flippable: False = this video is not flipped, whatever was drawn (its mirror image has no label).
             own: which of the video's clips `clips_NTCHW` are, where they are not all: nothing that is drawn depends on
                 which are here. Boxes and joints are those of all.
-        Raises: ValueError: boxes or joints are not one a clip.
+        Raises: ValueError: boxes or joints are not one a clip. ConfigError: RandAugment moves pictures, not boxes.
         """
+        if self.augment.rand_augment is not None and (len(boxes) or len(joints)):
+            raise ConfigError(NO_TARGETS)
         own = range(len(clips_NTCHW)) if own is None else own
         count = max(max(own, default=-1) + 1, len(boxes), len(joints))
         if len(boxes) not in (0, count) or len(joints) not in (0, count):
             raise ValueError(f"{count} clips need as many boxes and joints, got {len(boxes)} and {len(joints)}")
         height, width = clips_NTCHW.shape[-2:]
-        draws = self.draws(count, min(height, width), generator)
+        draws = self.draws(count, height, width, generator)
         draws = draws if flippable else tuple(replace(draw, flip=False) for draw in draws)
         moved_boxes = tuple(self._move(part, draw, height, width) for part, draw in zip(boxes, draws, strict=False))
         moved_joints = tuple(self._move(part, draw, height, width) for part, draw in zip(joints, draws, strict=False))
+        erased = tuple(
+            replace(patch, clip=n, seed=patch.seed + n) for n in dict.fromkeys(own) for patch in draws[n].erased
+        )
         if self.augment.per_clip:
             parts = [self._pixels(clip, draws[n]) for clip, n in zip(clips_NTCHW, own, strict=True)]
-            return Augmented(torch.stack(parts), draws, moved_boxes, moved_joints)
-        return Augmented(self._pixels(clips_NTCHW, draws[0]), draws[:1], moved_boxes, moved_joints)
+            return Augmented(torch.stack(parts), draws, moved_boxes, moved_joints, erased)
+        return Augmented(self._pixels(clips_NTCHW, draws[0]), draws[:1], moved_boxes, moved_joints, erased)
 
     def _own_side(self, generator: torch.Generator) -> int:
         low, high = self.augment.short_side
@@ -147,44 +171,86 @@ class TrainAugment:
         share = float(torch.rand((), generator=generator, dtype=torch.float64))
         return round(1 / (1 / high + share * (1 / low - 1 / high)))
 
-    def _draw(self, generator: torch.Generator, side: int) -> Draw:
+    def _draw(self, generator: torch.Generator, side: int, height: int, width: int) -> Draw:
+        """What is switched off draws nothing, so that a setting more leaves those before it as they were."""
         top, left, flip, *colors = torch.rand(6, generator=generator, dtype=torch.float64).tolist()
         strength = self.augment.color_jitter
         brightness, contrast, saturation = (1 + strength * (2 * color - 1) for color in colors)
         wanted = USUAL_FLIP if self.augment.flip is None else self.augment.flip
-        return Draw(side, top, left, flip < wanted, (brightness, contrast, saturation))
+        draw = Draw(side, top, left, flip < wanted, (brightness, contrast, saturation))
+        settings, size = self.augment, scaled_size(height, width, side)
+        if settings.color_order == "random":
+            draw = replace(draw, order=tuple(torch.randperm(3, generator=generator).tolist()))
+        if settings.lighting:
+            draw = replace(draw, light=_light(settings.lighting, generator))
+        if settings.rand_augment is not None:
+            draw = replace(draw, operations=draw_operations(settings.rand_augment, generator))
+        if settings.resized_crop is not None:
+            draw = replace(draw, window=draw_window(settings.resized_crop, *size, generator))
+        if settings.erasing is not None:
+            shown = (settings.crop, settings.crop) if settings.crop else size
+            draw = replace(draw, erased=draw_patches(settings.erasing, *shown, generator))
+        return draw
 
     def _move(self, part: Moving, draw: Draw, height: int, width: int) -> Moving:
+        """Scale, crop and flip."""
+        return self._cut(_scaled(part, height, width, draw.side), draw, *scaled_size(height, width, draw.side))
+
+    def _cut(self, part: Moving, draw: Draw, height: int, width: int) -> Moving:
         crop = self.augment.crop
-        new_height, new_width = scaled_size(height, width, draw.side)
-        if (new_height, new_width) != (height, width):
-            part = _resized(part, new_height, new_width)
-        top, left = int(draw.top * (new_height - crop + 1)), int(draw.left * (new_width - crop + 1))
+        high, wide = (crop, crop) if draw.window is None else draw.window[2:]
+        top, left = int(draw.top * (height - crop + 1)), int(draw.left * (width - crop + 1))
+        top, left = (top, left) if draw.window is None else draw.window[:2]
         if crop == 0:
             pass  # whole pictures
         elif isinstance(part, tv_tensors.TVTensor):
-            part = F.crop(part, top, left, crop, crop)
+            part = F.crop(part, top, left, high, wide)
         else:  # a view: the pixels are copied once, when the batch is made
-            part = part[..., top : top + crop, left : left + crop]
+            part = part[..., top : top + high, left : left + wide]
+        if (high, wide) != (crop, crop):
+            part = _resized(part, crop, crop, antialias=False)  # as in facebookresearch/SlowFast
         return F.horizontal_flip(part) if draw.flip else part
 
     def _pixels(self, pixels: Tensor, draw: Draw) -> Tensor:
         height, width = pixels.shape[-2:]
-        pixels = self._move(pixels, draw, height, width)
+        pixels = apply_operations(_scaled(pixels, height, width, draw.side), draw.operations)
+        pixels = self._cut(pixels, draw, *scaled_size(height, width, draw.side))
         if self.augment.color_jitter:
-            brightness, contrast, saturation = draw.colors
-            pixels = F.adjust_brightness(pixels, brightness)
-            pixels = F.adjust_contrast(pixels, contrast)
-            pixels = F.adjust_saturation(pixels, saturation)
+            for number in draw.order:
+                pixels = COLORS[number](pixels, draw.colors[number])
+        if any(draw.light):  # rounded and clamped, which the public code, in floating point, does not
+            light_C11 = torch.tensor(draw.light, dtype=torch.float32)[:, None, None] * 255
+            pixels = (pixels + light_C11).round_().clamp_(0, 255).to(torch.uint8)
         return pixels
 
 
-def _resized(part: Moving, height: int, width: int) -> Moving:
+COLORS = (F.adjust_brightness, F.adjust_contrast, F.adjust_saturation)
+NO_TARGETS = (
+    "data.augment.rand_augment turns, shears and moves pictures, but not the boxes or joints that this data set has; "
+    "use null, and color_jitter or resized_crop instead"
+)
+
+
+def _light(std: float, generator: torch.Generator) -> tuple[float, ...]:
+    """Noise along the principal colours, in units of full brightness."""
+    amounts = (torch.randn(3, generator=generator, dtype=torch.float64) * std).tolist()
+    return tuple(
+        sum(axis * amount * weight for axis, amount, weight in zip(axes, amounts, COLOR_WEIGHTS, strict=True))
+        for axes in COLOR_AXES
+    )
+
+
+def _scaled(part: Moving, height: int, width: int, side: int) -> Moving:
+    new_height, new_width = scaled_size(height, width, side)
+    return part if (new_height, new_width) == (height, width) else _resized(part, new_height, new_width)
+
+
+def _resized(part: Moving, height: int, width: int, *, antialias: bool = True) -> Moving:
     if isinstance(part, tv_tensors.KeyPoints):  # torchvision scales corners of pixels, but flips their centres
         corners = tv_tensors.wrap(part.as_subclass(Tensor) + 0.5, like=part)
         scaled = F.resize(corners, [height, width])
         return tv_tensors.wrap(scaled.as_subclass(Tensor) - 0.5, like=scaled)
-    return F.resize(part, [height, width], antialias=True)
+    return F.resize(part, [height, width], antialias=antialias)
 
 
 class CenterCrop:
@@ -258,3 +324,45 @@ def check_augment(augment: Augment) -> None:
         raise ConfigError(f"augment.jitter={augment.jitter!r} is unknown; legal are uniform, inverse")
     if not 0 <= augment.color_jitter <= 1:
         raise ConfigError(f"augment.color_jitter is a strength from 0 to 1, got {augment.color_jitter}")
+    if augment.color_order not in ("fixed", "random"):
+        raise ConfigError(f"augment.color_order={augment.color_order!r} is unknown; legal are fixed, random")
+    if augment.resized_crop is not None and augment.crop == 0:
+        raise ConfigError("augment.resized_crop needs a size, got crop 0 (whole pictures); set augment.crop")
+    for path, found, legal, expected in _numbers(augment):
+        if not legal:
+            raise ConfigError(f"augment.{path} must be {expected}, got {found}")
+
+
+def _numbers(augment: Augment) -> list[tuple[str, object, bool, str]]:
+    """Path, value, whether it is legal, and what is, of all newer numbers; written so that NaN is never legal."""
+    random, window = augment.rand_augment or RandAugment(), augment.resized_crop or ResizedCrop()
+    erasing, mixing = augment.erasing or Erasing(), augment.mixing or Mixing()
+    (least, most), (low, high), (small, large) = window.area, window.aspect, erasing.area
+    return [
+        ("lighting", augment.lighting, 0 <= augment.lighting < float("inf"), "a standard deviation, at least 0"),
+        ("copies", augment.copies, augment.copies >= 1, "at least 1"),
+        ("rand_augment.count", random.count, random.count >= 1, "at least 1"),
+        ("rand_augment.magnitude", random.magnitude, 0 <= random.magnitude <= MOST, f"from 0 to {MOST:.0f}"),
+        ("rand_augment.std", random.std, 0 <= random.std < float("inf"), "a standard deviation, at least 0"),
+        ("resized_crop.area", window.area, 0 < least <= most <= 1, "a range inside of 0 to 1, above 0"),
+        ("resized_crop.aspect", window.aspect, 0 < low <= high < float("inf"), "a range of width over height, above 0"),
+        ("erasing.probability", erasing.probability, 0 <= erasing.probability <= 1, "from 0 to 1"),
+        ("erasing.count", erasing.count, erasing.count >= 1, "at least 1"),
+        (
+            "erasing.area",
+            erasing.area,
+            0 < small <= large <= 1,
+            "a range inside of 0 to 1, above 0",
+        ),
+        ("erasing.least_aspect", erasing.least_aspect, 0 < erasing.least_aspect <= 1, "above 0 and at most 1"),
+        ("mixing.mixup", mixing.mixup, 0 <= mixing.mixup < float("inf"), "at least 0"),
+        ("mixing.cutmix", mixing.cutmix, 0 <= mixing.cutmix < float("inf"), "at least 0"),
+        (
+            "mixing.mixup",
+            mixing.mixup,
+            mixing.mixup + mixing.cutmix > 0,
+            "above 0 where mixing.cutmix is 0",
+        ),
+        ("mixing.probability", mixing.probability, 0 <= mixing.probability <= 1, "from 0 to 1"),
+        ("mixing.switch", mixing.switch, 0 <= mixing.switch <= 1, "from 0 to 1"),
+    ]

@@ -14,7 +14,7 @@ import torch
 from wholereel.config import Clips
 from wholereel.media.clip_plans import SLACK, ClipTimes
 
-__all__ = ["grid_count", "plan_clip_at", "segment_begin", "span_seconds"]
+__all__ = ["grid_count", "jittered", "plan_clip_at", "segment_begin", "span_seconds"]
 
 
 def span_seconds(clips: Clips, frame_rate: float) -> float:
@@ -61,3 +61,31 @@ def plan_clip_at(
         raise ValueError(f"no frame between {start} s and {stop} s of {frame_count} frames at {frame_rate} per second")
     steps_1T = (math.floor(begin * rate + SLACK) + torch.arange(clips.frames)[None] * clips.stride).clamp(first, last)
     return ClipTimes(steps_1T.double() / rate, None if clips.frame_rate else steps_1T.clamp(max=frame_count - 1))
+
+
+def jittered(
+    times: ClipTimes, frame_count: int, frame_rate: float, clips: Clips, generator: torch.Generator
+) -> ClipTimes:
+    """The same clips, each frame of them up to half a stride s earlier or later, inside the video.
+
+    The rule is that of facebookresearch/MeMViT (`memvit/datasets/ava_dataset.py`, `PERTURB_AVA_FRAMES`): by a whole
+    number of frames from floor(-s / 2) to floor(s / 2) - 1, of which the first frame takes none below 0 and the last
+    one none above -1. There a frame before the video is counted from its end; here it is the first one. A stride of 1
+    has no room.
+
+    Args:
+        times: planned with these `clips`.
+        frame_count, frame_rate: of the file.
+    """
+    if clips.stride == 1:
+        return times
+    rate = clips.frame_rate or frame_rate
+    low_T = torch.full((clips.frames,), -clips.stride // 2)
+    high_T = torch.full((clips.frames,), clips.stride // 2)
+    low_T[0], high_T[-1] = 0, 0
+    share_NT = torch.rand(times.seconds_NT.shape, generator=generator, dtype=torch.float64)
+    moved_NT = low_T + (share_NT * (high_T - low_T)).floor().long()
+    last = max(math.ceil(frame_count / frame_rate * rate - SLACK) - 1, 0)
+    steps_NT = ((times.seconds_NT * rate).round().long() + moved_NT).clamp(0, last)
+    indices_NT = None if times.indices_NT is None else steps_NT.clamp(max=frame_count - 1)
+    return ClipTimes(steps_NT.double() / rate, indices_NT, begins_N=times.begins_N)

@@ -7,6 +7,7 @@ Not here: how the gradient is obtained (`training/strategies`), test views (`eva
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import partial
 from typing import Any, ClassVar
 
 import torch
@@ -47,16 +48,22 @@ class ClassificationTask(Task):
         self.model, self.task, self.num_classes, self.label = model, task, num_classes, label
 
     def losses(self, clip_logits_BNK: Tensor, batch: ClipBatch, valid_BN: Tensor | None = None) -> Losses:
-        """The parts `video`, `clip` or both, summed over videos; see `tasks.losses`."""
-        return video_losses(
+        """The parts `video`, `clip` or both, summed over videos; see `tasks.losses`. Of blended videos both labels are
+        asked for, each by its share: cross-entropies are linear in their target, so this is that of the mixed one."""
+        judged = partial(
+            video_losses,
             clip_logits_BNK,
-            batch.target.labels[self.label],
-            batch.valid_BN if valid_BN is None else valid_BN,
+            valid_BN=batch.valid_BN if valid_BN is None else valid_BN,
             aggregate=self.task.aggregate,
             mix=self.task.mix,
             multi_label=self.task.multi_label,
             label_smoothing=self.task.label_smoothing,
         )
+        labels, blend = batch.target.labels[self.label], batch.blend
+        if blend is None:
+            return judged(labels)
+        own = judged(labels, share_B=blend.share_B)
+        return own.merge(judged(labels[blend.partner_B], share_B=1 - blend.share_B))
 
     def read(self, summary: Any, memory: VideoState, batch: ClipBatch, clips: slice = ALL_CLIPS) -> Tensor:
         """Logits of clips, with the bank of their videos where the model reads one."""

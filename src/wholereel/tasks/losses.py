@@ -31,6 +31,7 @@ def video_losses(
     mix: float = 0.5,
     multi_label: bool = False,
     label_smoothing: float = 0.0,
+    share_B: Tensor | None = None,
 ) -> Losses:
     """The parts of an aggregate: `video` (clips judged together), `clip` (judged one by one), for `mix` both.
 
@@ -46,7 +47,13 @@ def video_losses(
         weights = {}
     parts = {
         name: video_loss(
-            clip_logits_BNK, target, valid_BN, aggregate=rule, multi_label=multi_label, label_smoothing=label_smoothing
+            clip_logits_BNK,
+            target,
+            valid_BN,
+            aggregate=rule,
+            multi_label=multi_label,
+            label_smoothing=label_smoothing,
+            share_B=share_B,
         )
         for name, rule in rules.items()
     }
@@ -61,6 +68,7 @@ def video_loss(
     aggregate: Aggregate,
     multi_label: bool = False,
     label_smoothing: float = 0.0,
+    share_B: Tensor | None = None,
 ) -> LossPart:
     """Sum over videos of one video-level loss, and how many videos it sums.
 
@@ -73,6 +81,7 @@ def video_loss(
             `clip`: mean of the clips' losses. Binary cross-entropies are means over the K classes.
         label_smoothing: share s of the target given to all classes alike; with `multi_label`, y becomes
             y (1 - s) + s / 2.
+        share_B: how much of each video counts; `None` = all of it.
     Raises: ValueError: unknown aggregate, or shapes that do not agree.
     """
     _check(clip_logits_BNK, target, valid_BN, aggregate, multi_label)
@@ -87,6 +96,9 @@ def video_loss(
         yes_BK, no_BK = _log_probabilities(logits_BNK, clips_BN, aggregate, multi_label)
         loss_B = _cross_entropy(yes_BK, no_BK, target, label_smoothing)
     loss_B = loss_B.masked_fill(~present_B, 0.0)
+    if share_B is not None:
+        share_B = share_B.to(loss_B.dtype)
+        return LossPart((share_B * loss_B).sum(), (share_B * present_B).sum())
     return LossPart(loss_B.sum(), present_B.sum().to(loss_B.dtype))
 
 

@@ -1,7 +1,8 @@
 """Classification of the clips of streams: one label a clip, or one a frame, in one or several label spaces.
 
 Source: arXiv 2201.08383 (heads); with several spaces the loss is the sum of their cross-entropies. Clips without a
-label (`IGNORED`) only feed the memory. Anticipation is the same task: there the label is what comes next.
+label (`IGNORED`) only feed the memory. Anticipation is the same task: there the label is what comes next. Of blended
+rows both labels are asked for, each by its share.
 Extra axes: K classes, Q clips, or frames of clips, that have a label.
 Not here: which clip has which label (`datasets/stream_labels.py`), boxes.
 """
@@ -63,17 +64,34 @@ class StreamClassification(StreamTask):
     def forward(self, batch: StreamBatch, state: StreamState) -> tuple[Losses, StreamState]:
         """One part for each label space, summed over what has a label."""
         logits, state = self.judge(batch, state)
+        own = self._losses(logits, batch.target.labels, batch)
+        if batch.blend is None:
+            return own, state
+        others = {name: label[batch.blend.partner_B] for name, label in batch.target.labels.items()}
+        return own.merge(self._losses(logits, others, batch, 1 - batch.blend.share_B)), state
+
+    def _losses(
+        self,
+        logits: Mapping[str, Tensor],
+        labels: Mapping[str, Tensor],
+        batch: StreamBatch,
+        share_B: Tensor | None = None,
+    ) -> Losses:
+        """Of these labels; of blended rows by the share of the own video, unless it is given."""
+        if share_B is None and batch.blend is not None:
+            share_B = batch.blend.share_B
         parts = {
             name: space_loss(
-                self._without_tail(name, logits[name], batch.target.labels[name]),
-                batch.target.labels[name],
+                self._without_tail(name, logits[name], labels[name]),
+                labels[name],
                 batch.valid_B,
                 multi_label=self.task.multi_label,
                 label_smoothing=self.task.label_smoothing,
+                share_B=share_B,
             )
             for name in self.spaces
         }
-        return Losses(parts), state
+        return Losses(parts)
 
     def predict(self, batch: StreamBatch, state: StreamState) -> tuple[Prediction, StreamState]:
         """Probabilities of each space: `(B, K)`, with a frame-level model `(B, T', K)`, as `clip_logits` are."""
@@ -120,7 +138,13 @@ def labelled(labels: Tensor, valid_B: Tensor, *, multi_label: bool = False) -> T
 
 
 def space_loss(
-    logits: Tensor, labels: Tensor, valid_B: Tensor, *, multi_label: bool = False, label_smoothing: float = 0.0
+    logits: Tensor,
+    labels: Tensor,
+    valid_B: Tensor,
+    *,
+    multi_label: bool = False,
+    label_smoothing: float = 0.0,
+    share_B: Tensor | None = None,
 ) -> LossPart:
     """Sum over all labelled clips, or frames, of one label space's loss, and their number; without any it is zero.
 
@@ -128,6 +152,7 @@ def space_loss(
         logits: `(B, K)`, or `(B, T', K)` of a frame-level model, for which one label a clip counts for each frame.
         labels, valid_B: see `labelled`.
         label_smoothing: as in `tasks.losses.video_loss`; binary cross-entropies are means over the K classes.
+        share_B: how much of each row counts; `None` = all of it.
     Raises: ValueError: labels of another shape.
     """
     if logits.ndim == 3 and labels.ndim == (2 if multi_label else 1):
@@ -146,11 +171,15 @@ def space_loss(
         loss = F.binary_cross_entropy_with_logits(logits, soft, reduction="none").mean(-1).masked_fill(~present, 0.0)
         total = loss.sum()
     else:
-        total = F.cross_entropy(
+        loss = F.cross_entropy(
             logits.flatten(0, -2),
             labels.masked_fill(~present, IGNORED).flatten(),
             ignore_index=IGNORED,
-            reduction="sum",
+            reduction="sum" if share_B is None else "none",
             label_smoothing=label_smoothing,
         )
+        total = loss.sum()
+    if share_B is not None:
+        share = share_B.to(loss.dtype).view(-1, *[1] * (present.ndim - 1))
+        return LossPart((loss.view(present.shape) * share).sum(), (present * share).sum())
     return LossPart(total, present.sum().to(total.dtype))

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping
 from torch import Tensor, nn
 
 from wholereel.batches import Losses, Prediction, StreamBatch
+from wholereel.media.mixed_input import blended, erase
 from wholereel.media.model_input import to_model_input
 from wholereel.models.stream_models import (
     StreamModel,
@@ -48,10 +49,13 @@ class StreamTask(nn.Module, ABC):
         return stream_state(self.model, tensors).to(next(self.parameters()).device)
 
     def inputs(self, batch: StreamBatch) -> Tensor:
-        """The batch's clips as the model wants them: clip_BCTHW, normalised, in the parameters' type."""
+        """The batch's clips as the model wants them: clip_BCTHW, normalised, in the parameters' type; with noise where
+        they are erased, and blended, where the batch says so."""
         info, parameter = self.model.info, next(self.model.parameters())
         pixels_BTCHW = batch.clip_BTCHW.to(parameter.device, non_blocking=True)
-        return to_model_input(pixels_BTCHW, mean=info.mean, std=info.std, dtype=parameter.dtype)
+        clip_BCTHW = to_model_input(pixels_BTCHW, mean=info.mean, std=info.std, dtype=parameter.dtype)
+        erase(clip_BCTHW[:, None], batch.erased, range(1))
+        return clip_BCTHW if batch.blend is None else blended(clip_BCTHW, batch.blend)
 
     @abstractmethod
     def forward(self, batch: StreamBatch, state: StreamState) -> tuple[Losses, StreamState]:

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from wholereel.batches import ClipBatch, Losses, Prediction, Target
+from wholereel.media.mixed_input import blended, erase
 from wholereel.media.model_input import to_model_input
 from wholereel.memory.collaborative import NO_CLIP
 from wholereel.memory.state import VideoState
@@ -70,14 +71,16 @@ class Task(nn.Module, ABC):
 
     def inputs(self, batch: ClipBatch, clips: slice | None = None) -> Tensor:
         """The batch's clips as the model wants them: clips_BNCTHW, normalised, in the parameters' type and on their
-        device.
+        device; with noise where they are erased, and blended, where the batch says so.
 
         Args:
             clips: which of the N clips; all where `None`. Those left out stay uint8.
         """
         info, parameter = self.model.info, next(self.model.parameters())
         pixels_BNTCHW = _on_device(batch.pixels(clips), parameter.device)
-        return to_model_input(pixels_BNTCHW, mean=info.mean, std=info.std, dtype=parameter.dtype)
+        clips_BNCTHW = to_model_input(pixels_BNTCHW, mean=info.mean, std=info.std, dtype=parameter.dtype)
+        erase(clips_BNCTHW, batch.erased, range(batch.valid_BN.shape[1])[ALL_CLIPS if clips is None else clips])
+        return clips_BNCTHW if batch.blend is None else blended(clips_BNCTHW, batch.blend)
 
     @abstractmethod
     def losses(self, clip_logits_BNK: Tensor, batch: ClipBatch, valid_BN: Tensor | None = None) -> Losses:

@@ -99,6 +99,7 @@ def check_train(train: Train) -> None:
             f"optim.schedule={train.optim.schedule!r} with optim.steps={train.optim.steps}: epochs of steps go with "
             "schedule='steps', and with no other."
         )
+    _check_mixing(train)
     _check_streams(train)
     if train.data.streams is not None:
         return
@@ -119,6 +120,24 @@ def check_train(train: Train) -> None:
             f"views.combine={train.views.combine!r} does not fit task.multi_label={train.task.multi_label}; "
             f"use 'task' or {FOREIGN_COMBINE[not train.task.multi_label]!r}."
         )
+
+
+def _check_mixing(train: Train) -> None:
+    """Only pictures and labels of whole clips can be blended."""
+    if train.data.augment.mixing is None:
+        return
+    others = {
+        f"task.kind={train.task.kind!r}": train.task.kind not in ("classify", "stream"),
+        f"task.tail_drop={train.task.tail_drop}": bool(train.task.tail_drop),
+        "data.audio": train.data.audio is not None,
+        "data.bank": train.data.bank is not None,
+    }
+    for name, found in others.items():
+        if found:
+            raise ConfigError(
+                f"data.augment.mixing blends clips and their labels, which {name} does not allow: boxes, sound, banks "
+                "and left-out classes belong to one video. Set data.augment.mixing=null, or leave that out."
+            )
 
 
 def _check_bank(train: Train) -> None:

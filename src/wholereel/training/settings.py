@@ -32,7 +32,7 @@ BEGINNING = ("model.weights",)
 ALLOWED = ("epochs", "optim.", "task.", "val", "views", "validate_every", "precision", "compile", "data.augment.",
            "data.max_bad")  # fmt: skip
 # Which states a checkpoint holds depends on these.
-FIXED = ("optim.name", "optim.ema", "optim.frozen", "task.kind", "task.multi_label")
+FIXED = ("optim.name", "optim.ema", "optim.frozen", "task.kind", "task.multi_label", "data.augment.copies")
 
 
 def settings_of(train: Train, sample_ids: Iterable[str], world_size: int) -> dict[str, Any]:

@@ -189,6 +189,7 @@ def _valid_first(batch: ClipBatch) -> ClipBatch:
         valid_BN=moved(batch.valid_BN),
         audio=map_tensors(batch.audio, moved),
         target=target,
+        erased=tuple(replace(patch, clip=int(place_BN[patch.row, patch.clip])) for patch in batch.erased),
     )
 
 
