@@ -4,10 +4,11 @@ import pytest
 import torch
 
 from tests.datasets.broken_files import add_broken, data_set, truncated_video
-from wholereel.config import Augment, Clips, Data
+from wholereel.config import Augment, Clips, Data, Erasing, Mixing, RandAugment, ResizedCrop
 from wholereel.datasets.batch_samplers import batch_indices, clips_of_step
 from wholereel.datasets.loader import TooManyFaultsError, clip_loader
 from wholereel.datasets.manifest import Manifest, Sample, read_manifest
+from wholereel.errors import ConfigError
 
 DATA = Data(clips=Clips("stratified", count=2, frames=2, stride=2), augment=Augment((24, 28), 24), workers=0)
 
@@ -201,3 +202,71 @@ def test_a_part_that_cannot_be_is_a_fault_of_its_sample(healthy, part):
 def test_too_few_samples_for_a_step(healthy):
     with pytest.raises(ValueError, match="11 samples do not fill one step of 4 x 3"):
         clip_loader(healthy, DATA, train=True, seed=0, batch=4, world_size=3)
+
+
+# what training may add to the pictures
+
+AUGMENTED = replace(
+    DATA,
+    augment=Augment(
+        (28, 28), 24, lighting=0.1, rand_augment=RandAugment(), resized_crop=ResizedCrop(), mixing=Mixing(), copies=2,
+        erasing=Erasing(probability=0.5),
+    ),
+)  # fmt: skip
+
+
+def blend_of(batch):
+    return batch.blend.partner_B.tolist(), batch.blend.share_B.tolist(), batch.blend.box_B4.tolist()
+
+
+def test_copies_follow_each_other_are_decoded_once_and_the_first_is_the_one_without(healthy):
+    plain_data = replace(DATA, augment=replace(DATA.augment, short_side=(28, 28), color_jitter=0.4))
+    data = replace(plain_data, augment=replace(plain_data.augment, copies=3))
+    plain = next(clip_loader(healthy, plain_data, train=True, seed=5, batch=3).epoch(1))
+    batch = next(clip_loader(healthy, data, train=True, seed=5, batch=3).epoch(1))
+    assert batch.ids == tuple(id for id in plain.ids for _ in range(3))
+    assert batch.valid_BN.shape == (9, 2)
+    assert torch.equal(batch.clips_BNTCHW[::3], plain.clips_BNTCHW)
+    assert torch.equal(batch.target.labels["label"], plain.target.labels["label"].repeat_interleave(3))
+    for copy in (1, 2):
+        assert torch.equal(batch.seconds_BNT[copy::3], plain.seconds_BNT)
+        for video in range(3):
+            assert not torch.equal(batch.clips_BNTCHW[3 * video + copy], batch.clips_BNTCHW[3 * video])
+    assert not torch.equal(batch.clips_BNTCHW[1], batch.clips_BNTCHW[2])
+    evaluated = next(clip_loader(healthy, data, train=False, seed=5, batch=3).epoch(0))
+    assert len(evaluated.ids) == 3
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_all_of_it_is_the_same_in_workers_and_when_resumed(healthy, workers):
+    plain = list(clip_loader(healthy, AUGMENTED, train=True, seed=5, batch=2).epoch(1))
+    loader = clip_loader(healthy, replace(AUGMENTED, workers=workers), train=True, seed=5, batch=2)
+    resumed = list(loader.epoch(1, start_step=2))
+    loader.close()
+    assert same(resumed, plain[2:])
+    assert [batch.erased for batch in resumed] == [batch.erased for batch in plain[2:]]
+    assert [blend_of(batch) for batch in resumed] == [blend_of(batch) for batch in plain[2:]]
+    rows = {(patch.row, patch.clip) for batch in plain for patch in batch.erased}
+    assert rows == {(row, clip) for row in range(4) for clip in range(2)}
+    assert len({batch.blend.share_B[0].item() for batch in plain}) == len(plain)
+
+
+def test_processes_draw_their_own_blends_and_evaluation_none(healthy):
+    one, two = (
+        next(clip_loader(healthy, AUGMENTED, train=True, seed=5, batch=2, rank=rank, world_size=2).epoch(0))
+        for rank in range(2)
+    )
+    assert blend_of(one) != blend_of(two)
+    evaluated = next(clip_loader(healthy, AUGMENTED, train=False, seed=5, batch=2).epoch(0))
+    assert evaluated.blend is None
+    assert evaluated.erased == ()
+
+
+def test_one_row_cannot_be_blended(healthy):
+    alone = replace(AUGMENTED, augment=replace(AUGMENTED.augment, copies=1))
+    with pytest.raises(
+        ConfigError, match="blends the rows of a batch in pairs, and a process has 1 video a step in 1 co"
+    ):
+        clip_loader(healthy, alone, train=True, seed=5, batch=1)
+    clip_loader(healthy, AUGMENTED, train=True, seed=5, batch=1)
+    clip_loader(healthy, alone, train=False, seed=5, batch=1)

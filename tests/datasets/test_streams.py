@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from wholereel.batches import IGNORED
-from wholereel.config import Augment, Clips, Data, Streams
+from wholereel.config import Augment, Clips, Data, Erasing, Mixing, RandAugment, Streams
 from wholereel.datasets.loader import TooManyFaultsError
 from wholereel.datasets.manifest import read_manifest
 from wholereel.datasets.mirror import Mirror
@@ -21,7 +21,7 @@ from wholereel.datasets.stream_labels import begins_next, fills_most, labels_of_
 from wholereel.datasets.stream_loader import stream_loader
 from wholereel.datasets.stream_places import StreamKey, StreamPlaces
 from wholereel.errors import ConfigError, DataError
-from wholereel.media.stream_clips import grid_count, plan_clip_at, segment_begin
+from wholereel.media.stream_clips import grid_count, jittered, plan_clip_at, segment_begin
 from wholereel.media.video_writer import write_video
 
 LENGTHS = (5, 1, 7, 3, 3, 9, 2, 4)
@@ -341,3 +341,95 @@ def test_boxes_and_their_labels_follow_a_flip(folder):
         clip = StreamDataset(manifest, data, train=train, seed=0)[StreamKey(0, 0, 0, True)]
         assert clip.boxes.xyxy_R4.tolist() == [corners]
         assert clip.boxes.labels_RK.tolist() == [label]
+
+
+# what training may add to the pictures
+
+
+def test_frames_move_by_less_than_half_a_stride_and_stay_in_the_video():
+    clips = Clips(frames=6, stride=4)
+    generator = torch.Generator().manual_seed(0)
+    late = jittered(plan_clip_at(9.0, 100, 10.0, clips), 100, 10.0, clips, generator)
+    assert late.indices_NT.amax() <= 99
+    plan = plan_clip_at(2.0, 100, 10.0, clips)
+    moved = [jittered(plan, 100, 10.0, clips, generator) for _ in range(300)]
+    shifts = torch.cat([times.indices_NT - plan.indices_NT for times in moved])
+    found = [set(column.tolist()) for column in shifts.T]
+    assert found == [{0, 1}, *[{-2, -1, 0, 1}] * 4, {-2, -1}]  # as in the public code
+    torch.testing.assert_close(moved[0].seconds_NT, moved[0].indices_NT.double() / 10.0)
+    early = plan_clip_at(0.0, 3, 10.0, clips)
+    assert all(0 <= int(jittered(early, 3, 10.0, clips, generator).indices_NT.amax()) <= 2 for _ in range(20))
+    by_time = replace(clips, frame_rate=30.0)
+    plan = plan_clip_at(2.0, 100, 10.0, by_time)
+    steps = (jittered(plan, 100, 10.0, by_time, generator).seconds_NT - plan.seconds_NT) * 30
+    torch.testing.assert_close(steps, steps.round(), rtol=0, atol=1e-9)
+    assert jittered(plan, 100, 10.0, replace(clips, stride=1), generator) is plan
+
+
+def test_frames_are_jittered_in_training_alone_and_anew_for_each_clip_if_asked(folder):
+    augment = Augment((16, 16), 16, flip=0.0, frame_jitter=True, per_clip=True)
+    trained, evaluated = (dataset(folder, train=train, augment=augment) for train in (True, False))
+    keys = [StreamKey(epoch, 0, clip, False) for epoch in range(4) for clip in (1, 2, 3)]
+    seen = {
+        tuple(round((a - b) / 10) for a, b in zip(levels(trained[key]), levels(evaluated[key]), strict=True))
+        for key in keys
+    }
+    assert seen == {(0, -1)}  # stride 2: the first frame may stay, the last one comes a frame earlier
+
+
+AUGMENTED = Augment((16, 16), 12, color_jitter=0.4, erasing=Erasing(probability=0.5), mixing=Mixing(), copies=2)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_streams_of_copies_blend_each_pair_alike_while_both_videos_last(folder, workers):
+    data = replace(DATA, augment=AUGMENTED, workers=workers, streams=Streams(label="video"))
+    loader = stream_loader(read_manifest(folder), data, train=True, seed=3, batch=2)
+    whole, rest = list(loader.epoch(1)), list(loader.epoch(1, 2))
+    loader.close()
+    for batch, again in zip(whole[2:], rest, strict=True):
+        assert torch.equal(batch.clip_BTCHW, again.clip_BTCHW)
+        assert torch.equal(batch.blend.share_B, again.blend.share_B)
+        assert batch.erased == again.erased
+    assert len(whole) == 5
+    assert [batch.valid_B.sum().item() for batch in whole] == [4, 4, 4, 2, 2]
+    for step, batch in enumerate(whole):
+        assert batch.clip_BTCHW.shape[0] == 4
+        assert batch.ids[0] == batch.ids[1]
+        assert batch.starts_B.tolist() == [step == 0] * 4
+        assert batch.blend.partner_B.tolist() == [3, 2, 1, 0]
+        assert batch.blend.share_B[0] == batch.blend.share_B[3]
+        if step < 3:  # a pair is that of a copy of one video and one of the other
+            assert torch.equal(batch.blend.share_B, whole[0].blend.share_B)
+            assert torch.equal(batch.blend.box_B4, whole[0].blend.box_B4)
+            assert batch.blend.share_B[0] != batch.blend.share_B[1]
+        else:  # the shorter video has ended, and the longer one goes on unblended
+            assert batch.blend.share_B.tolist() == [1.0] * 4
+    places = {(p.row, p.top, p.left, p.height, p.width) for batch in whole[:3] for p in batch.erased}
+    seeds = [patch.seed for batch in whole for patch in batch.erased]
+    assert len(places) == len({place[0] for place in places}) > 0  # one place a row and epoch
+    assert len(set(seeds)) == len(seeds)  # the noise is another in each clip
+
+
+def test_an_unreadable_clip_blends_with_nobody(folder, monkeypatch):
+    data = replace(DATA, augment=replace(AUGMENTED, copies=1))
+    loader = stream_loader(read_manifest(folder), data, train=True, seed=3, batch=2)
+
+    def broken(source, sample, seconds, generator, read=loader.dataset._read):
+        if sample.id == "v0":
+            raise DataError(sample.path, "is torn")
+        return read(source, sample, seconds, generator)
+
+    monkeypatch.setattr(loader.dataset, "_read", broken)
+    monkeypatch.setattr(loader.dataset, "data", replace(data, max_bad=1.0))
+    batch = next(loader.epoch(0))
+    assert sorted(batch.valid_B.tolist()) == [False, True]
+    assert batch.blend.share_B.tolist() == [1.0, 1.0]
+
+
+def test_key_frames_with_boxes_refuse_randaugment(folder):
+    manifest = read_manifest(folder)
+    boxed = [replace(sample, key_seconds=1.0, boxes=(Box((0.1, 0.1, 0.5, 0.5), (0,)),)) for sample in manifest.samples]
+    data = replace(DATA, augment=replace(AUGMENTED, rand_augment=RandAugment()), streams=Streams(steps="samples"))
+    with pytest.raises(ConfigError, match="rand_augment turns, shears and moves pictures, but not the boxes"):
+        StreamDataset(replace(manifest, samples=boxed), data, train=True, seed=0)
+    StreamDataset(replace(manifest, samples=boxed), data, train=False, seed=0)

@@ -1,11 +1,12 @@
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from torchvision import tv_tensors
 
-from wholereel.config import Augment
+from wholereel.config import Augment, Erasing, Mixing, RandAugment, ResizedCrop
 from wholereel.errors import ConfigError
 from wholereel.media import augment as augmentation
 from wholereel.media.augment import CenterCrop, TrainAugment, scaled_size
@@ -178,3 +179,137 @@ def test_inverse_jitter_draws_one_over_the_side():
     assert (1 / sides).mean() == pytest.approx((1 / 100 + 1 / 300) / 2, rel=0.02)
     with pytest.raises(ConfigError, match="jitter='log' is unknown; legal are uniform, inverse"):
         TrainAugment(Augment(jitter="log"))
+
+
+# what training may add
+
+EVERYTHING = Augment(
+    (40, 40), 24, flip=0.5, color_jitter=0.4, color_order="random", lighting=0.1, rand_augment=RandAugment(),
+    resized_crop=ResizedCrop(), erasing=Erasing(probability=0.5),
+)  # fmt: skip
+
+
+def test_what_is_added_leaves_the_draws_before_it_as_they_were():
+    plain = Augment((40, 40), 24, flip=0.5, color_jitter=0.4)
+    for seed in range(5):
+        before = TrainAugment(plain).draws(1, 40, 60, generator(seed))[0]
+        after = TrainAugment(EVERYTHING).draws(1, 40, 60, generator(seed))[0]
+        assert (after.side, after.top, after.left, after.flip, after.colors) == (
+            before.side, before.top, before.left, before.flip, before.colors,
+        )  # fmt: skip
+        assert before == augmentation.Draw(40, before.top, before.left, before.flip, before.colors)
+
+
+@pytest.mark.parametrize("per_clip", [False, True])
+def test_everything_together_is_one_draw_for_frames_and_for_a_video_s_clips_unless_per_clip(per_clip):
+    augment = TrainAugment(replace(EVERYTHING, per_clip=per_clip))
+    source = picture(40, 60, 4, 3)
+    before = torch.get_rng_state()
+    first, second = (augment(source, generator=generator(3)) for _ in range(2))
+    assert torch.equal(torch.get_rng_state(), before)
+    assert torch.equal(first.clips_NTCHW, second.clips_NTCHW)
+    assert first.erased == second.erased
+    assert first.clips_NTCHW.shape == (4, 3, 3, 24, 24)
+    assert first.clips_NTCHW.dtype == torch.uint8
+    for clip in first.clips_NTCHW[1:]:
+        assert torch.equal(clip[0], clip[2])
+        assert torch.equal(clip, first.clips_NTCHW[0]) != per_clip
+    assert torch.equal(source, picture(40, 60, 4, 3))
+
+
+def test_clips_that_other_processes_have_change_no_draw():
+    for per_clip in (False, True):
+        augment = TrainAugment(replace(EVERYTHING, per_clip=per_clip, erasing=Erasing(probability=1.0)))
+        source = picture(40, 60, 4, 2)
+        whole = augment(source, generator=generator(3))
+        part = augment(source[1:3], generator=generator(3), own=(1, 2), boxes=(), joints=())
+        if per_clip:  # how many are drawn follows from the last one that is here
+            whole = augment(source[:3], generator=generator(3))
+        assert torch.equal(part.clips_NTCHW, whole.clips_NTCHW[1:3])
+        assert part.erased == tuple(patch for patch in whole.erased if patch.clip in (1, 2))
+        assert [patch.clip for patch in part.erased] == [1, 2]
+        assert part.erased[0].seed != part.erased[1].seed
+
+
+def test_boxes_and_joints_follow_a_resized_crop():
+    augment = TrainAugment(Augment((60, 60), 48, flip=0.5, resized_crop=ResizedCrop()))
+    seen = 0
+    for seed in range(20):
+        pixels = torch.zeros(1, 1, 3, 60, 80, dtype=torch.uint8)
+        pixels[..., 26:34, 36:46] = 255
+        boxes = tv_tensors.BoundingBoxes([[36.0, 26, 46, 34]], format="XYXY", canvas_size=(60, 80), clamping_mode=None)
+        joints = tv_tensors.KeyPoints([[40.5, 29.5]], canvas_size=(60, 80))
+        out = augment(pixels, [boxes], [joints], generator=generator(seed))
+        (draw,) = out.draws
+        bright = (out.clips_NTCHW[0, 0, 0] > 127).nonzero()
+        ((x1, y1, x2, y2),), ((x, y),) = out.boxes[0].tolist(), out.joints[0].tolist()
+        if len(bright) and min(x1, y1) > 0 and max(x2, y2) < 48:
+            seen += 1
+            found = [*bright.amin(0).flip(0).tolist(), *(bright.amax(0) + 1).flip(0).tolist()]
+            assert [x1, y1, x2, y2] == pytest.approx(found, abs=1.0)
+            left = 46 - 41 if draw.flip else 41 - 36  # the joint is in the middle of the sixth pixel of ten
+            assert x == pytest.approx(x1 + (x2 - x1) * left / 10 - 0.5, abs=0.01)
+            assert y == pytest.approx(y1 + (y2 - y1) * 4 / 8 - 0.5, abs=0.01)
+    assert seen > 5
+
+
+def test_a_whole_window_is_the_scaled_picture():
+    augment = TrainAugment(Augment((24, 24), 24, flip=0, resized_crop=ResizedCrop((1.0, 1.0), (1.0, 1.0))))
+    assert torch.equal(augment(picture(24, 24, 1, 2), generator=generator()).clips_NTCHW, picture(24, 24, 1, 2))
+
+
+def test_lighting_noise_adds_one_number_to_each_colour():
+    augment = TrainAugment(Augment((24, 24), 24, flip=0, lighting=0.1))
+    pixels = torch.full((2, 2, 3, 24, 24), 128, dtype=torch.uint8)
+    shifts = []
+    for seed in range(400):
+        out = augment(pixels, generator=generator(seed))
+        shift = out.clips_NTCHW.int() - 128
+        assert (shift == shift[0, 0, :, 0, 0][:, None, None]).all()
+        expected = torch.tensor(out.draws[0].light) * 255
+        assert (shift[0, 0, :, 0, 0] - expected).abs().max() <= 0.5001
+        shifts.append(expected)
+    # alpha_i ~ N(0, 0.1): the covariance of (r, g, b) is V diag((0.1 w)^2) V'
+    axes, weights = torch.tensor(augmentation.COLOR_AXES), torch.tensor(augmentation.COLOR_WEIGHTS)
+    covariance = axes @ torch.diag((25.5 * weights) ** 2) @ axes.T
+    torch.testing.assert_close(torch.stack(shifts).T.cov().double(), covariance.double(), rtol=0.2, atol=4.0)
+    white = augment(torch.full_like(pixels, 255), generator=generator(1)).clips_NTCHW
+    assert white.amin() > 200  # clamped, not wrapped
+
+
+def test_the_order_of_colours_is_drawn():
+    augment = TrainAugment(Augment((24, 24), 24, color_jitter=0.4, color_order="random"))
+    orders = {augment.draws(1, 24, 24, generator(seed))[0].order for seed in range(60)}
+    assert len(orders) == 6
+
+
+def test_randaugment_refuses_boxes():
+    box = tv_tensors.BoundingBoxes([[1.0, 2, 3, 4]], format="XYXY", canvas_size=(40, 60))
+    with pytest.raises(
+        ConfigError, match=r"data.augment.rand_augment turns, shears and moves pictures, but not the box"
+    ):
+        TrainAugment(EVERYTHING)(picture(40, 60, 1, 1), [box], generator=generator())
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"color_order": "any"}, "augment.color_order='any' is unknown; legal are fixed, random"),
+        ({"lighting": -0.1}, "augment.lighting must be a standard deviation, at least 0, got -0.1"),
+        ({"copies": 0}, "augment.copies must be at least 1, got 0"),
+        ({"rand_augment": RandAugment(count=0)}, "augment.rand_augment.count must be at least 1, got 0"),
+        ({"rand_augment": RandAugment(magnitude=11)}, "augment.rand_augment.magnitude must be from 0 to 10, got 11"),
+        ({"rand_augment": RandAugment(std=float("nan"))}, "augment.rand_augment.std must be a standard deviation"),
+        ({"resized_crop": ResizedCrop(area=(0.5, 1.2))}, r"augment.resized_crop.area must be .* got \(0.5, 1.2\)"),
+        ({"resized_crop": ResizedCrop(aspect=(2.0, 1.0))}, "augment.resized_crop.aspect must be a range"),
+        ({"crop": 0, "resized_crop": ResizedCrop()}, "augment.resized_crop needs a size, got crop 0"),
+        ({"erasing": Erasing(probability=2.0)}, "augment.erasing.probability must be from 0 to 1, got 2.0"),
+        ({"erasing": Erasing(least_aspect=0.0)}, "augment.erasing.least_aspect must be above 0 and at most 1, got 0.0"),
+        ({"erasing": Erasing(area=(0.0, 0.1))}, "augment.erasing.area must be a range inside of 0 to 1, above 0"),
+        ({"mixing": Mixing(mixup=0.0, cutmix=0.0)}, "augment.mixing.mixup must be above 0 where mixing.cutmix is 0"),
+        ({"mixing": Mixing(switch=1.5)}, "augment.mixing.switch must be from 0 to 1, got 1.5"),
+    ],
+)
+def test_settings_that_cannot_be_used_are_named(changes, message):
+    with pytest.raises(ConfigError, match=message):
+        TrainAugment(replace(Augment((40, 40), 24), **changes))

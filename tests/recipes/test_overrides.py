@@ -62,6 +62,15 @@ def test_an_absent_part_is_set_as_a_whole_and_then_inside():
     stage = recipe.stages["train"]
     assert isinstance(stage, config.Train)
     assert stage.model.memory == config.Memory(dim=8)
+    augment = "stages.train.data.augment"
+    recipe = apply_overrides(
+        RECIPE,
+        [f"{augment}.rand_augment={{count: 2}}", f"{augment}.rand_augment.magnitude=9", f"{augment}.mixing={{}}"],
+    )
+    assert isinstance(stage := recipe.stages["train"], config.Train)
+    assert stage.data.augment.rand_augment == config.RandAugment(count=2, magnitude=9.0)
+    assert stage.data.augment.mixing == config.Mixing()
+    assert from_plain(json.loads(json.dumps(to_plain(recipe)))) == recipe
 
 
 def test_a_part_of_a_recipe_can_be_changed_alone():
@@ -89,6 +98,15 @@ def test_a_part_of_a_recipe_can_be_changed_alone():
         ("stages.test.views.crops=true", "stages.test.views.crops: got True, expected one of 1, 3."),
         ("stages.train.data.labels=label", "stages.train.data.labels: got 'label', expected a list"),
         ("stages.train.data.augment.short_side=[1, 2, 3]", "expected a list of 2 values"),
+        ("stages.train.data.augment.rand_augment={count: x}", "rand_augment.count: got 'x', expected a whole number"),
+        (
+            "stages.train.data.augment.rand_augment=rand-m7-n4",
+            "stages.train.data.augment.rand_augment: got 'rand-m7-n4'",
+        ),
+        (
+            "stages.train.data.augment.erasing.count=2",
+            "stages.train.data.augment.erasing is null here. Set it as a whole",
+        ),
         ("stages.world.sizes={train: many}", "stages.world.sizes.train: got 'many', expected a whole number"),
         ("stages.train.model={options: {}}", "stages.train.model: Model needs name."),
         ("stages.train=3", "stages.train: got 3, expected a stage, i.e. a mapping with 'kind'"),

@@ -9,7 +9,7 @@ import torch
 
 from tests.training.tiny import CLASSES, clip_batch, tiny_task, video_model
 from wholereel import config
-from wholereel.batches import Target
+from wholereel.batches import Blend, Erased, Target
 from wholereel.ops.aggregate import aggregate_scores
 from wholereel.tasks import TASKS
 from wholereel.tasks.classification import ClassificationTask
@@ -101,3 +101,34 @@ def test_classes_must_agree():
     with pytest.raises(ValueError, match="the model has 3 classes, the task 5"):
         ClassificationTask(video_model(), config.Task(), 5)
     assert len(CLASSES) == 3
+
+
+BLEND = Blend(
+    torch.tensor([1, 0]), torch.tensor([0.75, 0.75], dtype=torch.float64), torch.tensor([[0, 4, 2, 6], [0, 4, 2, 6]])
+)
+ERASED = (Erased(0, 1, 1, 2, 3, 4, seed=5), Erased(1, 0, 0, 0, 2, 2, seed=6), Erased(1, 2, 3, 3, 4, 2, seed=7))
+
+
+def test_inputs_are_erased_then_blended_and_some_clips_as_all_are():
+    task, batch = tiny_task(MEMORY), clip_batch([0, 1])
+    changed = replace(batch, erased=ERASED, blend=BLEND)
+    plain, done = task.inputs(batch), task.inputs(changed)
+    erased_only = task.inputs(replace(batch, erased=ERASED))
+    assert (erased_only != plain).any(2)[0, 1].sum() == 4 * 3 * 4  # T, height, width
+    expected = erased_only.clone()
+    expected[..., 0:4, 2:6] = erased_only.flip(0)[..., 0:4, 2:6]
+    assert torch.equal(done, expected)
+    for clips in (slice(0, 1), slice(1, 3), slice(2, 3)):
+        assert torch.equal(task.inputs(changed, clips), done[:, clips])
+    assert torch.equal(task.inputs(batch), plain)
+
+
+def test_blended_videos_are_asked_for_both_labels():
+    task, batch = tiny_task(MEMORY).double(), clip_batch([0, 1], valid=MASK)
+    logits = torch.randn(2, 3, len(CLASSES), dtype=torch.float64)
+    own = task.losses(logits, batch).parts["video"]
+    swapped = replace(batch, target=Target({"label": batch.target.labels["label"].flip(0)}))
+    other = task.losses(logits, swapped).parts["video"]
+    both = task.losses(logits, replace(batch, blend=BLEND)).parts["video"]
+    torch.testing.assert_close(both.sum, 0.75 * own.sum + 0.25 * other.sum, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(both.count, own.count)

@@ -117,3 +117,33 @@ def test_errors_name_shapes_and_choices():
         video_loss(z, Y_HOT, valid, aggregate="logits")
     with pytest.raises(ValueError, match=r"got \(2, 3\) and \(2, 3\)"):
         video_loss(z[..., 0], Y, valid, aggregate="logits")
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+@pytest.mark.parametrize(("aggregate", "multi_label"), FORMULAS)
+def test_shares_of_two_labels_are_the_loss_of_the_mixed_target(aggregate, multi_label, smoothing):
+    """Against the soft targets of facebookresearch/SlowFast (`mixup_target`), in double precision."""
+    z, shares = _logits(2, 4, 3), torch.tensor([0.3, 0.85], dtype=torch.float64)
+    valid = torch.tensor([[True, False, True, True], [True, False, False, True]])
+    y = Y_HOT.double() if multi_label else Y
+    options = {"aggregate": aggregate, "multi_label": multi_label, "label_smoothing": smoothing}
+    own = video_loss(z, y, valid, share_B=shares, **options)
+    others = video_loss(z, y.flip(0), valid, share_B=1 - shares, **options)
+    one_hot = y if multi_label else F.one_hot(y, 3).double()
+    mixed = shares[:, None] * one_hot + (1 - shares)[:, None] * one_hot.flip(0)
+    soft = mixed * (1 - smoothing) + smoothing / (2 if multi_label else 3)
+    expected = 0.0
+    for row in range(2):
+        clips = z[row, valid[row]]
+        if aggregate == "clip":
+            logits = clips
+        elif aggregate == "prob":
+            probability = clips.sigmoid().mean(0) if multi_label else clips.softmax(-1).mean(0)
+            logits = probability.logit() if multi_label else probability.log()
+        else:
+            logits = clips.mean(0) if aggregate == "logits" else clips.amax(0)
+        target = soft[row].expand_as(logits)
+        loss = F.binary_cross_entropy_with_logits if multi_label else F.cross_entropy
+        expected = expected + loss(logits, target)
+    torch.testing.assert_close(own.sum + others.sum, expected, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(own.count + others.count, torch.tensor(2.0, dtype=torch.float64))

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 
 from wholereel import config
-from wholereel.batches import IGNORED, Boxes, StreamBatch, Target
+from wholereel.batches import IGNORED, Blend, Boxes, Erased, StreamBatch, Target
 from wholereel.datasets.manifest import Manifest
 from wholereel.datasets.sample import Sample
 from wholereel.errors import ConfigError
@@ -195,3 +195,48 @@ def test_what_is_rare_is_counted_in_the_training_split(tmp_path):
         create_task(replace(train, task=config.Task("stream", tail_drop=0.5)), manifest)
     with pytest.raises(ConfigError, match=r"task.tail_drop=0.5 leaves rare classes out of a softmax"):
         StreamClassification(model((2, 3)), config.Task("stream", tail_drop=0.5), SPACES)
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+@pytest.mark.parametrize("frames", [False, True])
+@pytest.mark.parametrize("multi_label", [False, True])
+def test_blended_rows_are_asked_for_both_labels(multi_label, frames, smoothing):
+    """Row 0 has a partner without label, row 1 is its own partner, row 2 has no label itself."""
+    blend = Blend(
+        torch.tensor([2, 1, 0]),
+        torch.tensor([0.3, 0.5, 0.3], dtype=torch.float64),
+        torch.zeros(3, 4, dtype=torch.int64),
+    )
+    task = config.Task("stream", multi_label=multi_label, label_smoothing=smoothing)
+    task = StreamClassification(model(3, frame_level=frames, **({"causal": True} if frames else {})), task, SPACES_3)
+    labels = torch.tensor([1, 2, IGNORED])
+    if multi_label:
+        labels = torch.tensor([[0.0, 1, 1], [1, 0, 0], [IGNORED] * 3])
+    logits = torch.randn(3, 2, 3, dtype=torch.float64) if frames else torch.randn(3, 3, dtype=torch.float64)
+    task.judge = lambda batch, state: ({"label": logits}, state)
+    both, _ = task(replace(batch({"label": labels}), blend=blend), None)
+    options = {"multi_label": multi_label, "label_smoothing": smoothing}
+    own, first, second = (
+        space_loss(logits[rows], labels[kept], torch.ones(len(rows), dtype=torch.bool), **options)
+        for rows, kept in (([0], [0]), ([2], [0]), ([1], [1]))
+    )
+    expected = 0.3 * own.sum + 0.7 * first.sum + second.sum
+    torch.testing.assert_close(both.parts["label"].sum, expected, rtol=1e-12, atol=1e-12)
+    count = 2.0 * (2 if frames else 1)
+    torch.testing.assert_close(both.parts["label"].count, torch.tensor(count, dtype=torch.float64))
+
+
+SPACES_3 = {"label": ("a", "b", "c")}
+
+
+def test_clips_of_streams_are_erased_and_blended():
+    task = StreamClassification(model(3), config.Task("stream"), SPACES_3)
+    plain_batch = batch({"label": torch.tensor([0, 1, 2])})
+    blend = Blend(torch.tensor([2, 1, 0]), torch.tensor([0.25, 1.0, 0.25]).double(), torch.zeros(3, 4).long())
+    plain = task.inputs(plain_batch)
+    erased = task.inputs(replace(plain_batch, erased=(Erased(2, 0, 4, 5, 6, 7, seed=8),)))
+    assert torch.equal(erased[:2], plain[:2])
+    assert (erased != plain)[2].any(0).sum() == 2 * 6 * 7
+    done = task.inputs(replace(plain_batch, erased=(Erased(2, 0, 4, 5, 6, 7, seed=8),), blend=blend))
+    torch.testing.assert_close(done[0], 0.25 * erased[0] + 0.75 * erased[2])
+    assert torch.equal(done[1], plain[1])

@@ -5,13 +5,29 @@ from __future__ import annotations
 import pytest
 
 from wholereel import config
-from wholereel.config import Clips, Data, Memory, Model, Optim, Task, Train, Views
+from wholereel.config import (
+    Audio,
+    Augment,
+    Clips,
+    Data,
+    Memory,
+    Mixing,
+    Model,
+    Optim,
+    Strategy,
+    Streams,
+    Task,
+    Train,
+    Views,
+)
 from wholereel.datasets.manifest import Manifest
 from wholereel.errors import ConfigError
 from wholereel.training.checks import RULES, check_select, check_train, select_of
 from wholereel.training.fit import fit
 
 MODEL, DATA = Model("tiny2d"), Data()
+MIXED = Data(augment=Augment(mixing=Mixing()))
+MIXED_STREAMS = Data(augment=Augment(mixing=Mixing()), streams=Streams())
 FIELDS = {
     "batch must be at least 1, got 0": Train(MODEL, DATA, batch=0),
     "epochs must be at least 1, got 0": Train(MODEL, DATA, epochs=0),
@@ -31,6 +47,14 @@ FIELDS = {
     "combine='softmax_mean' does not fit task.multi_label=True; use 'task' or 'sigmoid_max'": Train(
         MODEL, DATA, Task(multi_label=True), views=Views(combine="softmax_mean")
     ),
+    "augment.mixing blends clips and their labels, which task.kind='detect' does not allow": Train(
+        MODEL, MIXED, Task("detect", multi_label=True)
+    ),
+    "which data.audio does not allow: boxes, sound, banks": Train(MODEL, Data(augment=MIXED.augment, audio=Audio())),
+    "which task.tail_drop=0.5 does not allow: .* Set data.augment.mixing=null": Train(
+        MODEL, MIXED_STREAMS, Task("stream", tail_drop=0.5, tail_below=3), Strategy("sequential")
+    ),
+    "augment.copies must be at least 1, got 0": Train(MODEL, Data(augment=Augment(copies=0))),
     "combine='sigmoid_max' does not fit task.multi_label=False": Train(MODEL, DATA, views=Views(combine="sigmoid_max")),
 }
 

@@ -14,6 +14,7 @@ from torch.utils.checkpoint import checkpoint
 from tests.training.test_strategies import MASK, assert_same, backward, relative_error
 from tests.training.tiny import clip_batch, tiny_task
 from wholereel import config
+from wholereel.batches import Blend, Erased
 from wholereel.errors import ConfigError
 from wholereel.inference.scoring import ClipChunk, score_clips
 from wholereel.memory.state import VideoState
@@ -390,3 +391,23 @@ def test_micro_batches_and_resident_clips_are_the_same_gradient(places):
             part = clip_batch([0, 1, 2, 3][share], clips=5)
             strategy.backward(task, part, lambda losses: losses.total() / 2, lambda: None)
         assert_same({key: p.grad for key, p in task.named_parameters()}, expected, 1e-10)
+
+
+@pytest.mark.parametrize("places", ["last", "two"])
+def test_erased_and_blended_clips_are_the_same_in_both_passes(places):
+    """Noise and blends travel with the batch, so one graph and two passes are the gradient of one function."""
+    task = tiny_task(settings(PLACES[places]), norm="group").double()
+    erased = (Erased(0, 0, 1, 1, 4, 3, seed=1), Erased(2, 1, 2, 0, 3, 5, seed=2), Erased(1, 2, 0, 0, 2, 2, seed=3))
+    shares = torch.tensor([0.7, 1.0, 0.7], dtype=torch.float64)
+    batch = replace(
+        clip_batch([0, 1, 2], valid=MASK),
+        erased=erased,
+        blend=Blend(torch.tensor([2, 1, 0]), shares, torch.zeros(3, 4)),
+    )
+    ours, losses, _ = backward(task, batch, "exact")
+    task.zero_grad()
+    expected, whole, _ = backward(task, batch, "full")
+    assert_same(ours, expected, 1e-10)
+    torch.testing.assert_close(losses.total(), whole.total())
+    plain, _, _ = backward(task, clip_batch([0, 1, 2], valid=MASK), "full")
+    assert relative_error(plain, expected) > 0.05

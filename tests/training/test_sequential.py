@@ -14,9 +14,12 @@ import pytest
 import torch
 import torch.multiprocessing as mp
 
+from tests.datasets.broken_files import data_set
 from tests.training.tiny import StopHere, tiny_task
 from tests.training.tiny_streams import CLASSES, COLLABORATIVE, MEMVIT, TinyStreams, stream_task
 from wholereel import config
+from wholereel.datasets.manifest import read_manifest
+from wholereel.datasets.stream_loader import stream_loader
 from wholereel.errors import CheckpointError, ConfigError
 from wholereel.models.package import load_package
 from wholereel.training.carry import forget_carries, load_carry, save_carry
@@ -195,3 +198,41 @@ def test_settings_that_contradict_each_other_are_refused():
         check_train(replace(STREAMS, model=replace(COLLABORATIVE, boxes=config.BoxHead())))
     with pytest.raises(ConfigError, match="'sequential' trains on streams, and ClassificationTask judges whole videos"):
         create_strategy(STREAMS.strategy, nullcontext).check(tiny_task())
+
+
+class Breaking:
+    """A loader that breaks off in front of one (epoch, step)."""
+
+    def __init__(self, loader, stop):
+        self.loader, self.stop, self.steps_per_epoch = loader, stop, loader.steps_per_epoch
+
+    def epoch(self, epoch, start_step=0):
+        for step, batch in enumerate(self.loader.epoch(epoch, start_step), start_step):
+            if (epoch, step) == self.stop:
+                raise StopHere
+            yield batch
+
+
+def test_augmented_streams_of_files_resume_with_the_same_bits(tmp_path):
+    """Two copies of each video, blended, erased and augmented at random, with what each copy remembers."""
+    data_set(tmp_path / "videos", 2)
+    augment = config.Augment(
+        (24, 24), 16, color_jitter=0.4, color_order="random", lighting=0.1, rand_augment=config.RandAugment(),
+        resized_crop=config.ResizedCrop(), erasing=config.Erasing(probability=0.5), mixing=config.Mixing(), copies=2,
+        per_clip=True, frame_jitter=True,
+    )  # fmt: skip
+    clips, streams = config.Clips(frames=2, stride=2), config.Streams(label="video")
+    data = config.Data(clips=clips, augment=augment, streams=streams, workers=0)
+    manifest = read_manifest(tmp_path / "videos", split="train")
+
+    def loader():
+        return stream_loader(manifest, data, train=True, seed=0, batch=2)
+
+    whole = train(tmp_path / "whole", loader(), data=data, epochs=1)
+    with suppress(StopHere):
+        train(tmp_path / "broken", Breaking(loader(), (0, 2)), data=data, epochs=1)
+    carried = load_carry(tmp_path / "broken", rank=0, update=2)
+    assert {len(tensor) for tensor in carried.values()} == {4}
+    resumed = train(tmp_path / "broken", loader(), data=data, epochs=1)
+    for key, tensor in whole.items():
+        assert torch.equal(resumed[key], tensor), key

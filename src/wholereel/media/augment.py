@@ -26,11 +26,13 @@ from wholereel.media.rand_augment import MOST, Operation, apply_operations, draw
 from wholereel.media.windows import Window, draw_patches, draw_window
 
 __all__ = [
+    "NO_TARGETS",
     "USUAL_FLIP",
     "Augmented",
     "Draw",
     "TrainAugment",
     "CenterCrop",
+    "check_augment",
     "scaled_size",
     "test_crops",
     "whole_pictures",

@@ -11,6 +11,7 @@ from typing import Any
 from wholereel.config import Train
 from wholereel.errors import ConfigError
 from wholereel.inference.views import check_views
+from wholereel.media.augment import check_augment
 from wholereel.media.clip_plans import check_clips
 
 __all__ = ["check_select", "check_train", "select_of"]
@@ -99,6 +100,7 @@ def check_train(train: Train) -> None:
             f"optim.schedule={train.optim.schedule!r} with optim.steps={train.optim.steps}: epochs of steps go with "
             "schedule='steps', and with no other."
         )
+    check_augment(train.data.augment)
     _check_mixing(train)
     _check_streams(train)
     if train.data.streams is not None:
