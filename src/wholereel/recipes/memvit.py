@@ -27,6 +27,7 @@ from wholereel.config import (
     Train,
     Views,
 )
+from wholereel.recipes.mvit import KINETICS_AUGMENT, KINETICS_OPTIM, KINETICS_TASK
 
 __all__ = [
     "memvit_ava_16",
@@ -38,8 +39,18 @@ __all__ = [
 
 CLIP_16, CLIP_24 = Clips(frames=16, stride=4, frame_rate=30.0), Clips(frames=32, stride=3, frame_rate=30.0)
 SEQUENTIAL = Strategy("sequential")
-# Every clip draws its own crop in the public code; ours draws once a video unless asked.
-AVA_AUGMENT = Augment(short_side=(256, 320), crop=224, flip=0.5, color_jitter=0.4, per_clip=True)
+# Every clip has draws of its own in the public code; ours draws once a video unless asked.
+AVA_AUGMENT = Augment(
+    short_side=(256, 320),
+    jitter="inverse",
+    crop=224,
+    flip=0.5,
+    color_jitter=0.4,
+    color_order="random",
+    lighting=0.1,
+    frame_jitter=True,
+    per_clip=True,
+)
 
 
 def _ava(name: str, model: Model, clips: Clips, optim: Optim, *, batch: int, epochs: int, value: str) -> Recipe:
@@ -71,8 +82,9 @@ def _ava(name: str, model: Model, clips: Clips, optim: Optim, *, batch: int, epo
 def memvit_ava_16(seed: int = 0) -> Recipe:
     """MeMViT-16, 16 x 4, on the key frames of AVA v2.2.
 
-    Source: configs/AVA/MeMViT_16_K400.yaml of facebookresearch/MeMViT. Ours differs: bfloat16, no lighting noise, and
-    frames are not jittered in time. Published: 29.3 mAP (Kinetics-400 weights). Measured: not run.
+    Source: configs/AVA/MeMViT_16_K400.yaml of facebookresearch/MeMViT. Ours differs: bfloat16; colours are rounded and
+    clamped before they are normalised; frames jittered to before the film's beginning are its first, not its last ones.
+    Published: 29.3 mAP (Kinetics-400 weights). Measured: not run.
     Cost: 8 GPUs, 2 streams each; 30 epochs of about 180,000 clips, 1.7e18 multiply-adds with gradients.
     Command: `torchrun --nproc-per-node 8 -m wholereel train memvit_ava_16 --data AVA --out runs/memvit_ava_16`.
     """
@@ -160,22 +172,25 @@ def _epic(name: str, prepare: Prepare, options: dict[str, Any], streams: Streams
 def memvit_kinetics400(seed: int = 0) -> Recipe:
     """Kinetics-400 with memory, as the published weights were made: consecutive clips of each video in order.
 
-    Source: the settings of MViTv2-S in facebookresearch/SlowFast, and the order of clips in the Kinetics loader of
-    facebookresearch/MeMViT (which cannot run as released). Ours differs: no RandAugment, mixup, cutmix, random erasing
-    nor repeated augmentation, which are not here yet; expect less than published. Published for MViTv2-S without memory
-    81.0 % (5 clips x 1 crop); MeMViT's own number on Kinetics could not be read. Measured: not run.
-    Cost: 8 GPUs, 8 streams each; 200 epochs of about 1,200,000 clips, 4e19 multiply-adds with gradients.
+    Source: the settings of MViTv2-S in facebookresearch/SlowFast (`mvitv2_s_kinetics400`), and the order of clips in
+    the Kinetics loader of facebookresearch/MeMViT (which cannot run as released, and does not say how many clips a
+    video had). Ours differs: bfloat16; clips begin at the beginning of a video, not after a random part of what is
+    left; a blend of two videos stays the same while both last, so that memory and clip are mixed alike; and what
+    `recipes.mvit` names. Published for MViTv2-S without memory 81.0 % (5 clips x 1 crop); MeMViT's own number on
+    Kinetics could not be read. Measured: not run.
+    Cost: 8 GPUs, 8 videos each in two copies; 200 epochs of about 1,200,000 clips, twice each, 8e19 multiply-adds with
+    gradients (five clips a video: an epoch is five of `mvitv2_s_kinetics400`).
     Command: `torchrun --nproc-per-node 8 -m wholereel train memvit_kinetics400 --data KINETICS --out runs/memvit_k400`.
     """
-    augment = Augment(short_side=(256, 320), crop=224, flip=0.5, color_jitter=0.4)
+    augment = replace(KINETICS_AUGMENT, per_clip=True)
     data = Data(clips=CLIP_16, augment=augment, streams=Streams(label="video"), workers=8)
-    views = Views(clips=CLIP_16, short_side=224, crop=224)
+    views = Views(clips=CLIP_16, short_side=256, crop=224)
     train = Train(
         model=Model("memvit_16", options={"reach": 2, "drop_path": 0.2}),
         data=data,
-        task=Task("stream", dropout=0.5, label_smoothing=0.1),
+        task=replace(KINETICS_TASK, kind="stream"),
         strategy=SEQUENTIAL,
-        optim=Optim("adamw", lr=1e-4, lr_batch=16, weight_decay=0.05, warmup=30.0, final=0.01, clip_norm=1.0),
+        optim=KINETICS_OPTIM,
         epochs=200,
         batch=8,
         val=replace(data, split="val"),
