@@ -433,3 +433,29 @@ def test_key_frames_with_boxes_refuse_randaugment(folder):
     with pytest.raises(ConfigError, match="rand_augment turns, shears and moves pictures, but not the boxes"):
         StreamDataset(replace(manifest, samples=boxed), data, train=True, seed=0)
     StreamDataset(replace(manifest, samples=boxed), data, train=False, seed=0)
+
+
+def test_key_frames_are_jittered_lit_and_erased_as_ava_is_and_their_boxes_stay(folder):
+    manifest = read_manifest(folder)
+    box = Box((0.25, 0.25, 0.75, 0.75), (0,))
+    boxed = [replace(sample, key_seconds=1.5, boxes=(box,), events=()) for sample in manifest.samples]
+    manifest = replace(manifest, samples=boxed)
+    plain = Augment((16, 16), 12, flip=0.0, per_clip=True)
+    changed = replace(
+        plain, color_jitter=0.4, color_order="random", lighting=0.1, frame_jitter=True, erasing=Erasing(probability=1.0)
+    )
+    data = replace(DATA, augment=plain, streams=Streams(steps="samples"))
+    before = StreamDataset(manifest, data, train=True, seed=0)
+    after = StreamDataset(manifest, replace(data, augment=changed), train=True, seed=0)
+    jittered_only = StreamDataset(
+        manifest, replace(data, augment=replace(plain, frame_jitter=True)), train=True, seed=0
+    )
+    for video in range(2):
+        key = StreamKey(0, video, 0, True)
+        assert len(before[key].boxes.xyxy_R4) == len(after[key].boxes.xyxy_R4) == 1
+        # the frames' draws come first, so places differ, but boxes move with the pixels of their own draw
+        assert torch.equal(after[key].boxes.xyxy_R4, jittered_only[key].boxes.xyxy_R4)
+        assert torch.equal(after[key].boxes.labels_RK, before[key].boxes.labels_RK)
+        assert len(after[key].erased) == 1
+        batch = collate_streams([after[key], after[None]])
+        assert batch.erased == after[key].erased

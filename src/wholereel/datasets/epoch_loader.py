@@ -11,6 +11,8 @@ from typing import Any, Generic, Literal, Protocol, TypeVar
 import torch
 from torch.utils.data import DataLoader
 
+from wholereel.batches import Blend
+
 __all__ = ["EpochLoader", "Position", "StartMethod"]
 
 Batch = TypeVar("Batch")
@@ -60,6 +62,10 @@ class EpochLoader(Generic[Batch]):
     def close(self) -> None:
         """End the worker processes."""
         self._loader = None
+
+    def _pinned(self, blend: Blend) -> Blend:
+        """As the loader pins all else: what is drawn in this process must not make the host wait for the device."""
+        return blend.pin_memory() if torch.cuda.is_available() else blend
 
     def _batches(self, epoch: int, start_step: int) -> Iterator[Batch]:
         """The batches of an epoch from a step on.

@@ -131,7 +131,7 @@ class ClipLoader(EpochLoader[ClipBatch]):
             return batch
         generator = seeded_generator(self.batches.seed, epoch, step, BLEND_DRAWS, self.batches.rank)
         height, width = batch.clips_BNTCHW.shape[-2:]
-        return replace(batch, blend=draw_blend(mixing, len(batch.ids), height, width, generator))
+        return replace(batch, blend=self._pinned(draw_blend(mixing, len(batch.ids), height, width, generator)))
 
     def _check_faults(self, epoch: int, replaced: list[Fault], *, last: tuple[Fault, ...]) -> None:
         total = self.steps_per_epoch * self.batches.batch

@@ -115,7 +115,7 @@ class StreamLoader(EpochLoader[StreamBatch]):
                 generator = seeded_generator(self.dataset.seed, *seed)
                 drawn[row] = drawn[other] = draw_share(mixing, height, width, generator)
         share_B = torch.tensor([share for share, _ in drawn], dtype=torch.float64)
-        return Blend(partner_B, share_B, torch.tensor([box for _, box in drawn]))
+        return self._pinned(Blend(partner_B, share_B, torch.tensor([box for _, box in drawn])))
 
     def _check(self, epoch: int, missing: list[Fault], last: tuple[Fault, ...], total: int) -> None:
         if self.dataset.train and len(missing) > self.dataset.data.max_bad * total:
