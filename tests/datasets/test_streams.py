@@ -428,7 +428,9 @@ def test_an_unreadable_clip_blends_with_nobody(folder, monkeypatch):
 
 def test_key_frames_with_boxes_refuse_randaugment(folder):
     manifest = read_manifest(folder)
-    boxed = [replace(sample, key_seconds=1.0, boxes=(Box((0.1, 0.1, 0.5, 0.5), (0,)),)) for sample in manifest.samples]
+    boxed = [
+        replace(sample, key_seconds=1.0, boxes=(Box(1.0, (0.1, 0.1, 0.5, 0.5), (0,)),)) for sample in manifest.samples
+    ]
     data = replace(DATA, augment=replace(AUGMENTED, rand_augment=RandAugment()), streams=Streams(steps="samples"))
     with pytest.raises(ConfigError, match="rand_augment turns, shears and moves pictures, but not the boxes"):
         StreamDataset(replace(manifest, samples=boxed), data, train=True, seed=0)
@@ -437,7 +439,7 @@ def test_key_frames_with_boxes_refuse_randaugment(folder):
 
 def test_key_frames_are_jittered_lit_and_erased_as_ava_is_and_their_boxes_stay(folder):
     manifest = read_manifest(folder)
-    box = Box((0.25, 0.25, 0.75, 0.75), (0,))
+    box = Box(1.5, (0.25, 0.25, 0.75, 0.75), (0,))
     boxed = [replace(sample, key_seconds=1.5, boxes=(box,), events=()) for sample in manifest.samples]
     manifest = replace(manifest, samples=boxed)
     plain = Augment((16, 16), 12, flip=0.0, per_clip=True)
