@@ -5,10 +5,13 @@ import torch
 
 from tests.datasets.broken_files import add_broken, data_set, truncated_video
 from wholereel.config import Augment, Clips, Data, Erasing, Mixing, RandAugment, ResizedCrop
-from wholereel.datasets.batch_samplers import batch_indices, clips_of_step
+from wholereel.datasets.batch_samplers import batch_indices, clips_of_step, seeded_generator
 from wholereel.datasets.loader import TooManyFaultsError, clip_loader
 from wholereel.datasets.manifest import Manifest, Sample, read_manifest
 from wholereel.errors import ConfigError
+from wholereel.media.augment import TrainAugment
+from wholereel.media.rand_augment import OPERATIONS
+from wholereel.media.video_reader import VideoReader
 
 DATA = Data(clips=Clips("stratified", count=2, frames=2, stride=2), augment=Augment((24, 28), 24), workers=0)
 
@@ -270,3 +273,30 @@ def test_one_row_cannot_be_blended(healthy):
         clip_loader(healthy, alone, train=True, seed=5, batch=1)
     clip_loader(healthy, AUGMENTED, train=True, seed=5, batch=1)
     clip_loader(healthy, alone, train=False, seed=5, batch=1)
+
+
+def test_a_clip_of_a_file_is_augmented_in_the_published_order(healthy):
+    """By hand, from the decoded frames: RandAugment on whole pictures, window, scaling, flip, offset of colours."""
+    augment = replace(AUGMENTED.augment, mixing=None, copies=1, flip=1.0, rand_augment=RandAugment(magnitude=9.0))
+    data = replace(AUGMENTED, clips=Clips("random", count=1, frames=3, stride=2), augment=augment)
+    checked = 0
+    for epoch in range(6):
+        loader = clip_loader(healthy, data, train=True, seed=5, batch=1)
+        batch = next(loader.epoch(epoch))
+        sample = next(sample for sample in healthy.samples if sample.id == batch.ids[0])
+        with VideoReader(sample.path, size=28) as reader:
+            pixels_TCHW = reader.read(seconds=batch.seconds_BNT[0, 0]).pixels_TCHW
+        generator = seeded_generator(5, epoch, healthy.samples.index(sample))
+        torch.rand(1, generator=generator, dtype=torch.float64)  # the plan's draw; the side is fixed
+        (draw,) = TrainAugment(augment).draws(1, *pixels_TCHW.shape[-2:], generator)
+        for operation in draw.operations:
+            pixels_TCHW = OPERATIONS[operation.name](pixels_TCHW, operation.level)
+        top, left, height, width = draw.window
+        window_TCHW = pixels_TCHW[..., top : top + height, left : left + width].float()
+        scaled_TCHW = torch.nn.functional.interpolate(window_TCHW, size=(24, 24), mode="bilinear").round()
+        light_C11 = torch.tensor(draw.light)[:, None, None] * 255
+        expected_TCHW = (scaled_TCHW.flip(-1) + light_C11).round().clamp(0, 255)
+        assert (batch.clips_BNTCHW[0, 0].float() - expected_TCHW).abs().max() <= 1
+        assert [replace(patch, row=0) for patch in draw.erased] == list(batch.erased)
+        checked += len(draw.operations) > 0
+    assert checked >= 3
