@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image, ImageEnhance, ImageOps
+from torchvision.transforms.v2 import functional as F
 
 from wholereel.config import RandAugment
 from wholereel.media.rand_augment import OPERATIONS, Operation, apply_operations, draw_operations
@@ -85,6 +86,15 @@ def test_level_zero_changes_nothing(name):
     source = pictures()
     done = apply_operations(source, [Operation(name, 0.0)])
     assert torch.equal(done, source & 0xF0 if name == "Posterize" else source)  # four bits are the most that are kept
+
+
+@pytest.mark.parametrize("level", [-1.0, -0.63, 0.0, 0.7, 1.0])
+def test_what_is_written_out_has_the_bits_of_torchvision(level):
+    noise = torch.randint(0, 256, (3, 3, 40, 50), generator=torch.Generator().manual_seed(1), dtype=torch.uint8)
+    sharp = apply_operations(noise, [Operation("Sharpness", level)])
+    assert torch.equal(sharp, F.adjust_sharpness(noise, 1 + 0.9 * level))
+    inverted = apply_operations(noise, [Operation("Solarize", level)])
+    assert torch.equal(inverted, F.solarize(noise, 256 - int(256 * abs(level))) if level else noise)
 
 
 def test_no_bit_kept_is_black_and_what_is_opened_is_grey():
