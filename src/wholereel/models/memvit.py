@@ -21,7 +21,7 @@ from wholereel.layers.roi_pooling import boxes_of_slots
 from wholereel.layers.token_pooling import Grid, pooled_grid
 from wholereel.memory.cached import BOUNDARIES, CachedState, cache_step
 from wholereel.models.clip_model import ModelInfo
-from wholereel.models.memvit_boxes import BoxBlock, BoxConfig, BoxPooling, gathered, scattered
+from wholereel.models.memvit_boxes import BoxBlock, BoxConfig, BoxPlaces, BoxPooling, gathered, scattered
 from wholereel.models.memvit_state import COMPRESS_GRADS, COMPRESSIONS, MemoryConfig, MemvitState
 from wholereel.models.mvit import MEAN, STD, Block, MViT
 from wholereel.models.mvit_config import SIZES, BlockPlan, MvitConfig, every_block, tiny_config
@@ -122,6 +122,8 @@ class MeMViT(MViT):
             drops = [boxes.drop_path * index / max(boxes.depth - 1, 1) for index in range(boxes.depth)]
             self.box_blocks.extend(BoxBlock(last.dim_out, last.heads, config, boxes, drop) for drop in drops)
             self.box_blocks.apply(self._init)
+            if boxes.places:
+                self.box_places = BoxPlaces(boxes.places, last.dim_out)
         self._freeze_unused()
 
     @property
@@ -261,7 +263,12 @@ class MeMViT(MViT):
         return torch.where(valid_BS[..., None], self.head(x_BSD), 0.0), state
 
     def _pool_boxes(self, features_BLD: Tensor, grid: Grid, boxes_R5: Tensor) -> Tensor:
-        return self.box_pooling(features_BLD[:, 1:] if self.config.class_token else features_BLD, grid, boxes_R5)
+        tokens_BLD = features_BLD[:, 1:] if self.config.class_token else features_BLD
+        pooled_RD: Tensor = self.box_pooling(tokens_BLD, grid, boxes_R5)
+        if self.boxes is None or not self.boxes.places:
+            return pooled_RD
+        size = grid[1] * self.boxes.scale, grid[2] * self.boxes.scale
+        return pooled_RD + self.box_places(boxes_R5, size).to(pooled_RD.dtype)
 
     def _attend_slots(self, x_BSD: Tensor, state: MemvitState) -> tuple[Tensor, MemvitState]:
         layers = list(state.layers[: len(self.remembering)])
@@ -384,6 +391,8 @@ def memvit_tiny(
     causal: bool = False,
     boxes: bool = False,
     box_margin: float = 0.0,
+    box_slots: int = 16,
+    box_places: int = 0,
 ) -> MeMViT:
     """Four blocks for clips of 32 pixels, of which all remember, some or none (our own).
 
@@ -395,6 +404,8 @@ def memvit_tiny(
         causal: frames attend to no later ones.
         boxes: a head for boxes instead of whole clips, with one block over those of a clip.
         box_margin: share of a box's width that the head looks at on either side of it as well.
+        box_slots: most boxes of a clip.
+        box_places: frequencies by which a box's features are told where it is; 0 = not at all.
     """
     config = replace(
         tiny_config(frames, crop, width),
@@ -413,7 +424,8 @@ def memvit_tiny(
     memory = MemoryConfig(reach=reach, gap=gap, exclude=exclude, boundary=boundary, **sizes)
     info = ModelInfo((0.5,) * 3, (0.25,) * 3, crop, frames, 1, 8.0, origin="wholereel's own")
     # A token of the last block stands for 16 pixels; the published dropout is that of a much larger network.
-    box_head = BoxConfig(slots=16, scale=16, margin=box_margin, attention_dropout=0.0, qkv_dropout=0.0, dropout=dropout)
+    none: dict[str, Any] = {"attention_dropout": 0.0, "qkv_dropout": 0.0, "dropout": dropout}
+    box_head = BoxConfig(slots=box_slots, scale=16, margin=box_margin, places=box_places, **none)
     return MeMViT(
         config, memory, boxes=box_head if boxes else None, num_classes=num_classes, in_channels=in_channels, info=info
     )

@@ -8,6 +8,7 @@ Not here: the network in front (`memvit.py`).
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -23,7 +24,7 @@ from wholereel.models.mvit_config import MvitConfig
 from wholereel.ops.attention import biased_attention
 from wholereel.ops.checks import check_all
 
-__all__ = ["BoxBlock", "BoxConfig", "BoxPooling", "BoxSlots", "gathered", "scattered", "widened"]
+__all__ = ["BoxBlock", "BoxConfig", "BoxPlaces", "BoxPooling", "BoxSlots", "gathered", "scattered", "widened"]
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,8 @@ class BoxConfig:
         aligned: whether pixel centres are at half numbers.
         margin: share of a box's width that is looked at on either side of it as well (our choice; published: none):
             what people hold or touch may lie beside them.
+        places: frequencies by which a box's features are told where it is (our choice; published: 0 = not at all), so
+            that a memory can find the same place again.
         drop_path, attention_dropout, qkv_dropout, dropout: probabilities, inside the blocks.
     """
 
@@ -47,6 +50,7 @@ class BoxConfig:
     resolution: int = 7
     aligned: bool = True
     margin: float = 0.0
+    places: int = 0
     drop_path: float = 0.1
     attention_dropout: float = 0.5
     qkv_dropout: float = 0.3
@@ -79,6 +83,35 @@ class BoxPooling(nn.Module):
             maps_BDTHW, boxes_R5, scale=1 / config.scale, resolution=config.resolution, aligned=config.aligned
         )
         return pooled_RD.to(tokens_BLD.dtype)
+
+
+class BoxPlaces(nn.Module):
+    """What is added to a box's features for the place of its middle: sines and cosines of x and y, mixed linearly.
+
+    Args:
+        frequencies: 1 .. n half periods over a picture.
+        dim: width of the features.
+    """
+
+    INIT_STD = 0.1  # the features beside it are normalised; 0.02, as elsewhere, would be lost among them
+
+    def __init__(self, frequencies: int, dim: int) -> None:
+        super().__init__()
+        self.proj = nn.Linear(4 * frequencies, dim)
+        nn.init.trunc_normal_(self.proj.weight, std=self.INIT_STD)
+        nn.init.zeros_(self.proj.bias)
+
+    def forward(self, boxes_R5: Tensor, size: tuple[int, int]) -> Tensor:
+        """`(R, D)` from boxes row, x1, y1, x2, y2 in pixels of a picture of `size` = height, width."""
+        height, width = size
+        x_R = (boxes_R5[:, 1] + boxes_R5[:, 3]) / (2 * width)
+        y_R = (boxes_R5[:, 2] + boxes_R5[:, 4]) / (2 * height)
+        turns = self.proj.in_features // 4
+        steps_F = math.pi * torch.arange(1, turns + 1, device=boxes_R5.device, dtype=boxes_R5.dtype)
+        angles_RF = torch.stack([x_R, y_R], 1)[:, :, None] * steps_F
+        waves_RF = torch.cat([angles_RF.sin(), angles_RF.cos()], 2).flatten(1)
+        placed: Tensor = self.proj(waves_RF.to(self.proj.weight.dtype))
+        return placed
 
 
 def widened(boxes_R5: Tensor, margin: float, width: int) -> Tensor:

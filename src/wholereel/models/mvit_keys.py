@@ -104,7 +104,7 @@ class FitReport:
     fresh: tuple[str, ...] = ()
 
 
-ONLY_MEMORY = (".rel_pos_mem_", ".compress_", ".norm_compress_", "box_blocks.")
+ONLY_MEMORY = (".rel_pos_mem_", ".compress_", ".norm_compress_", "box_blocks.", "box_places.")
 POOLING = re.compile(r"\.attn\.(pool|norm)_[qkv]\.")
 ABSOLUTE = {"pos_embed_spatial": 2, "pos_embed_temporal": 1}
 
