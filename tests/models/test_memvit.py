@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import random
 from dataclasses import replace
 
@@ -14,10 +15,11 @@ from torch import Tensor, nn
 from tests.models.counting import multiply_adds
 from wholereel.models import create_model
 from wholereel.models.memvit import MeMViT, memvit_config
-from wholereel.models.memvit_boxes import BoxConfig, scattered
+from wholereel.models.memvit_boxes import BoxConfig, BoxPlaces, scattered
 from wholereel.models.memvit_state import MemoryConfig, MemvitState
 from wholereel.models.mvit import MViT
 from wholereel.models.mvit_config import tiny_config
+from wholereel.models.mvit_keys import fit_tensors
 
 STEPS = 7
 
@@ -341,6 +343,44 @@ def test_a_margin_is_looked_at_on_both_sides_of_a_box() -> None:
     with torch.no_grad():
         assert torch.equal(wide(clip, state, rois)[0], model(clip, state, wider)[0])
         assert not torch.equal(wide(clip, state, rois)[0], model(clip, state, rois)[0])
+
+
+def test_places_are_waves_over_the_picture() -> None:
+    places = BoxPlaces(2, 8)
+    places.proj.weight.data.copy_(torch.eye(8))
+    boxes = torch.tensor([[0, 4, 3, 12, 9], [1, 7, 0, 9, 12]], dtype=torch.float32)  # both have the middle (8, 6)
+    x, y = torch.pi * 8 / 32, torch.pi * 6 / 24
+    waves = [[f(n * a) for f in (math.sin, math.cos) for n in (1, 2)] for a in (x, y)]
+    expected = torch.tensor([waves[0] + waves[1]] * 2)
+    torch.testing.assert_close(places(boxes, (24, 32)), expected)
+
+
+def test_a_box_that_is_told_its_place_differs_from_the_same_picture_elsewhere() -> None:
+    boxes = BoxConfig(depth=0, slots=3, scale=8, resolution=1, places=2)
+    model, blind = make(boxes=boxes), make(boxes=replace(boxes, places=0))
+    tokens, grid = torch.ones(1, 5, model.num_features), (1, 2, 2)  # a class token and 2 x 2 places, all alike
+    rois = torch.tensor([[0, 1, 1, 7, 7], [0, 9, 9, 15, 15]], dtype=torch.float32)
+    with torch.no_grad():
+        alike = blind._pool_boxes(tokens, grid, rois)
+        told = model._pool_boxes(tokens, grid, rois)
+    assert torch.equal(alike[0], alike[1])
+    torch.testing.assert_close(told - alike, model.box_places(rois, (16, 16)).detach())
+    assert not torch.allclose(told[0], told[1])
+    clip, state = clips(1)[0], model.init_state(1)
+    slots, valid = torch.zeros(1, 3, 4), torch.tensor([[True, True, False]])
+    slots[0, :2] = rois[:, 1:]
+    with torch.no_grad():
+        flat, fixed = model(clip, state, rois)[0], model.forward_slots(clip, state, slots, valid)[0]
+    torch.testing.assert_close(fixed[0, :2], flat)
+
+
+def test_weights_without_places_are_a_start_for_a_model_that_has_them() -> None:
+    boxes = BoxConfig(depth=1, slots=3, scale=8, resolution=2)
+    plain, placed = make(boxes=boxes), make(boxes=replace(boxes, places=2))
+    fitted, report = fit_tensors(placed, plain.state_dict())
+    assert report.fresh == ("box_places.proj.weight", "box_places.proj.bias")
+    placed.load_state_dict(fitted)
+    assert fit_tensors(plain, placed.state_dict())[1].dropped == report.fresh
 
 
 def test_larger_pictures_may_have_fewer_keys() -> None:

@@ -248,14 +248,14 @@ def memvit_ava_rooms(seed: int = 0) -> Recipe:
     stages: dict[str, Stage] = {
         **pretrained(seed),
         "rooms": World("ava_rooms_clips", seed=seed),
-        "ava_rooms": World("ava_rooms", seed=seed, sizes={"train": 160, "val": 16, "test": 20}),
+        "ava_rooms": World("ava_rooms", seed=seed),
         "keys": Prepare("ava_v2.2", root="stage:ava_rooms", options={"layout": "segments"}),
         "boxes": boxes,
         "kinds": kinds,
     }
     # Who it is, people's boxes do not tell, but where: everybody keeps to a lane.
     placed = {**options, "remember": False, "box_slots": 4, "box_places": 4}
-    for name, reach, epochs in (("memory", 10, 4), ("memory_free", 0, 2)):
+    for name, reach, epochs in (("memory", 16, 8), ("memory_free", 0, 2)):
         stages[name] = replace(
             boxes,
             model=Model("memvit_tiny", weights="stage:kinds", options={**placed, "reach": reach}),
@@ -264,7 +264,7 @@ def memvit_ava_rooms(seed: int = 0) -> Recipe:
             validate_every=1,
             optim=replace(boxes.optim, lr=4e-3, warmup=0.3, frozen=BOXES_ALONE),
             epochs=epochs,
-            batch=32,
+            batch=20,
         )
         stages[f"test_{name}"] = Evaluate(f"stage:{name}", replace(data, split="test"), views=views)
     summary = "MeMViT: boxes at key frames in order, with and without memory"
