@@ -242,7 +242,7 @@ def memvit_ava_rooms(seed: int = 0) -> Recipe:
         boxes,
         model=replace(alone, weights="stage:boxes"),
         optim=replace(boxes.optim, warmup=0.2),
-        epochs=5,
+        epochs=6,
         batch=16,
     )
     stages: dict[str, Stage] = {
@@ -255,13 +255,13 @@ def memvit_ava_rooms(seed: int = 0) -> Recipe:
     }
     # Who it is, people's boxes do not tell, but where: everybody keeps to a lane.
     placed = {**options, "remember": False, "box_slots": 4, "box_places": 4}
-    for name, reach, epochs in (("memory", 16, 8), ("memory_free", 0, 2)):
+    for name, reach, epochs in (("memory", 16, 6), ("memory_free", 0, 2)):
         stages[name] = replace(
             boxes,
             model=Model("memvit_tiny", weights="stage:kinds", options={**placed, "reach": reach}),
             data=data,
             val=replace(data, split="val"),
-            validate_every=1,
+            validate_every=2,
             optim=replace(boxes.optim, lr=4e-3, warmup=0.3, frozen=BOXES_ALONE),
             epochs=epochs,
             batch=20,
