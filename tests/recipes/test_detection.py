@@ -7,11 +7,13 @@ import shutil
 from dataclasses import replace
 
 import pytest
+import torch
 
 from wholereel.config import Prepare, Train, World
 from wholereel.errors import ConfigError
 from wholereel.media.clip_plans import check_clips
 from wholereel.models.package import build_model
+from wholereel.models.weights import read_tensors
 from wholereel.recipes import RECIPES, load_recipe
 from wholereel.recipes.detection import ava_rooms
 from wholereel.recipes.overrides import apply_overrides
@@ -83,7 +85,7 @@ def test_a_small_run_in_order(out, tmp_path):
     """MeMViT on the same rooms: pictures that are wider than high, key frames as steps of streams."""
     recipe = load_recipe("memvit_ava_rooms", seed=3)
     worlds = {"rooms": "trimmed", "ava_rooms": "ava_rooms"}
-    glyphs = ("trimmed", "pretrain", "events8", "clips")  # as in memvit_order2
+    glyphs = ("trimmed", "pretrain")  # as in memvit_cue_probe
     stages = {name: stage for name, stage in recipe.stages.items() if name not in glyphs}
     stages |= {name: small().stages[other] for name, other in worlds.items()}
     for name, other in {**worlds, "keys": "keys"}.items():
@@ -99,7 +101,11 @@ def test_a_small_run_in_order(out, tmp_path):
         results = json.loads((tmp_path / name / "results.json").read_text())
         assert done[name]["evaluated"] == results["evaluated"] == 5
     package = json.loads((tmp_path / "memory" / "last" / "model.json").read_text())
-    assert package["model"]["options"]["reach"] == 10
+    assert {"reach": 16, "remember": False, "box_places": 4}.items() <= package["model"]["options"].items()
+    before, after = (read_tensors(tmp_path / name / "last" / "model.safetensors") for name in ("kinds", "memory"))
+    same = {key for key in before if torch.equal(before[key], after[key])}
+    assert {key for key in before if key.startswith(("patch_embed.", "cls_token", "blocks.", "norm."))} <= same
+    assert not same & {"box_blocks.0.attn.q.weight", "head.projection.weight"}
 
 
 def test_the_recipe_is_as_it_says():

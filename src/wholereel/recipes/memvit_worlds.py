@@ -212,10 +212,10 @@ def memvit_ava_rooms(seed: int = 0) -> Recipe:
 
     Source: our world, `docs/worlds/ava_rooms.md`; boxes as in arXiv 2201.08383 (AVA), on a tiny network that knows
     glyphs before it sees rooms. In trimmed clips of rooms it learns boxes first, then the kinds of what is touched,
-    which it looks for beside the boxes. Then the last two blocks and the block over boxes remember ten key frames.
-    Expected: mAP above that of one clip (0.746, `docs/worlds/ava_rooms.md`). Measured: the network of trimmed clips
-    only (0.990 of 1 on validation); two epochs of memory were no better than none, the eight here were not run
-    (docs/papers/memvit.md).
+    which it looks for beside the boxes. These features stay as they are: the block over boxes, which is told where a
+    box is, and the classifier learn to remember the boxes of sixteen key frames.
+    Expected: mAP above that of one clip (0.746, `docs/worlds/ava_rooms.md`), and at most that without memory.
+    Measured: not yet as a whole (docs/papers/memvit.md).
     Command: `wholereel train memvit_ava_rooms --out runs/memvit_ava_rooms`.
     """
     clips = Clips(frames=2, stride=4)  # seconds -0.5 and 0 of the key frame
