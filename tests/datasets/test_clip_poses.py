@@ -7,13 +7,14 @@ import pytest
 import torch
 from PIL import Image
 
-from wholereel.config import Augment, Clips, Data
+from wholereel.config import Augment, Clips, Data, RandAugment, ResizedCrop
 from wholereel.datasets.clip_dataset import ClipDataset, collate
 from wholereel.datasets.manifest import read_manifest
 from wholereel.datasets.mirror import Mirror
 from wholereel.datasets.sample import Manifest, Pose, Sample
 from wholereel.datasets.shard_encode import Encoding
 from wholereel.datasets.shards import pack
+from wholereel.errors import ConfigError
 
 HEIGHT, WIDTH, FRAMES = 64, 96, 12
 # The joints: red = left hand, green = right hand, blue = nose
@@ -80,6 +81,20 @@ def test_joints_move_with_the_pixels(walking, train, flip, side, per_clip):
         flipped = train and flip
         seen += check(found, found.poses, (1, 0, 2) if flipped else (0, 1, 2))
     assert seen > 20
+
+
+@pytest.mark.parametrize("flip", [0.0, 1.0])
+def test_joints_of_every_copy_move_with_a_resized_crop_and_not_with_randaugment(walking, flip):
+    augment = Augment((64, 64), 64, flip=flip, resized_crop=ResizedCrop(area=(0.5, 1.0)), copies=3)
+    found = ClipDataset(walking, replace(DATA, augment=augment), train=True, seed=3)[0, 0]
+    seen = 0
+    for row in (found, *found.copies):
+        seen += check(row, row.poses, (1, 0, 2) if flip else (0, 1, 2))
+    assert seen > 5
+    with pytest.raises(
+        ConfigError, match=r"rand_augment turns, shears and moves pictures, but not the boxes or joints"
+    ):
+        ClipDataset(walking, replace(DATA, augment=replace(augment, rand_augment=RandAugment())), train=True, seed=3)
 
 
 def test_a_batch_of_poses(walking, tmp_path):
