@@ -224,6 +224,9 @@ class Streams:
             in order of time. `samples`: one clip for each sample (key frame, segment or whole file), in order of time
             in its file, with the sample's own labels.
         hop: of the grid, seconds from the begin of one clip to that of the next; `None` = the clips' span: they touch.
+        count: of the grid, the most clips of a video; `None` = to its end.
+        begin: of the grid: with the video, or (`random`) in training after a random part, drawn for each epoch, of what
+            `count` clips leave of it.
         place: of the clip in a segment (`samples`, and `events` that are `shown`): its middle, or so that it ends with
             it, as anticipation needs.
         label: what a clip is asked for. On the grid: the event that fills most of it, and at least half (`shown`); all
@@ -238,6 +241,8 @@ class Streams:
 
     steps: Literal["grid", "events", "samples"] = "grid"
     hop: float | None = None
+    count: int | None = None
+    begin: Literal["start", "random"] = "start"
     place: Literal["middle", "end"] = "middle"
     label: Literal["shown", "all", "next", "video", "last"] = "shown"
     gap: float = 1.0

@@ -308,6 +308,8 @@ def test_a_clip_that_cannot_be_read_counts_for_nothing(folder, monkeypatch):
     ("changes", "message"),
     [
         ({"streams": None}, "data.streams is null"),
+        ({"streams": Streams(count=0)}, "streams.count must be at least 1, or null, got 0"),
+        ({"streams": Streams(steps="samples", begin="random")}, "streams.begin='random' are of steps='grid', not of"),
         ({"streams": Streams(hop=0.0)}, "streams.hop must be positive"),
         ({"streams": Streams(steps="events", label="all")}, "'events' asks for what is 'shown' or 'next'"),
         ({"labels": ("verb",)}, "needs steps='samples'"),
@@ -461,3 +463,27 @@ def test_key_frames_are_jittered_lit_and_erased_as_ava_is_and_their_boxes_stay(f
         assert len(after[key].erased) == 1
         batch = collate_streams([after[key], after[None]])
         assert batch.erased == after[key].erased
+
+
+def test_a_few_clips_of_a_video_begin_anywhere_in_training(folder):
+    few = Streams(count=3, begin="random", label="video")
+    trained, evaluated = (dataset(folder, train=train, streams=few) for train in (True, False))
+    assert [video.clips for video in trained.videos] == [3, 3]
+    begins = []
+    for epoch in range(40):
+        times = [trained[StreamKey(epoch, 0, clip, False)].seconds_2.tolist() for clip in range(3)]
+        (begin, _), *_ = times
+        assert times == [[begin + n, begin + n + 1.0] for n in range(3)]
+        begins.append(begin)
+    assert 0 <= min(begins) < 0.3
+    assert 1.7 < max(begins) <= 2.0  # of five seconds three are shown
+    clip = trained[StreamKey(0, 0, 1, False)]
+    assert levels(clip)[0] == pytest.approx(10 * int((begins[0] + 1) * RATE), abs=2)
+    assert trained[StreamKey(7, 1, 0, False)].seconds_2[0] == 0  # as long as its clips
+    assert [evaluated[StreamKey(3, 0, clip, False)].seconds_2[0].item() for clip in range(3)] == [0.0, 1.0, 2.0]
+    events = dataset(folder, train=True, streams=replace(few, label="shown"))
+    labels = [events[StreamKey(epoch, 0, 0, False)].labels["label"].item() for epoch in range(40)]
+    assert labels == [fills_most(EVENTS_OF_FOLDER, begin, begin + 1) for begin in begins]  # of what is shown
+
+
+EVENTS_OF_FOLDER = (Event(0, 0.0, 1.0), Event(1, 2.0, 3.0))

@@ -45,6 +45,7 @@ from wholereel.media.stream_clips import grid_count, jittered, plan_clip_at, seg
 
 __all__ = ["StreamClip", "StreamDataset", "StreamVideo", "collate_streams"]
 
+LEAD_DRAWS = 5  # in seeds of where a video's grid begins; see also `batch_samplers.STEP_DRAWS`
 OPEN_VIDEOS = 64  # readers, and samples, that a process keeps: consecutive clips of a video come to the same few
 
 
@@ -145,7 +146,7 @@ class StreamDataset(Dataset["StreamClip"]):
         video = self.videos[key.video]
         sample = self._sample(video.samples[0 if len(video.samples) == 1 else key.clip])
         id = sample.id if self.streams.steps == "samples" else f"{sample.id}#{key.clip:04d}"
-        begin = self._begin(sample, video, key.clip)
+        begin = self._begin(sample, video, key)
         seconds = [begin, begin + video.span]
         try:
             return self._load(key, sample, id, seconds)
@@ -166,8 +167,11 @@ class StreamDataset(Dataset["StreamClip"]):
                 found = f"lasts {duration:.2f} s, expected a part from {start:.2f} s on"
                 faults.append(Fault(sample.id, str(sample.path), f"{sample.path}: {found}"))
                 continue
-            grid = self.streams.steps == "grid"
-            count = grid_count(end - start, span, self.streams.hop or span) if grid else len(sample.events)
+            if self.streams.steps == "grid":
+                count = grid_count(end - start, span, self.streams.hop or span)
+                count = count if self.streams.count is None else min(count, self.streams.count)
+            else:
+                count = len(sample.events)
             if count:
                 videos.append(StreamVideo((number,), count, span, duration))
         self.faults = tuple(faults)
@@ -200,17 +204,27 @@ class StreamDataset(Dataset["StreamClip"]):
         self._made.move_to_end(number)
         return self._made[number]
 
-    def _begin(self, sample: Sample, video: StreamVideo, clip: int) -> float:
+    def _begin(self, sample: Sample, video: StreamVideo, key: StreamKey) -> float:
         if self.streams.steps == "grid":
-            return (sample.start or 0.0) + clip * (self.streams.hop or video.span)
+            return self._lead(sample, video, key) + key.clip * (self.streams.hop or video.span)
         if self.streams.steps == "events":
-            event = _in_order(sample.events)[clip]
+            event = _in_order(sample.events)[key.clip]
             if self.streams.label == "next":
                 return event.start - self.streams.gap - video.span
             return segment_begin(self.streams.place, event.start, event.end, video.span)
         if sample.key_seconds is not None:
             return sample.key_seconds - video.span / 2
         return segment_begin(self.streams.place, sample.start or 0.0, _end(sample, video.duration), video.span)
+
+    def _lead(self, sample: Sample, video: StreamVideo, key: StreamKey) -> float:
+        """Where the grid begins, in seconds of the file."""
+        start = sample.start or 0.0
+        if not self.train or self.streams.begin == "start":
+            return start
+        shown = (video.clips - 1) * (self.streams.hop or video.span) + video.span
+        room = max(0.0, min(_end(sample, video.duration), video.duration) - start - shown)
+        generator = seeded_generator(self.seed, key.epoch, key.video, LEAD_DRAWS, 0)
+        return start + room * float(torch.rand((), generator=generator, dtype=torch.float64))
 
     def _load(self, key: StreamKey, sample: Sample, id: str, seconds: list[float]) -> StreamClip:
         video = (key.video, key.clip) if self.data.augment.per_clip else (key.video,)
@@ -365,6 +379,15 @@ def _in_order(events: Sequence[Event]) -> list[Event]:
 def _check_streams(streams: Streams, labels: Sequence[str]) -> None:
     if streams.hop is not None and not streams.hop > 0:
         raise ConfigError(f"streams.hop must be positive, got {streams.hop}")
+    if streams.count is not None and streams.count < 1:
+        raise ConfigError(f"streams.count must be at least 1, or null, got {streams.count}")
+    if streams.begin not in ("start", "random"):
+        raise ConfigError(f"streams.begin={streams.begin!r} is unknown; legal are start, random")
+    if streams.steps != "grid" and (streams.count is not None or streams.begin != "start"):
+        raise ConfigError(
+            f"streams.count={streams.count} and streams.begin={streams.begin!r} are of steps='grid', not of "
+            f"streams.steps={streams.steps!r}; use null and start"
+        )
     if streams.frames < 0 or streams.gap < 0:
         raise ConfigError(f"streams.frames and streams.gap must be at least 0, got {streams.frames} and {streams.gap}")
     if streams.steps == "events" and streams.label not in ("shown", "next"):

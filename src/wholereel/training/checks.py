@@ -55,6 +55,7 @@ RULES: dict[str, Rule] = {
     "val.limit": COUNT,
     "val.workers": NOT_NEGATIVE,
     "data.streams.hop": POSITIVE,
+    "data.streams.count": COUNT,
     "data.streams.gap": NOT_NEGATIVE,
     "data.streams.frames": NOT_NEGATIVE,
     "model.memory.dim": COUNT,
