@@ -58,6 +58,44 @@ def test_families_convert_both_ways(
     assert described(again)["licence"] == described(ours)["licence"]
 
 
+SAID = """
+MVIT: {DEPTH: 4, MODE: conv, POOL_FIRST: true, CONV_Q: 1, CAUSAL: true, FRAME_LEVEL: false, PATCH_PADDING: [1, 3, 3]}
+MEMVIT:
+  {ENABLE: true, SAMPLER: gap2, EXCLUDE_LAYERS: [3, 1], COMPRESS: {POOL_KERNEL: [3, 3, 3], POOL_STRIDE: [2, 2, 2]}}
+"""
+
+
+def test_a_file_says_what_its_tensors_do_not_show(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    model = create_model("memvit_tiny", num_classes=5, gap=2, remember=(0, 2), causal=True)
+    theirs, ours = tmp_path / "theirs.pyth", tmp_path / "ours.safetensors"
+    content = {"model_state": export_keys(model, "memvit"), "cfg": SAID, "epoch": 1}
+    torch.save(content, theirs)
+    assert main(["convert", str(theirs), str(ours)]) == 0
+    assert "memvit_tiny (wholereel names, gap=2, causal=True, remember=[0, 2])" in capsys.readouterr().out
+    options = described(ours)["options"]
+    again = create_model("memvit_tiny", num_classes=5, **options)
+    assert isinstance(model, MeMViT)
+    assert isinstance(again, MeMViT)
+    load_clip_weights(again, f"file:{ours}")
+    assert (again.memory, again.remembering, again.config) == (model.memory, (0, 2), model.config)
+    # What somebody asks for is done; what no option can say is refused, as it would load and compute something else.
+    assert convert_weights(theirs, ours, options={"gap": 1, "remember": [0]}).match.options["gap"] == 1
+    torch.save({**content, "cfg": SAID.replace("CONV_Q: 1", "CONV_Q: 0").replace("[2, 2, 2]", "[1, 2, 2]")}, theirs)
+    found, expected = "MVIT.CONV_Q=0, MEMVIT.COMPRESS.POOL_STRIDE=", "MVIT.CONV_Q=1, MEMVIT.COMPRESS.POOL_STRIDE="
+    with pytest.raises(CheckpointError, match=rf"{found}\[1, 2, 2\].*{expected}\[2, 2, 2\]"):
+        convert_weights(theirs, ours)
+    torch.save({**content, "cfg": "{["}, theirs)  # no settings that anybody can read
+    assert "gap" not in convert_weights(theirs, ours).match.options
+
+
+def test_pooled_means_and_residuals_of_pyslowfast_are_checked(tmp_path: Path) -> None:
+    model = create_model("mvit_tiny", num_classes=5)
+    file = tmp_path / "theirs.pyth"
+    torch.save({"model_state": export_keys(model, "pyslowfast"), "cfg": "MVIT: {RESIDUAL_POOLING: false}"}, file)
+    with pytest.raises(CheckpointError, match=r"MVIT.RESIDUAL_POOLING=False.*MVIT.RESIDUAL_POOLING=True"):
+        convert_weights(file, tmp_path / "ours.safetensors")
+
+
 def test_old_files_with_three_maps_load_and_a_missing_part_is_named(tmp_path: Path) -> None:
     model = create_model("mvit_tiny", num_classes=5)
     apart = split_qkv(model.state_dict())

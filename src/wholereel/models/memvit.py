@@ -314,11 +314,13 @@ def _build(
     dropout: float,
     memory: MemoryConfig,
     boxes: bool,
+    remember: Sequence[int] | None,
     **options: Any,
 ) -> MeMViT:
+    kept = range(0, config.depth, 2) if remember is None else remember
     return MeMViT(
         replace(config, head_dropout=dropout, **options),
-        replace(memory, exclude=tuple(range(1, config.depth, 2))),
+        replace(memory, exclude=tuple(index for index in range(config.depth) if index not in kept)),
         boxes=BoxConfig() if boxes else None,
         num_classes=num_classes,
         in_channels=in_channels,
@@ -338,16 +340,17 @@ def memvit_16(
     drop_path: float = 0.4,
     frame_level: bool = False,
     causal: bool = False,
+    remember: Sequence[int] | None = None,
 ) -> MeMViT:
     """MeMViT-16, 16 frames at stride 4; every other layer remembers. 35.4 M parameters, 58.7 G multiply-adds a clip.
 
     The files published for AVA were trained with gap 2.
-    Args: see `memvit_tiny`; `drop_path` of the last block.
+    Args: see `memvit_tiny`; `drop_path` of the last block; `remember`: every other block where `None`.
     """
     memory = MemoryConfig(reach=reach, gap=gap, boundary=boundary)
     options = {"frame_level": frame_level, "causal": causal}
     config = replace(memvit_config("16x4"), drop_path=drop_path)
-    return _build(config, 4, num_classes, in_channels, dropout, memory, boxes, **options)
+    return _build(config, 4, num_classes, in_channels, dropout, memory, boxes, remember, **options)
 
 
 def memvit_24(
@@ -362,16 +365,17 @@ def memvit_24(
     drop_path: float = 0.4,
     frame_level: bool = False,
     causal: bool = False,
+    remember: Sequence[int] | None = None,
 ) -> MeMViT:
     """MeMViT-24, 32 frames at stride 3; every other layer remembers. 52.6 M parameters, 213 G multiply-adds a clip.
 
     The files published for AVA were trained with gap 3.
-    Args: see `memvit_tiny`; `drop_path` of the last block.
+    Args: see `memvit_tiny`; `drop_path` of the last block; `remember`: every other block where `None`.
     """
     memory = MemoryConfig(reach=reach, gap=gap, boundary=boundary)
     options = {"frame_level": frame_level, "causal": causal}
     config = replace(memvit_config("32x3"), drop_path=drop_path)
-    return _build(config, 3, num_classes, in_channels, dropout, memory, boxes, **options)
+    return _build(config, 3, num_classes, in_channels, dropout, memory, boxes, remember, **options)
 
 
 def memvit_tiny(

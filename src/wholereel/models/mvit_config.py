@@ -46,11 +46,13 @@ class MvitConfig:
             attention_dropout: see `PoolingAttention`.
         class_token: whether there is one; without it the head reads the mean of all tokens.
         mean_first: without effect with a class token; average before the last norm instead of after it.
-        absolute: position table: `none`, `joint`, `separable` (space + time + class) or `sincos` (fixed).
+        absolute: position table: `none`, `joint`, `separable` (space + time + class) or `sincos` (fixed; SlowFast's
+            classifier adds this one twice, which no published setting asks for; here it is added once).
         norm_stem: a norm behind the stem.
         drop_path: of the last block; grows linearly from zero.
         dropout, head_dropout: probabilities, of tokens and in front of the classifier.
-        layer_scale: where above zero, learned factors per channel on both branches of a block begin with it.
+        layer_scale: where above zero, learned factors per channel on both branches of a block begin with it (SlowFast
+            has them in its blocks, and hands the setting to none).
         init: which public code's initialisation.
         rel_pos_zero_init: tables of relative positions begin with zeros.
         head_init_scale: factor on the classifier's first weights.

@@ -25,6 +25,7 @@ from wholereel.models.layouts import OWN, Layout, rename
 from wholereel.models.mvit import MViT
 from wholereel.models.mvit_keys import detect_layout, fit_tensors, published_options
 from wholereel.models.mvit_layouts import LAYOUTS
+from wholereel.models.mvit_said import differing_settings, read_said, said_options
 from wholereel.models.registry import create_model, list_models
 from wholereel.models.weights import METADATA_KEY, fit_clip_weights, read_description, read_tensors, with_own_names
 
@@ -71,11 +72,19 @@ class Converted:
     unlike: tuple[str, ...] = ()
 
 
-def recognise(tensors: Mapping[str, Tensor], names: list[str] | None = None) -> list[Match]:
-    """All networks of the registry (or of `names`) that these tensors fit; models are built without storage."""
+def recognise(
+    tensors: Mapping[str, Tensor], names: list[str] | None = None, said: Mapping[str, Any] | None = None
+) -> list[Match]:
+    """All networks of the registry (or of `names`) that these tensors fit; models are built without storage.
+
+    Args:
+        said: what the file says of its network, see `mvit_said.py`.
+    """
     matches = []
     for name in _candidates(tensors) if names is None else names:
-        for options in published_options(name, tensors):
+        more = said_options(said or {}) if name.startswith("memvit_") else {}
+        for found in published_options(name, tensors):
+            options = {**found, **more}
             with torch.device("meta"):
                 model = create_model(name, num_classes=1, **options)
             match = _match(name, model, tensors, options)
@@ -137,16 +146,16 @@ def convert_weights(
         fit: the file is of another size or kind of the network (`model` is needed): tables are resized, what one has
             and the other not is left out or stays fresh; see `mvit_keys.fit_tensors`. A start for training.
     Raises:
-        CheckpointError: no network fits, or several do.
+        CheckpointError: no network fits, or several do, or the file says of its network what the one that fits has not.
         ConfigError: an unknown model, option or layout; a target that is no `.safetensors`.
     """
     if target.suffix != ".safetensors":
         raise ConfigError(f"{target}: weights are written as .safetensors.")
-    tensors, described = read_tensors(source), read_description(source)
+    tensors, described, said = read_tensors(source), read_description(source), read_said(source)
     if fit:
         return _convert_fitted(source, target, tensors, described, model, layout, dict(options or {}))
     names = [model] if model else [described["model"]] if "model" in described else None
-    matches = recognise(tensors, names)
+    matches = recognise(tensors, names, said)
     if not matches:
         whose = "fit no known network" if names is None else f"do not fit the network {names[0]}"
         found = f"{len(tensors)} tensors that {whose}"
@@ -159,12 +168,22 @@ def convert_weights(
     match = matches[0]
     chosen = {**described.get("options", match.options), **(options or {})}
     network = create_model(match.name, num_classes=match.classes, **chosen)
+    _check_said(network, said, options or {}, source)
     report = fit_clip_weights(network, tensors, source)
     licence = _licence(network, match, described)
     written = _written_layout(network, match.name, layout)
     _write(target, network, written, _description(network, match, chosen, source, described, licence))
     match = Match(match.name, match.layout, chosen, match.classes)
     return Converted(match, layout, report.unused, licence=licence, unlike=_unlike(network, written))
+
+
+def _check_said(network: ClipModel, said: Mapping[str, Any], chosen: Mapping[str, Any], source: Path) -> None:
+    differing = differing_settings(network, said, chosen) if isinstance(network, MViT) else []
+    if differing:
+        found = ", ".join(f"{place}={theirs}" for place, theirs, _ in differing)
+        expected = ", ".join(f"{place}={own}" for place, _, own in differing)
+        advice = "No registered network has these settings: build one with MvitConfig and MemoryConfig."
+        raise CheckpointError(source, f"says of its network {found}", expected, advice)
 
 
 def _convert_fitted(
