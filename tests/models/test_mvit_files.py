@@ -61,7 +61,7 @@ def test_families_convert_both_ways(
 SAID = """
 MVIT: {DEPTH: 4, MODE: conv, POOL_FIRST: true, CONV_Q: 1, CAUSAL: true, FRAME_LEVEL: false, PATCH_PADDING: [1, 3, 3]}
 MEMVIT:
-  {ENABLE: true, SAMPLER: gap2, EXCLUDE_LAYERS: [3, 1], COMPRESS: {POOL_KERNEL: [3, 3, 3], POOL_STRIDE: [2, 2, 2]}}
+  {ENABLE: true, SAMPLER: gap2, EXCLUDE_LAYERS: [3, 1, 5], COMPRESS: {POOL_KERNEL: [3, 3, 3], POOL_STRIDE: [2, 2, 2]}}
 """
 
 

@@ -88,7 +88,8 @@ def differing_settings(model: MViT, said: Said, chosen: Mapping[str, Any]) -> li
     if "MEMVIT.SAMPLER" in theirs:
         theirs["MEMVIT.SAMPLER"] = _gap(theirs["MEMVIT.SAMPLER"])
     if isinstance(theirs.get("MEMVIT.EXCLUDE_LAYERS"), list):
-        theirs["MEMVIT.EXCLUDE_LAYERS"] = sorted(theirs["MEMVIT.EXCLUDE_LAYERS"])
+        named = theirs["MEMVIT.EXCLUDE_LAYERS"]  # also some that are not there, in the settings of MeMViT-24
+        theirs["MEMVIT.EXCLUDE_LAYERS"] = sorted(index for index in named if index < config.depth)
     return [(place, value, own[place]) for place, value in theirs.items() if value not in (None, own[place])]
 
 
