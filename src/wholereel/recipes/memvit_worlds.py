@@ -255,7 +255,7 @@ def memvit_ava_rooms(seed: int = 0) -> Recipe:
     }
     # Who it is, people's boxes do not tell, but where: everybody keeps to a lane.
     placed = {**options, "remember": False, "box_slots": 4, "box_places": 4}
-    for name, reach, epochs in (("memory", 16, 6), ("memory_free", 0, 2)):
+    for name, reach in (("memory", 16), ("memory_free", 0)):
         stages[name] = replace(
             boxes,
             model=Model("memvit_tiny", weights="stage:kinds", options={**placed, "reach": reach}),
@@ -263,7 +263,7 @@ def memvit_ava_rooms(seed: int = 0) -> Recipe:
             val=replace(data, split="val"),
             validate_every=2,
             optim=replace(boxes.optim, lr=4e-3, warmup=0.3, frozen=BOXES_ALONE),
-            epochs=epochs,
+            epochs=6,
             batch=20,
         )
         stages[f"test_{name}"] = Evaluate(f"stage:{name}", replace(data, split="test"), views=views)
