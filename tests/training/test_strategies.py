@@ -14,7 +14,7 @@ from tests.parity import collaborative_memory as parity
 from tests.parity.golden import load_golden
 from tests.training.tiny import clip_batch, tiny_task
 from wholereel import config
-from wholereel.batches import Audio, Boxes, ClipBatch, Target
+from wholereel.batches import Audio, Boxes, ClipBatch, Erased, Target
 from wholereel.errors import ConfigError
 from wholereel.tasks.classification import ClassificationTask
 from wholereel.training.distributed import Ranks, mean_over_ranks
@@ -380,3 +380,12 @@ def test_synced_statistics_of_a_single_value_are_refused(monkeypatch):
     norm(torch.zeros(1, 3, 2))
     assert torch.isfinite(norm.running_var).all()
     assert torch.isfinite(norm.eval()(torch.zeros(1, 3, 1))).all()
+
+
+def test_clips_in_another_order_keep_their_erased_rectangles():
+    valid = torch.tensor([[False, True, True], [True, False, True]])
+    erased = (Erased(0, 1, 1, 1, 3, 4, seed=1), Erased(1, 2, 0, 2, 4, 4, seed=2), Erased(1, 1, 5, 5, 2, 2, seed=3))
+    task, batch = tiny_task(), replace(clip_batch([0, 1], valid=valid), erased=erased)
+    before, after = task.inputs(batch), task.inputs(_valid_first(batch))
+    for row, order in enumerate(([1, 2, 0], [0, 2, 1])):
+        assert torch.equal(after[row], before[row, order])
