@@ -451,7 +451,7 @@ def test_published_sizes(name: str) -> None:
 
 ALL, HALF = (), tuple(range(1, 16, 2))
 # G multiply-adds of a clip of MeMViT-16 with full memory, of the public code: reach, blocks that don't remember, boxes.
-COUNTED = [(1, HALF, 58.091), (4, HALF, 59.954), (2, ALL, 60.148)]
+COUNTED = [(1, HALF, 58.091), (3, HALF, 59.333), (4, HALF, 59.954), (1, ALL, 58.834), (2, ALL, 60.148)]
 
 
 @pytest.mark.parametrize(("reach", "exclude", "cost"), COUNTED)
@@ -462,12 +462,28 @@ def test_published_costs_of_memory(reach: int, exclude: tuple[int, ...], cost: f
     assert found == pytest.approx(cost, rel=5e-3)
 
 
-@pytest.mark.parametrize(("reach", "cost"), [(2, 59.694)])
-def test_published_costs_with_boxes(reach: int, cost: float) -> None:
+@pytest.mark.parametrize(
+    ("name", "reach", "gap", "cost"),
+    [("memvit_16", 0, 2, 58.121), ("memvit_16", 2, 2, 59.694), ("memvit_24", 2, 3, 214.072)],
+)
+def test_published_costs_with_boxes(name: str, reach: int, gap: int, cost: float) -> None:
     with torch.device("meta"):
-        model = create_model("memvit_16", num_classes=80, boxes=True, reach=reach, gap=2).eval()
-        inputs = torch.empty(1, 3, 16, 224, 224), model.init_state(1, pending=True), torch.empty(1, 5)
+        model = create_model(name, num_classes=80, boxes=True, reach=reach, gap=gap).eval()
+        clip = torch.empty(1, 3, model.info.frames, 224, 224)
+        inputs = clip, model.init_state(1, pending=True), torch.empty(1, 5)
         assert multiply_adds(model, *inputs) / 1e9 == pytest.approx(cost, rel=5e-3)
+
+
+@pytest.mark.parametrize(("size", "name", "cost"), [("16x4", "memvit_16", 57.398), ("32x3", "memvit_24", 205.806)])
+def test_published_costs_without_memory_and_its_tables(size: str, name: str, cost: float) -> None:
+    with torch.device("meta"):
+        plain, model = MViT(memvit_config(size)).eval(), create_model(name)
+        clip = torch.empty(1, 3, model.info.frames, 224, 224)
+        assert multiply_adds(plain, clip) / 1e9 == pytest.approx(cost, rel=5e-3)
+    more = {key: value for key, value in model.state_dict().items() if key not in plain.state_dict()}
+    assert all("rel_pos_mem_" in key or "compress_" in key for key in more)
+    if name == "memvit_16":  # of the public code
+        assert (len(plain.state_dict()), sum(v.numel() for k, v in more.items() if "rel_pos" in k)) == (461, 139_776)
 
 
 def test_thirty_times_the_support_costs_less_than_a_twentieth() -> None:
