@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import io
 import json
+from dataclasses import replace
 
 import pytest
 
+from wholereel import config
 from wholereel.batches import Fault
 from wholereel.errors import ConfigError
 from wholereel.training.run_log import Display, LineFile, RunLog, format_seconds
-from wholereel.training.settings import check_resumable, flatten
+from wholereel.training.settings import check_resumable, flatten, settings_of
 
 
 def test_a_line_file_is_cut_back_to_what_the_checkpoint_knew(tmp_path):
@@ -110,6 +112,21 @@ def test_what_may_differ_on_resuming(change, allow, mid_epoch, refused):
     else:
         with pytest.raises(ConfigError, match=refused):
             check_resumable(BEFORE, now, allow_changes=allow, mid_epoch=mid_epoch)
+
+
+def test_a_setting_that_is_newer_than_the_run_was_its_default():
+    train = config.Train(config.Model("tiny2d"), config.Data(streams=config.Streams()), optim=config.Optim())
+    now = settings_of(train, [], world_size=1)
+    before = settings_of(train, [], world_size=1)
+    del before["data"]["augment"]["copies"], before["data"]["streams"]["begin"], before["optim"]["betas"]
+    del before["task"]["label_smoothing"], before["clip_parallel"], before["data"]["streams"]["hop"]
+    assert check_resumable(before, now, allow_changes=False, mid_epoch=True) == []
+    changed = replace(train, data=replace(train.data, augment=config.Augment(copies=2)))
+    with pytest.raises(ConfigError, match=r"settings: data.augment.copies: None before, 2 now\. "):
+        check_resumable(before, settings_of(changed, [], world_size=1), allow_changes=False, mid_epoch=True)
+    named = {**now, "model": {**now["model"], "options": {"width": 8}}}  # what has no default is a difference
+    with pytest.raises(ConfigError, match="model.options.width: None before, 8 now"):
+        check_resumable(before, named, allow_changes=False, mid_epoch=True)
 
 
 def test_flat_names():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import typing
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -62,6 +63,8 @@ def check_resumable(
     Raises: ConfigError: differences that are not accepted, by name.
     """
     before, after = flatten(saved), flatten(now)
+    # A setting that did not exist when the run began was what its default is now.
+    before |= {name: value for name, value in after.items() if name not in before and _is_default(name, value)}
     names = [
         name
         for name in sorted(before.keys() | after.keys())
@@ -76,6 +79,22 @@ def check_resumable(
             remedy = "Use the old settings, or start a new run (in Python, `fit` takes allow_changes=True)."
         raise ConfigError(f"the run cannot go on with other settings: {'; '.join(refused)}. {remedy}")
     return list(text.values())
+
+
+def _is_default(path: str, value: Any) -> bool:
+    """Is this the default of the setting of `Train` at a dotted path?"""
+    *parts, last = path.split(".")
+    settings: Any = Train
+    for part in parts:
+        annotation = typing.get_type_hints(settings).get(part)
+        kinds = [kind for kind in (annotation, *typing.get_args(annotation)) if dataclasses.is_dataclass(kind)]
+        if not kinds:
+            return False
+        settings = kinds[0]
+    field = {field.name: field for field in dataclasses.fields(settings)}.get(last)
+    if field is None or field.default is dataclasses.MISSING:
+        return False  # what a factory makes is a part of settings, whose fields are looked at one by one
+    return bool(json.loads(json.dumps(field.default)) == value)
 
 
 def _may_change(name: str, mid_epoch: bool) -> bool:
