@@ -2,8 +2,9 @@
 
 Both are built from one configuration (`public_memvit.py`), with the same random weights, and see the same clips, videos
 and boxes. After every step these are compared: logits, the output of every block, every cache, the gradients of all
-parameters, and which parameters have none. An error is the largest difference over the largest value of a tensor; in
-float64, so that nothing but rounding is left of what is equal.
+parameters, and which parameters have none; and the logits of ours from a state that compresses at once, as streams have
+it (not for `zero`, which is defined by entries that wait). An error is the largest difference over the largest value of
+a tensor; in float64, so that nothing but rounding is left of what is equal.
 
     git clone https://github.com/facebookresearch/MeMViT
     python benchmarks/memvit_public_check.py --code MeMViT --out benchmarks/results/memvit_public_check.json
@@ -242,21 +243,28 @@ def compare(given: Configuration) -> Errors:
             network.get_submodule(name).register_forward_hook(_keeper(kept, name))
     size, rows, errors = given.size or (given.config.crop, given.config.crop), len(given.videos[0]), Errors()
     state = ours.init_state(rows, size=size, pending=True)
+    at_once = ours.init_state(rows, size=size, pending=False) if given.memory.boundary == "mask" else None
     for step, videos in enumerate(given.videos):
         clip = torch.randn(rows, 3, given.config.frames, *size, generator=generator)
         boxes_R5 = draw_boxes(given.counts[step], size, generator) if given.boxes else None
         before = given.videos[max(step - 1, 0)]
-        state = state.reset(torch.tensor([name != old for name, old in zip(videos, before, strict=True)]))
+        begins = torch.tensor([name != old for name, old in zip(videos, before, strict=True)])
+        state = state.reset(begins)
         attends = _held(state, given.memory) >= given.memory.gap
         graded = given.graded is None or step >= len(given.videos) - given.graded
         with torch.set_grad_enabled(graded):
             theirs = public(clip, videos, boxes_R5)
             logits, state = ours(clip, state, boxes_R5)
-        own = logits if isinstance(logits, tuple) else (logits,)
+        own = _spaces(logits)
         for space, pair in enumerate(zip(own, theirs, strict=True)):
             errors.note("logits", f"step {step}, label space {space}", *pair)
         for name in blocks:
             errors.note("blocks", f"step {step}, {name}", outputs[0][name], outputs[1][name])
+        if at_once is not None:
+            with torch.no_grad():
+                streamed, at_once = ours(clip, at_once.reset(begins), boxes_R5)
+            for space, pair in enumerate(zip(_spaces(streamed), theirs, strict=True)):
+                errors.note("logits", f"step {step}, label space {space}, streamed", *pair)
         compare_caches(errors, given, step, ours, state, public)
         for parts in (own, theirs) if graded else ():
             torch.stack(
@@ -265,6 +273,10 @@ def compare(given: Configuration) -> Errors:
         if graded:
             compare_gradients(errors, step, ours, public.network, attends=attends)
     return errors
+
+
+def _spaces(logits: Any) -> tuple[Tensor, ...]:
+    return logits if isinstance(logits, tuple) else (logits,)
 
 
 def _keeper(kept: dict[str, Tensor], name: str) -> Any:

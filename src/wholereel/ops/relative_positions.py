@@ -162,7 +162,10 @@ def memory_time_rows(table_RD: Tensor, frames: int, memory_frames: int, stride: 
     """
     furthest = frames - 1 + stride * (memory_frames - 1)
     if furthest >= table_RD.shape[0]:
-        raise ValueError(f"a table of {table_RD.shape[0]} rows does not reach back {furthest + 1} frames")
+        raise ValueError(
+            f"a table of {table_RD.shape[0]} rows does not reach back {furthest + 1} frames; it does "
+            f"where the stride of a compression ({stride}) divides the frames"
+        )
     return table_RD[constant(_memory_time_index, frames, memory_frames, stride, device=table_RD.device)]
 
 
