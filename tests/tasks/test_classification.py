@@ -7,9 +7,12 @@ from dataclasses import replace
 import pytest
 import torch
 
-from tests.training.tiny import CLASSES, clip_batch, tiny_task, video_model
+from tests.training.tiny import CLASSES, SIZE, clip_batch, tiny_task, video_model
 from wholereel import config
 from wholereel.batches import Blend, Erased, Target
+from wholereel.config import Erasing, Mixing
+from wholereel.media.mixed_input import draw_blend
+from wholereel.media.windows import draw_patches
 from wholereel.ops.aggregate import aggregate_scores
 from wholereel.tasks import TASKS
 from wholereel.tasks.classification import ClassificationTask
@@ -132,3 +135,28 @@ def test_blended_videos_are_asked_for_both_labels():
     both = task.losses(logits, replace(batch, blend=BLEND)).parts["video"]
     torch.testing.assert_close(both.sum, 0.75 * own.sum + 0.25 * other.sum, rtol=1e-12, atol=1e-12)
     torch.testing.assert_close(both.count, own.count)
+
+
+def test_who_learns_from_blended_and_erased_videos_alone_knows_whole_ones():
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        task = tiny_task()
+        optimiser = torch.optim.AdamW(task.parameters(), lr=1e-2)
+        for step in range(60):
+            generator = torch.Generator().manual_seed(step)
+            batch = clip_batch(torch.randint(0, 300, (6,), generator=generator).tolist())
+            patches = [
+                replace(patch, row=row, clip=clip)
+                for row in range(6)
+                for clip in range(3)
+                for patch in draw_patches(Erasing(probability=1.0), SIZE, SIZE, generator)
+            ]
+            blend = draw_blend(Mixing(), 6, SIZE, SIZE, generator)
+            loss = task(replace(batch, erased=tuple(patches), blend=blend)).total()
+            optimiser.zero_grad()
+            loss.backward()
+            optimiser.step()
+    assert loss.detach() > 0.2  # what is mixed cannot be certain
+    whole = clip_batch(list(range(1000, 1030)))
+    scores_BK = task.eval().predict(whole).scores["label"]
+    assert (scores_BK.argmax(1) == whole.target.labels["label"]).all()
