@@ -84,6 +84,8 @@ def test_a_file_says_what_its_tensors_do_not_show(tmp_path: Path, capsys: pytest
     found, expected = "MVIT.CONV_Q=0, MEMVIT.COMPRESS.POOL_STRIDE=", "MVIT.CONV_Q=1, MEMVIT.COMPRESS.POOL_STRIDE="
     with pytest.raises(CheckpointError, match=rf"{found}\[1, 2, 2\].*{expected}\[2, 2, 2\]"):
         convert_weights(theirs, ours)
+    torch.save(content, theirs, _use_new_zipfile_serialization=False)  # as old PyTorch wrote files
+    assert convert_weights(theirs, ours).match.options == options
     torch.save({**content, "cfg": "{["}, theirs)  # no settings that anybody can read
     assert "gap" not in convert_weights(theirs, ours).match.options
 

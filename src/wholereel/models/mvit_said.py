@@ -7,6 +7,7 @@ are read as plain data.
 
 from __future__ import annotations
 
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -34,7 +35,8 @@ def read_said(path: Path) -> dict[str, Any]:
     """The settings in a file that PyTorch has written; empty where there are none."""
     if path.suffix in (".pkl", ".safetensors"):
         return {}
-    content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    mapped = zipfile.is_zipfile(path)  # files of old PyTorch are not
+    content = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
     text = content.get("cfg") if isinstance(content, Mapping) else None
     try:
         said = yaml.safe_load(text) if isinstance(text, str) else None
