@@ -23,12 +23,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from wholereel.batches import map_tensors
 from wholereel.datasets.worlds import get_world
 from wholereel.datasets.worlds.ava_rooms import RoomScene, mean_precision
 from wholereel.datasets.worlds.room_painting import box_at
 from wholereel.datasets.worlds.room_schedule import ACTIONS, FRAME_RATE, KEYS, KINDS
 from wholereel.media.model_input import to_model_input
-from wholereel.memory.state import map_tensors
 from wholereel.models.memvit import MeMViT
 from wholereel.models.memvit_state import MemvitState
 from wholereel.models.package import load_package
