@@ -310,6 +310,7 @@ def test_a_clip_that_cannot_be_read_counts_for_nothing(folder, monkeypatch):
         ({"streams": None}, "data.streams is null"),
         ({"streams": Streams(count=0)}, "streams.count must be at least 1, or null, got 0"),
         ({"streams": Streams(steps="samples", begin="random")}, "streams.begin='random' are of steps='grid', not of"),
+        ({"streams": Streams(begin="random")}, "streams.begin='random' moves a few clips of each video"),
         ({"streams": Streams(hop=0.0)}, "streams.hop must be positive"),
         ({"streams": Streams(steps="events", label="all")}, "'events' asks for what is 'shown' or 'next'"),
         ({"labels": ("verb",)}, "needs steps='samples'"),
@@ -361,6 +362,9 @@ def test_frames_move_by_less_than_half_a_stride_and_stay_in_the_video():
     torch.testing.assert_close(moved[0].seconds_NT, moved[0].indices_NT.double() / 10.0)
     early = plan_clip_at(0.0, 3, 10.0, clips)
     assert all(0 <= int(jittered(early, 3, 10.0, clips, generator).indices_NT.amax()) <= 2 for _ in range(20))
+    cut = plan_clip_at(1.5, 100, 10.0, clips, start=2.0, end=4.0)
+    there = [jittered(cut, 100, 10.0, clips, generator, start=2.0, end=4.0).indices_NT for _ in range(100)]
+    assert (int(torch.cat(there).amin()), int(torch.cat(there).amax())) == (20, 34)  # never those of its neighbours
     by_time = replace(clips, frame_rate=30.0)
     plan = plan_clip_at(2.0, 100, 10.0, by_time)
     steps = (jittered(plan, 100, 10.0, by_time, generator).seconds_NT - plan.seconds_NT) * 30

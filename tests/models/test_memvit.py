@@ -524,3 +524,17 @@ def test_half_precision_streams_nearly_alike() -> None:
     model.bfloat16()
     logits, state = model(x[0].bfloat16(), model.init_state(2))
     assert state.layers[0].keys_BELD.dtype == logits.dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"remember": [4]}, "remember names blocks from 0 to 3, got 4"),
+        ({"remember": [-1]}, "remember names blocks from 0 to 3, got -1"),
+        ({"box_places": 4}, "are of the head for boxes"),
+        ({"boxes": True, "box_places": -1}, "must be at least 0, got -1"),
+    ],
+)
+def test_options_that_mean_nothing_are_refused(options, said):
+    with pytest.raises(ValueError, match=said):
+        create_model("memvit_tiny", **options)

@@ -228,6 +228,18 @@ def test_changed_settings_of_a_finished_stage_are_refused_before_anything_is_wri
     assert not (out / "late_average" / "done.json").exists()
 
 
+def test_a_finished_stage_may_be_older_than_a_setting_at_its_default(tiny_run, tmp_path):
+    out = tiny_run.copy(tmp_path / "run")
+    done = out / "late_average" / "done.json"
+    content = json.loads(done.read_text())
+    del content["settings"]["data"]["augment"]["copies"], content["settings"]["optim"]["precise_norm"]
+    done.write_text(json.dumps(content))
+    run_recipe(tiny_run.recipe, out, resume=True, **CPU)
+    changed = apply_overrides(tiny_run.recipe, ["stages.late_average.data.augment.copies=2"])
+    with pytest.raises(ConfigError, match="late_average was made with other settings"):
+        run_recipe(changed, out, resume=True, **CPU)
+
+
 def test_what_validation_needs_is_checked_before_the_first_step(tiny_run, tmp_path):
     world = str(tiny_run.out / "match8")
     stage = replace(tiny_run.recipe.stages["late_average"], data=Data(world, cache=True))

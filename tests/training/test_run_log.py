@@ -124,6 +124,16 @@ def test_a_setting_that_is_newer_than_the_run_was_its_default():
     changed = replace(train, data=replace(train.data, augment=config.Augment(copies=2)))
     with pytest.raises(ConfigError, match=r"settings: data.augment.copies: None before, 2 now\. "):
         check_resumable(before, settings_of(changed, [], world_size=1), allow_changes=False, mid_epoch=True)
+    for part, on in {"rand_augment": config.RandAugment(), "mixing": config.Mixing()}.items():  # off by default
+        switched = replace(train, data=replace(train.data, augment=replace(train.data.augment, **{part: on})))
+        augment = {name: value for name, value in before["data"]["augment"].items() if name != part}
+        older = {**before, "data": {**before["data"], "augment": augment}}
+        for saved in (before, older):  # it was off, or did not exist
+            with pytest.raises(ConfigError, match=rf"data\.augment\.{part}\."):
+                check_resumable(saved, settings_of(switched, [], world_size=1), allow_changes=False, mid_epoch=True)
+    remembering = replace(train, model=replace(train.model, memory=config.Memory()))
+    with pytest.raises(ConfigError, match=r"model\.memory\."):
+        check_resumable(before, settings_of(remembering, [], world_size=1), allow_changes=False, mid_epoch=True)
     named = {**now, "model": {**now["model"], "options": {"width": 8}}}  # what has no default is a difference
     with pytest.raises(ConfigError, match="model.options.width: None before, 8 now"):
         check_resumable(before, named, allow_changes=False, mid_epoch=True)

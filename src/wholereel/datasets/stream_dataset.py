@@ -285,7 +285,9 @@ class StreamDataset(Dataset["StreamClip"]):
         except ValueError as error:
             raise DataError(sample.path, f"lasts {count / rate:.2f} s", f"a clip at {seconds[0]:.2f} s") from error
         if self.train and self.data.augment.frame_jitter:
-            times = jittered(times, count, rate, clips, generator)
+            key_frame = sample.key_seconds is not None and segment
+            part = (sample.start or 0.0, sample.end) if key_frame else (start, end)
+            times = jittered(times, count, rate, clips, generator, start=part[0], end=part[1])
         return read_clips(source, times)
 
     def _crop(
@@ -388,6 +390,8 @@ def _check_streams(streams: Streams, labels: Sequence[str]) -> None:
             f"streams.count={streams.count} and streams.begin={streams.begin!r} are of steps='grid', not of "
             f"streams.steps={streams.steps!r}; use null and start"
         )
+    if streams.begin == "random" and streams.count is None:
+        raise ConfigError("streams.begin='random' moves a few clips of each video; say how many with streams.count")
     if streams.frames < 0 or streams.gap < 0:
         raise ConfigError(f"streams.frames and streams.gap must be at least 0, got {streams.frames} and {streams.gap}")
     if streams.steps == "events" and streams.label not in ("shown", "next"):

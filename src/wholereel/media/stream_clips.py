@@ -56,17 +56,29 @@ def plan_clip_at(
     """
     rate = clips.frame_rate or frame_rate
     stop = frame_count / frame_rate if end is None else min(end, frame_count / frame_rate)
-    first, last = math.ceil(start * rate - SLACK), math.ceil(stop * rate - SLACK) - 1
+    first, last = _steps_between(start, stop, rate)
     if not 0 <= first <= last:
         raise ValueError(f"no frame between {start} s and {stop} s of {frame_count} frames at {frame_rate} per second")
     steps_1T = (math.floor(begin * rate + SLACK) + torch.arange(clips.frames)[None] * clips.stride).clamp(first, last)
     return ClipTimes(steps_1T.double() / rate, None if clips.frame_rate else steps_1T.clamp(max=frame_count - 1))
 
 
+def _steps_between(start: float, stop: float, rate: float) -> tuple[int, int]:
+    """The first and the last step of a time line between two seconds."""
+    return math.ceil(start * rate - SLACK), math.ceil(stop * rate - SLACK) - 1
+
+
 def jittered(
-    times: ClipTimes, frame_count: int, frame_rate: float, clips: Clips, generator: torch.Generator
+    times: ClipTimes,
+    frame_count: int,
+    frame_rate: float,
+    clips: Clips,
+    generator: torch.Generator,
+    *,
+    start: float = 0.0,
+    end: float | None = None,
 ) -> ClipTimes:
-    """The same clips, each frame of them up to half a stride s earlier or later, inside the video.
+    """The same clips, each frame of them up to half a stride s earlier or later, inside the video or its part.
 
     The rule is that of facebookresearch/MeMViT (`memvit/datasets/ava_dataset.py`, `PERTURB_AVA_FRAMES`): by a whole
     number of frames from floor(-s / 2) to floor(s / 2) - 1, of which the first frame takes none below 0 and the last
@@ -76,6 +88,7 @@ def jittered(
     Args:
         times: planned with these `clips`.
         frame_count, frame_rate: of the file.
+        start, end: as in `plan_clip_at`.
     """
     if clips.stride == 1:
         return times
@@ -85,7 +98,8 @@ def jittered(
     low_T[0], high_T[-1] = 0, 0
     share_NT = torch.rand(times.seconds_NT.shape, generator=generator, dtype=torch.float64)
     moved_NT = low_T + (share_NT * (high_T - low_T)).floor().long()
-    last = max(math.ceil(frame_count / frame_rate * rate - SLACK) - 1, 0)
-    steps_NT = ((times.seconds_NT * rate).round().long() + moved_NT).clamp(0, last)
+    stop = frame_count / frame_rate if end is None else min(end, frame_count / frame_rate)
+    first, last = _steps_between(start, stop, rate)
+    steps_NT = ((times.seconds_NT * rate).round().long() + moved_NT).clamp(first, max(first, last))
     indices_NT = None if times.indices_NT is None else steps_NT.clamp(max=frame_count - 1)
     return ClipTimes(steps_NT.double() / rate, indices_NT, begins_N=times.begins_N)

@@ -104,6 +104,8 @@ class MeMViT(MViT):
                 raise ValueError(f"{name} must be one of {legal}, got {getattr(memory, name)!r}")
         if memory.boundary == "zero" and (memory.compression, memory.compress_grad) != ("pipelined", "newest"):
             raise ValueError("boundary='zero' is the public code's, which compresses the newest entry, pipelined")
+        if boxes is not None and boxes.places < 0:
+            raise ValueError(f"boxes.places counts frequencies and must be at least 0, got {boxes.places}")
         compression = Compression(memory.reach, memory.kernel, memory.stride, memory.kind) if memory.reach else None
         super().__init__(
             config,
@@ -320,12 +322,22 @@ def _build(
     kept = range(0, config.depth, 2) if remember is None else remember
     return MeMViT(
         replace(config, head_dropout=dropout, **options),
-        replace(memory, exclude=tuple(index for index in range(config.depth) if index not in kept)),
+        replace(memory, exclude=_all_but(kept, config.depth)),
         boxes=BoxConfig() if boxes else None,
         num_classes=num_classes,
         in_channels=in_channels,
         info=memvit_info(config, stride),
     )
+
+
+def _all_but(kept: Sequence[int], depth: int) -> tuple[int, ...]:
+    """The blocks that do not remember.
+
+    Raises: ValueError: one that should does not exist.
+    """
+    if missing := [index for index in kept if not 0 <= index < depth]:
+        raise ValueError(f"remember names blocks from 0 to {depth - 1}, got {missing[0]}")
+    return tuple(index for index in range(depth) if index not in kept)
 
 
 def memvit_16(
@@ -423,7 +435,9 @@ def memvit_tiny(
     )
     blocks = range(config.depth)
     kept = (blocks if remember else ()) if isinstance(remember, bool) else remember
-    exclude = tuple(index for index in blocks if index not in kept)
+    exclude = _all_but(kept, config.depth)
+    if not boxes and (box_margin or box_places):
+        raise ValueError(f"box_margin={box_margin} and box_places={box_places} are of the head for boxes: boxes=True")
     sizes: dict[str, Any] = {"kernel": (3, 3, 3), "stride": (2, 2, 2)}
     memory = MemoryConfig(reach=reach, gap=gap, exclude=exclude, boundary=boundary, **sizes)
     info = ModelInfo((0.5,) * 3, (0.25,) * 3, crop, frames, 1, 8.0, origin="wholereel's own")

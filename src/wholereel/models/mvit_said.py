@@ -104,6 +104,6 @@ def _get(said: Said, place: str) -> Any:
 
 
 def _gap(sampler: Any) -> int:
-    """Steps between remembered clips: the last digit of `gap2`, 1 for `all`."""
-    text = str(sampler)
-    return int(text[-1]) if text.startswith("gap") and text[-1].isdigit() else 1
+    """Steps between remembered clips: the number of `gap2`, 1 for `all`."""
+    number = str(sampler).removeprefix("gap")
+    return int(number) if number.isdigit() else 1

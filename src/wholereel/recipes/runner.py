@@ -43,6 +43,7 @@ from wholereel.training.checks import check_select, check_train
 from wholereel.training.distributed import Ranks
 from wholereel.training.fit import Validate, fit
 from wholereel.training.packages import as_package, views_of
+from wholereel.training.settings import flatten, with_new_settings
 
 __all__ = ["run_recipe"]
 
@@ -236,7 +237,8 @@ def _finished(name: str, stage: Stage, context: _Context) -> dict[str, Any] | No
     if not done.exists():
         return None
     content: dict[str, Any] = json.loads(done.read_text(encoding="utf-8"))
-    if content["settings"] != to_plain(stage):
+    now = flatten(to_plain(stage))
+    if with_new_settings(flatten(content["settings"]), now, type(stage)) != now:
         raise ConfigError(
             f"{directory} was made with other settings. Give it back its settings, choose another --out, "
             f"or remove that folder (and what was made from it) to make it again."

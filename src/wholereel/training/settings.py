@@ -62,9 +62,8 @@ def check_resumable(
     Returns: the accepted differences, and those without effect on a run that has begun, as text.
     Raises: ConfigError: differences that are not accepted, by name.
     """
-    before, after = flatten(saved), flatten(now)
-    # A setting that did not exist when the run began was what its default is now.
-    before |= {name: value for name, value in after.items() if name not in before and _is_default(name, value)}
+    after = flatten(now)
+    before = with_new_settings(flatten(saved), after, Train)
     names = [
         name
         for name in sorted(before.keys() | after.keys())
@@ -81,20 +80,39 @@ def check_resumable(
     return list(text.values())
 
 
-def _is_default(path: str, value: Any) -> bool:
-    """Is this the default of the setting of `Train` at a dotted path?"""
+def with_new_settings(saved: Mapping[str, Any], now: Mapping[str, Any], kind: type) -> dict[str, Any]:
+    """Saved settings with those that did not exist then: they were what their defaults are now.
+
+    Args:
+        saved, now: as `flatten` makes them.
+        kind: the dataclass that they are of.
+    """
+    new = (name for name in now if name not in saved)
+    return {**saved, **{name: now[name] for name in new if _was_default(name, now[name], saved, kind)}}
+
+
+def _was_default(path: str, value: Any, saved: Mapping[str, Any], kind: Any) -> bool:
+    """Is this the default at a dotted path, in a part that the saved settings have, or always had?"""
     *parts, last = path.split(".")
-    settings: Any = Train
-    for part in parts:
-        annotation = typing.get_type_hints(settings).get(part)
-        kinds = [kind for kind in (annotation, *typing.get_args(annotation)) if dataclasses.is_dataclass(kind)]
+    for depth, part in enumerate(parts, start=1):
+        above = ".".join(parts[:depth])
+        annotation = typing.get_type_hints(kind).get(part)
+        kinds = [one for one in (annotation, *typing.get_args(annotation)) if dataclasses.is_dataclass(one)]
         if not kinds:
             return False
-        settings = kinds[0]
-    field = {field.name: field for field in dataclasses.fields(settings)}.get(last)
+        there = any(name.startswith(f"{above}.") for name in saved)
+        # A part that is off by default, and was, is switched on now: that is a change whatever stands in it.
+        if not there and (above in saved or _field(kind, part).default is not dataclasses.MISSING):
+            return False
+        kind = kinds[0]
+    field = _field(kind, last)
     if field is None or field.default is dataclasses.MISSING:
         return False  # what a factory makes is a part of settings, whose fields are looked at one by one
     return bool(json.loads(json.dumps(field.default)) == value)
+
+
+def _field(kind: Any, name: str) -> Any:
+    return {field.name: field for field in dataclasses.fields(kind)}.get(name)
 
 
 def _may_change(name: str, mid_epoch: bool) -> bool:

@@ -1,7 +1,7 @@
 """Timed actions in untrimmed videos: a table of one's own, or ActivityNet's JSON, which many sets share.
 
 `actions.csv`: `path,label,start,end` and, if there are splits, `split`; one row an action, in seconds after the first
-frame. A row with a path alone is a video in which nothing of interest happens. JSON:
+frame. A row with empty cells behind the path is a video in which nothing happens. JSON:
 `{"database": {ID: {"subset": "training", "annotations": [{"label": "Surfing", "segment": [1.2, 3.4]}]}}}`, videos
 called `v_ID` or `ID`: ActivityNet, and THUMOS14, HACS Segments, FineAction and others where they come in this form.
 
