@@ -64,27 +64,26 @@ class StreamClassification(StreamTask):
     def forward(self, batch: StreamBatch, state: StreamState) -> tuple[Losses, StreamState]:
         """One part for each label space, summed over what has a label."""
         logits, state = self.judge(batch, state)
-        own = self._losses(logits, batch.target.labels, batch)
-        if batch.blend is None:
-            return own, state
-        others = {name: label[batch.blend.partner_B] for name, label in batch.target.labels.items()}
-        return own.merge(self._losses(logits, others, batch, 1 - batch.blend.share_B)), state
+        labels, blend = batch.target.labels, batch.blend
+        if blend is None:
+            return self._losses(logits, labels, batch.valid_B), state
+        own = self._losses(logits, labels, batch.valid_B, blend.share_B)
+        others = {name: label[blend.partner_B] for name, label in labels.items()}
+        return own.merge(self._losses(logits, others, batch.valid_B, 1 - blend.share_B)), state
 
     def _losses(
         self,
         logits: Mapping[str, Tensor],
         labels: Mapping[str, Tensor],
-        batch: StreamBatch,
+        valid_B: Tensor,
         share_B: Tensor | None = None,
     ) -> Losses:
-        """Of these labels; of blended rows by the share of the own video, unless it is given."""
-        if share_B is None and batch.blend is not None:
-            share_B = batch.blend.share_B
+        """Of these labels; `share_B`: how much each row counts, where rows are blended."""
         parts = {
             name: space_loss(
                 self._without_tail(name, logits[name], labels[name]),
                 labels[name],
-                batch.valid_B,
+                valid_B,
                 multi_label=self.task.multi_label,
                 label_smoothing=self.task.label_smoothing,
                 share_B=share_B,
